@@ -1,0 +1,1 @@
+"""The Heimdall SDK: append records, search them, follow them live."""

@@ -1,0 +1,1 @@
+"""Query text to expression tree, and tree to a vectorised Arrow predicate."""

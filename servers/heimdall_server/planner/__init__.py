@@ -1,0 +1,1 @@
+"""Which tier answers, in what order, at what cost."""

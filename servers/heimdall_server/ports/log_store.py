@@ -1,0 +1,227 @@
+"""A tier of log records that answers queries; the warm tier is one, hot and cold are others."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+from heimdall_server.domain.expression.tree import Query, TimeRange
+from heimdall_server.ports.journal import Positions
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRange:
+    """Consecutive frames of one shard."""
+
+    shard: int
+    first: int
+    last: int
+    """Inclusive."""
+
+
+class Path(enum.StrEnum):
+    """How a store answers."""
+
+    ROLLUP = "rollup"
+    MINUTE_COLUMN = "minute_column"
+    TEXT_INDEX = "text_index"
+    TRACE_INDEX = "trace_index"
+    NEWEST_FIRST = "newest_first"
+    SCAN = "scan"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one query may use."""
+
+    time_s: float = 30.0
+    memory_bytes: int = 1 << 30
+    scan_rows: int = 200_000_000
+    result_rows: int = 1_000_000
+    threads: int = 2
+
+
+class Order(enum.StrEnum):
+    """Order of row queries."""
+
+    NEWEST_FIRST = "newest_first"
+    """(time, shard, position, row) descending."""
+    OLDEST_FIRST = "oldest_first"
+    """(time, shard, position, row) ascending."""
+    JOURNAL = "journal"
+    """(shard, position, row) ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowKey:
+    """The place of a row in an ordered result; resuming goes on strictly after it."""
+
+    time_ns: int
+    shard: int
+    position: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreQuery:
+    """A query with everything that pins its answer."""
+
+    query: Query
+    time_range: TimeRange
+    through: Positions
+    """Only records at or before these positions: a stable snapshot. Empty: all that is there."""
+    after_positions: Positions = field(default_factory=dict)
+    """Only records after these positions (watch history); empty: from the start."""
+    datasets: Sequence[str] = ()
+    """Empty: all that the caller may see (the service fills it)."""
+    order: Order = Order.NEWEST_FIRST
+    after: RowKey | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a store would answer, before or after it did."""
+
+    path: Path
+    reason: str
+    """A sentence."""
+    estimated_rows: int
+    estimated_bytes: int
+    sql: str = ""
+    """The statement with placeholders, never values; for people."""
+    detail: Sequence[str] = ()
+    """The engine's own plan lines that name indexes and parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a query used."""
+
+    rows_read: int
+    bytes_read: int
+    elapsed_s: float
+    result_rows: int
+    truncated_by: str = ""
+    """Name of the limit that cut the result; empty: complete."""
+
+
+class Result(Protocol):
+    """A running query."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the batches; known before the first one."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """The path that was taken."""
+        ...
+
+    def batches(self) -> AsyncIterator[pa.RecordBatch]:
+        """The rows. Once. Stops the query in the engine when closed early.
+
+        Raises:
+            QueryTimeoutError, QueryCostError, StoreError.
+        """
+        ...
+
+    @property
+    def statistics(self) -> Statistics:
+        """Complete after the last batch; progress before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """A field that records carry."""
+
+    name: str
+    """As a query names it."""
+    type: str
+    """`text`, `keyword`, `number`, `bool`, `time`, `id`, or several joined by `|`."""
+    record_count: int
+    """Records of the sample that carry it."""
+    sampled_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetUsage:
+    """What a dataset holds."""
+
+    dataset: str
+    record_count: int
+    size_bytes: int
+    uncompressed_bytes: int
+    oldest_time_ns: int
+    newest_time_ns: int
+
+
+class LogStore(Protocol):
+    """Insert a range exactly once, query, forget what is old.
+
+    Guarantees: `insert` of a range is idempotent by `recover` (see `projections/warm`); what it returned
+    from is durable and visible; queries never see half a frame *after* `insert` returned.
+    """
+
+    name: str
+
+    async def open(self) -> None:
+        """Make or migrate tables; refuse a newer schema version."""
+        ...
+
+    async def insert(self, range_: FrameRange, batches: Sequence[pa.RecordBatch], *, token: str) -> None:
+        """Write records of whole frames, rollups included.
+
+        Args:
+            range_: The frames that `batches` are all records of.
+            batches: `POSITIONED_SCHEMA`.
+            token: Unique to this attempt (the engine's deduplication token; saves work, proves nothing).
+
+        Raises:
+            StoreError: Nothing, part or all may be in the store: `recover` decides.
+            InvalidInputError: The engine refuses the content; halving finds the rows.
+        """
+        ...
+
+    async def recover(self, range_: FrameRange, expected_rows: int) -> bool:
+        """After a crash: is the range whole? If not, remove what is there.
+
+        Returns:
+            True: every row (and the rollups) is there, advance. False: nothing of it is, insert again.
+        """
+        ...
+
+    def query(self, query: StoreQuery) -> AbstractAsyncContextManager[Result]:
+        """Plan and start a query. Leaving the context stops it in the engine."""
+        ...
+
+    async def explain(self, query: StoreQuery) -> Plan:
+        """The plan without running it."""
+        ...
+
+    async def fields(self, time_range: TimeRange, datasets: Sequence[str]) -> Sequence[FieldInfo]:
+        """Fields seen, from a bounded sample of the newest records."""
+        ...
+
+    async def usage(self) -> Sequence[DatasetUsage]:
+        """Rows and bytes of each dataset."""
+        ...
+
+    async def expire(self, dataset: str, *, before_ns: int | None, size_bytes_max: int | None) -> Mapping[str, int]:
+        """Drop whole partitions, oldest first, by age and by bytes.
+
+        Returns:
+            Dropped partitions and their row counts.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop queries, close clients. Idempotent."""
+        ...

@@ -1,0 +1,1 @@
+"""What follows the journal with a checkpoint of its own: the warm tier, watches."""

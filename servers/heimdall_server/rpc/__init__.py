@@ -1,0 +1,1 @@
+"""gRPC: server, TLS, identity, interceptors, permissions, status codes, health."""

@@ -1,0 +1,1 @@
+"""Records in: Append, OTLP Export, dead letters."""

@@ -1,0 +1,1 @@
+"""Questions: Search, Watch, Explain, fields."""

@@ -1,0 +1,1 @@
+"""The warm tier on ClickHouse: in process (chDB) or a server, by the same adapter."""

@@ -1,0 +1,1 @@
+"""The embedded journal: encrypted segments of Arrow IPC, group-committed."""
