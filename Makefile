@@ -1,5 +1,6 @@
 # Every routine is one target; `make help` lists them.
 .DEFAULT_GOAL := help
+.PHONY: gen
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 PROTOS := $(shell cd proto && find heimdall buf -name '*.proto' | sort)
