@@ -11,7 +11,8 @@
     ├── ConflictError              the state of a source or stream forbids it
     │   ├── OffsetConflictError        same offset, other bytes
     │   ├── OffsetGapError             bytes between what we have and what was sent are missing
-    │   └── SourceFencedError          a newer stream took the source
+    │   ├── SourceFencedError          a newer stream took the source
+    │   └── StreamProtocolError        a message that may not come now
     ├── PermissionDeniedError      a known caller that may not
     ├── UnauthenticatedError       a caller we can't name
     ├── OverloadedError            try again later
@@ -19,6 +20,8 @@
     │   └── BudgetExceededError        memory, streams or a query's budget
     ├── DrainingError              this server is going away
     ├── QueryTimeoutError          the query ran out of its time
+    ├── DeadlineTooShortError      it can't be done within the caller's deadline
+    ├── UnimplementedError         no such method in this process
     ├── QueryCostError             the query would cost more than its budget
     ├── StreamLaggedError          a reader that fell behind
     ├── CorruptionError            stored bytes that fail their checksum
@@ -52,9 +55,12 @@ class InvalidArgumentError(InvalidInputError):
     """Path, as in `batch.next_offset`."""
     rule: str
     """What it must be."""
+    further: tuple[tuple[str, str], ...] = ()
+    """More of the same: (path, rule)."""
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.rule}"
+        more = f" (and {len(self.further)} more)" if self.further else ""
+        return f"{self.field}: {self.rule}{more}"
 
 
 @dataclass(eq=False)
@@ -170,6 +176,16 @@ class SourceFencedError(ConflictError):
 
 
 @dataclass(eq=False)
+class StreamProtocolError(ConflictError):
+    """A message of a stream that may not come now."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+@dataclass(eq=False)
 class PermissionDeniedError(HeimdallError):
     """A known caller that may not do this."""
 
@@ -237,6 +253,27 @@ class QueryTimeoutError(HeimdallError):
 
     def __str__(self) -> str:
         return f"the query took longer than {self.limit_s:g} s; narrow its time range or raise the limit"
+
+
+@dataclass(eq=False)
+class DeadlineTooShortError(HeimdallError):
+    """It can't be done within the caller's deadline; nothing was begun."""
+
+    needed_s: float
+    """The server's estimate."""
+
+    def __str__(self) -> str:
+        return f"this would take about {self.needed_s:g} s, longer than the call's deadline; try again with a longer one"
+
+
+@dataclass(eq=False)
+class UnimplementedError(HeimdallError):
+    """No such method, or its service doesn't run in this process."""
+
+    method: str
+
+    def __str__(self) -> str:
+        return f"no method {self.method!r} here; is its service among those that this process runs?"
 
 
 @dataclass(eq=False)

@@ -3,6 +3,11 @@
 A position is (journal id, shard → offset); an embedded journal has one shard, Kafka one per partition.
 Frames of a shard have dense offsets from 1. Order is promised within a shard, and a source always goes
 to one shard.
+
+The writer's side must know, when it starts, what the control of all frames so far amounts to (where each
+source stands, which requests were answered). Reading every frame for that would take minutes, so the journal
+keeps a `ControlState` for it: it applies each frame's control in order and puts a snapshot of the state into
+each new segment; on start it restores the newest snapshot and applies only what came after.
 """
 
 from __future__ import annotations
@@ -43,6 +48,8 @@ class SourceMark:
     finished: bool = False
     first_row: int = 0
     """First row of this mark's records in the frame's batch."""
+    batches: Sequence[tuple[int, int, int]] = ()
+    """(offset, next_offset, CRC-32C) of the client's batches that this mark settles: what a repeat is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,16 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A `ControlState` as bytes, and what it contains."""
+
+    through: int
+    """Last position whose control is in `data`; 0: none."""
+    data: bytes
+    """What `ControlState.snapshot` made; the journal doesn't look into it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What a writer hands in: becomes one frame."""
 
@@ -87,6 +104,8 @@ class Entry:
     resolved_letters: Sequence[str] = ()
     """Ids of dead letters that a retry has settled."""
     sidecars: Mapping[str, bytes] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
+    """Written by the journal itself, in a frame of its own without records. Callers of `append` leave it None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +120,8 @@ class Frame:
     entry: Entry
     size_bytes: int
     """At rest."""
+    row_count: int = 0
+    """Records of the frame, also where `read_control` left `entry.batch` out."""
 
 
 Positions = Mapping[int, int]
@@ -120,6 +141,32 @@ class JournalState:
     segment_count: int
     frame_count: int
     record_count: int
+
+
+class ControlState(Protocol):
+    """The writer's side of what all control so far amounts to; the journal keeps it up to date.
+
+    All methods run on the event loop, none at the same time as another. They must be quick (well under a
+    millisecond a frame, a few for a snapshot) and must not raise: a journal whose control state failed
+    refuses further appends. Keep it small: bound it by time and by the tail, and name a dead letter by its
+    position rather than keep its bytes.
+    """
+
+    def restore(self, snapshot: bytes) -> None:
+        """Replace the state by one that `snapshot` made, also of an older version of the program."""
+        ...
+
+    def apply(self, frame: Frame) -> None:
+        """Take in one frame's control. Each durable frame once, in order, before its `append` returns.
+
+        Args:
+            frame: Its `entry.batch` may be None although `row_count` isn't 0.
+        """
+        ...
+
+    def snapshot(self) -> bytes:
+        """The state as bytes, at most a few MiB."""
+        ...
 
 
 class Journal(Protocol):
@@ -142,12 +189,17 @@ class Journal(Protocol):
     async def append(self, entries: Sequence[Entry]) -> Sequence[int]:
         """Make entries durable (shard 0 of an embedded journal); one fsync serves all that wait.
 
+        A call that is cancelled may still become durable.
+
         Returns:
             The position of each entry.
 
         Raises:
+            InvalidArgumentError: A batch isn't of `RECORD_SCHEMA`, or is too large; nothing was written.
             JournalFullError: A bound or the disk reserve is reached; nothing was written.
-            StoreError: The disk failed; whether the entries are durable is unknown until reopen.
+            StoreError: The disk failed; whether the entries are durable is unknown until reopen. Every later
+                call fails likewise, until the journal is opened again.
+            DrainingError: The journal was closed.
         """
         ...
 
@@ -165,11 +217,40 @@ class Journal(Protocol):
         Args:
             shard: The shard.
             after: Position before the first frame wanted; 0 from the start.
-            through: Last position wanted; None: go on and wait for what comes, for ever.
+            through: Last position wanted; None: go on and wait for what comes, for ever (until `close`).
 
         Raises:
             CorruptionError: A frame is damaged; frames before it were delivered.
-            NotFoundError: `after` lies before the tail: the frames are gone.
+            NotFoundError: `after` lies before the tail (the frames are gone) or beyond the head (a checkpoint
+                that is newer than this journal).
+        """
+        ...
+
+    def read_control(self, shard: int, *, after: int, through: int | None = None) -> AsyncIterator[Frame]:
+        """Frames in order without their records: `entry.batch` is None, `row_count` says how many there are.
+
+        Costs what the control weighs, since records are neither read nor decrypted. Also the way to fetch one
+        dead letter by its position (`after=position - 1, through=position`).
+
+        Args:
+            shard: The shard.
+            after: Position before the first frame wanted; 0 from the start.
+            through: Last position wanted; None: the head as it is now. It never waits.
+
+        Raises:
+            CorruptionError, NotFoundError: As `read`.
+        """
+        ...
+
+    async def maintain(self, state: ControlState, *, shard: int = 0) -> None:
+        """Bring a state up to the head and keep it there, with a snapshot in each new segment.
+
+        Restores the newest snapshot, if any, and applies the control of every frame after it. From then on each
+        durable frame is applied before its `append` returns. Once for a shard, before the first append. Frames
+        that the newest snapshot needs are never trimmed.
+
+        Raises:
+            CorruptionError: A frame that is needed is damaged.
         """
         ...
 
@@ -177,12 +258,17 @@ class Journal(Protocol):
         """Wait until the head passes a position.
 
         Returns:
-            False if the time ran out first.
+            False if the time ran out first, or the journal was closed.
         """
         ...
 
     async def trim(self, through: Positions) -> None:
-        """Allow everything up to a position to go. Space comes back by whole segments."""
+        """Allow everything up to a position to go: no reader will ask for it again unless it rebuilds.
+
+        Space comes back by whole segments, and only when it must: what may go is kept for rebuilds until it
+        reaches its age, or until too many bytes are kept (both by configuration). Not remembered across a
+        restart; call it again then, and every few seconds, since age takes effect here. Never goes back.
+        """
         ...
 
     def state(self) -> JournalState:

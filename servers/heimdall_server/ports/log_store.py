@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from heimdall_server.domain.expression.fields import FieldKind, FieldRef
 from heimdall_server.domain.expression.tree import Query, TimeRange
 from heimdall_server.ports.journal import Positions
 
@@ -55,6 +56,8 @@ class Order(enum.StrEnum):
     """(time, shard, position, row) ascending."""
     JOURNAL = "journal"
     """(shard, position, row) ascending."""
+    JOURNAL_REVERSED = "journal_reversed"
+    """(shard, position, row) descending: what came in before a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,9 @@ class StoreQuery:
     order: Order = Order.NEWEST_FIRST
     after: RowKey | None = None
     limits: Limits = field(default_factory=Limits)
+    path: Path | None = None
+    """What the planner chose. A store that can't go that way takes the next best one and says so in
+    its `Plan`; the answer is the same. None: the store's own choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +117,37 @@ class Statistics:
     """Name of the limit that cut the result; empty: complete."""
 
 
+@dataclass(frozen=True, slots=True)
+class ResultColumn:
+    """A column of a result's batches."""
+
+    name: str
+    """As the query calls it."""
+    kind: FieldKind | None
+    """None: a column of the record as it is. KEYWORD: text, empty is missing. Others: null is missing."""
+    hidden: bool = False
+    """A part of the row's place that the query didn't ask for."""
+
+
 class Result(Protocol):
     """A running query."""
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the batches; known before the first one."""
+        """Columns of the batches; known before the first one. Ids are raw bytes."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]:
+        """What the schema's fields mean, in their order."""
+        ...
+
+    @property
+    def key_indexes(self) -> tuple[int, int, int, int] | None:
+        """Where `time`, `shard`, `position` and `row` stand among the columns: a row's `RowKey`.
+
+        None where rows aren't records (after `stats`).
+        """
         ...
 
     @property
@@ -124,11 +155,22 @@ class Result(Protocol):
         """The path that was taken."""
         ...
 
+    @property
+    def through(self) -> Positions:
+        """The snapshot that the answer stands for: the query's, or a later one where a rollup (which
+        has no positions) already holds more. Empty: unknown, everything that was there."""
+        ...
+
     def batches(self) -> AsyncIterator[pa.RecordBatch]:
         """The rows. Once. Stops the query in the engine when closed early.
 
+        A limit that is reached after rows were delivered ends the batches (`Statistics.truncated_by`);
+        reached before the first one, or in an aggregation, it raises.
+
         Raises:
-            QueryTimeoutError, QueryCostError, StoreError.
+            QueryTimeoutError: `limits.time_s` is over.
+            QueryCostError: `limits.scan_rows` or `limits.memory_bytes` is not enough.
+            StoreError: The engine failed.
         """
         ...
 
@@ -152,6 +194,15 @@ class FieldInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldValue:
+    """A value of a field and how many records have it."""
+
+    value: str
+    """Numbers and bools as the query language writes them, ids as lower-case hex."""
+    record_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetUsage:
     """What a dataset holds."""
 
@@ -172,6 +223,11 @@ class LogStore(Protocol):
 
     name: str
 
+    @property
+    def rollups(self) -> Sequence[frozenset[str]]:
+        """Core columns of each per-minute rollup of counts; empty: the store keeps none."""
+        ...
+
     async def open(self) -> None:
         """Make or migrate tables; refuse a newer schema version."""
         ...
@@ -186,7 +242,8 @@ class LogStore(Protocol):
 
         Raises:
             StoreError: Nothing, part or all may be in the store: `recover` decides.
-            InvalidInputError: The engine refuses the content; halving finds the rows.
+            InvalidInputError: The engine refuses the content, and nothing of `batches` is in the store;
+                halving finds the rows.
         """
         ...
 
@@ -198,8 +255,22 @@ class LogStore(Protocol):
         """
         ...
 
+    def settled(self, through: Positions) -> None:
+        """Hear that every record through these positions is whole and that nothing later is there.
+
+        A projection says so when it starts, after `recover`. Until then a store answers from records
+        only, since its rollups may be behind them.
+        """
+        ...
+
     def query(self, query: StoreQuery) -> AbstractAsyncContextManager[Result]:
-        """Plan and start a query. Leaving the context stops it in the engine."""
+        """Plan and start a query. Leaving the context stops it in the engine.
+
+        Raises:
+            BudgetExceededError: Every query connection is busy.
+            QuerySyntaxError, InvalidArgumentError: The engine can't ask this.
+            QueryTimeoutError, QueryCostError, StoreError: As `Result.batches`.
+        """
         ...
 
     async def explain(self, query: StoreQuery) -> Plan:
@@ -208,6 +279,18 @@ class LogStore(Protocol):
 
     async def fields(self, time_range: TimeRange, datasets: Sequence[str]) -> Sequence[FieldInfo]:
         """Fields seen, from a bounded sample of the newest records."""
+        ...
+
+    async def field_values(
+        self, field: FieldRef, query: StoreQuery, *, count_max: int
+    ) -> Sequence[FieldValue]:
+        """A field's most frequent values among the records that a query's filter matches.
+
+        Args:
+            field: The field; records that lack it don't count.
+            query: Filter, time range, snapshot, datasets and limits; its stages are not looked at.
+            count_max: Values wanted, most frequent first.
+        """
         ...
 
     async def usage(self) -> Sequence[DatasetUsage]:

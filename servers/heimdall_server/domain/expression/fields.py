@@ -19,6 +19,8 @@ class FieldKind(enum.StrEnum):
     NUMBER = "number"
     ID = "id"
     """Raw bytes, written as lower-case hex."""
+    ATTRIBUTE = "attribute"
+    """Text, number or bool, by record."""
 
 
 class Scope(enum.StrEnum):

@@ -2,17 +2,24 @@
 
 Semantics, the same in every store and in watches:
 
-* A missing field matches no term, no comparison, no `exists`, and therefore every NOT of one.
-* `Words` on a TEXT field: a word is a maximal run of ASCII alphanumerics and non-ASCII bytes; case is
-  ignored (ASCII lower, other letters as the store's `lower` leaves them: unchanged unless ASCII);
-  several words are a phrase and must be consecutive words.
-* `Words` never stand on another kind of field: there it is `Compare` with EQ.
+* A missing field matches no term, no comparison, no `exists`, and therefore every NOT of one. Missing is:
+  an empty string, a zero id, severity 0; for an attribute, a key in none of its maps (an attribute that is
+  an empty text isn't missing). Core numbers and times are never missing. NaN matches nothing but `exists`.
+* `Words` on a TEXT field: a word is a maximal run of ASCII alphanumerics and non-ASCII characters; case is
+  ignored for ASCII letters only; several words are a phrase and must be consecutive words.
+* `Words` never stand on another kind of field: there it is `Compare` with EQ. `Compare` never stands on TEXT.
 * `Compare` on an attribute with a number literal compares the number map; EQ with a number literal also
-  matches a string attribute that is exactly the literal's text. With a string literal EQ compares the
-  string map exactly; the order operators compare strings by bytes. With a bool: the bool map, and
-  EQ matches the strings `true` / `false` too.
-* `Wildcard`: `*` any run, `?` one character, over the whole value; ignores case on TEXT fields.
-* `Regex`: RE2 syntax, unanchored, case matters; on missing: no match.
+  matches a string attribute that is exactly the literal's text (`literals.number_text`). With a string
+  literal EQ compares the string map exactly; the order operators compare strings by bytes. With a bool: the
+  bool map, EQ only, and the strings `true` / `false` too.
+* `Compare` on a computed text column with a number literal compares the number that the text spells (EQ also
+  matches the literal's text); with a string literal it compares texts.
+* `Wildcard`, `Regex` and `Cidr` look at texts only: strings, string attributes, ids as lower-case hex.
+* `Wildcard`: `*` any run, `?` one character, over the whole value, case matters. On a TEXT field it is about
+  words instead: `*` is any run of word characters, `?` one of them, other characters stand for themselves
+  (case ignored as for words), and an end of the pattern that isn't `*` lies at the edge of a word. So
+  `time*` finds a word that begins with "time", `*time*` any word that has it inside.
+* `Regex`: RE2 syntax, unanchored, case matters, `.` isn't a line break (unless `(?s)`); on missing: no match.
 * `Cidr`: the value parses as an address (IPv4, or IPv6 with mapped IPv4 taken as IPv4) inside the network.
 """
 

@@ -1,0 +1,69 @@
+"""Small conversions between Arrow columns and NumPy arrays, and of any scalar column to text."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from heimdall_server.domain.records import SAFE_INTEGER_MAX
+
+
+def bools(values: pa.Array) -> npt.NDArray[np.bool_]:
+    """A boolean column as an array; null is False."""
+    out: npt.NDArray[np.bool_] = pc.fill_null(values, fill_value=False).to_numpy(zero_copy_only=False)
+    return out
+
+
+def int64s(values: pa.Array) -> npt.NDArray[np.int64]:
+    """An integer (or integer-like) column as an array; null is 0."""
+    plain = values if pa.types.is_int64(values.type) else values.cast(pa.int64())
+    out: npt.NDArray[np.int64] = pc.fill_null(plain, 0).to_numpy()
+    return out
+
+
+def float64s(values: pa.Array) -> npt.NDArray[np.float64]:
+    """A Float64 column as an array; null is NaN."""
+    out: npt.NDArray[np.float64] = values.to_numpy(zero_copy_only=False)
+    return out
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's three string layouts."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a type is an integer or a float."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def plain(values: pa.Array) -> pa.Array:
+    """A column without dictionary encoding and in the string layout of the record schema."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return plain(values.cast(kind.value_type))
+    if is_text(kind) and not pa.types.is_string(kind):
+        return values.cast(pa.string())
+    return values
+
+
+def text(values: pa.Array) -> pa.Array:
+    """A scalar column as text, as JSON would write it; null stays null.
+
+    Args:
+        values: Text, boolean, number, decimal, time, binary (must be UTF-8) or null.
+    """
+    values = plain(values)
+    if not pa.types.is_floating(values.type):
+        return values.cast(pa.string())
+    number = values.cast(pa.float64())
+    whole = pc.and_(pc.less_equal(pc.abs(number), float(SAFE_INTEGER_MAX)), pc.equal(pc.floor(number), number))
+    integers = pc.if_else(pc.fill_null(whole, fill_value=False), number, 0.0).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(pc.fill_null(whole, fill_value=False), integers, number.cast(pa.string()))
+
+
+def first_valid(columns: list[pa.Array]) -> pa.Array:
+    """Row by row the first value that isn't null; the columns have one type."""
+    return columns[0] if len(columns) == 1 else pc.coalesce(*columns)

@@ -1,0 +1,126 @@
+"""What a query needs from a store: its fields, its first aggregation, the words and ids that must be there.
+
+Pure facts about the tree, from which a planner chooses a path and a store builds its statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd
+
+from heimdall_server.domain.expression.fields import FieldRef, Scope
+from heimdall_server.domain.expression.tree import (
+    All,
+    And,
+    Bucket,
+    Compare,
+    Expression,
+    Extract,
+    Fields,
+    Function,
+    Limit,
+    Not,
+    Operator,
+    Or,
+    Query,
+    Sort,
+    Stats,
+    Where,
+    Words,
+)
+
+
+def expression_fields(expression: Expression) -> Iterator[FieldRef]:
+    """Every field that an expression names, in order, repeats included."""
+    match expression:
+        case All():
+            return
+        case And(operands) | Or(operands):
+            for operand in operands:
+                yield from expression_fields(operand)
+        case Not(operand):
+            yield from expression_fields(operand)
+        case _:
+            yield expression.field
+
+
+def required_terms(expression: Expression) -> Iterator[Expression]:
+    """The terms that every matching record satisfies: those under AND only."""
+    match expression:
+        case And(operands):
+            for operand in operands:
+                yield from required_terms(operand)
+        case All() | Or() | Not():
+            return
+        case _:
+            yield expression
+
+
+def split_at_stats(query: Query) -> tuple[tuple[Where | Extract | Sort | Limit | Fields, ...], Stats | None]:
+    """The stages before the first aggregation, and that aggregation."""
+    before: list[Where | Extract | Sort | Limit | Fields] = []
+    for stage in query.stages:
+        if isinstance(stage, Stats):
+            return tuple(before), stage
+        before.append(stage)
+    return tuple(before), None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a query asks of records."""
+
+    dimensions: frozenset[str] | None
+    """Core columns that suffice to answer, where the first aggregation only counts and nothing before
+    it makes columns or cuts rows; None: whole records are needed."""
+    bucket_ns: int
+    """Greatest interval that divides every bucket of the first aggregation; 0: it has none."""
+    aggregates: bool
+    """A `stats` makes the answer; else rows are the answer."""
+    words: tuple[str, ...]
+    """Words of the body that every matching record has."""
+    trace_id: str
+    """Trace id that every matching record has, as lower-case hex; empty: none."""
+
+
+def query_needs(query: Query) -> Needs:
+    """Read a query's needs off its tree. Cheap: one walk."""
+    words: list[str] = []
+    trace_id = ""
+    for term in required_terms(query.filter):
+        if isinstance(term, Words) and term.field == FieldRef(Scope.CORE, "body"):
+            words.extend(term.words)
+        if isinstance(term, Compare) and term.field == FieldRef(Scope.CORE, "trace_id"):
+            if term.operator is Operator.EQ and isinstance(term.value, str):
+                trace_id = term.value
+    before, stats = split_at_stats(query)
+    return Needs(
+        dimensions=_dimensions(query, before, stats),
+        bucket_ns=_bucket_ns(stats),
+        aggregates=stats is not None,
+        words=tuple(words),
+        trace_id=trace_id,
+    )
+
+
+def _dimensions(
+    query: Query, before: tuple[Where | Extract | Sort | Limit | Fields, ...], stats: Stats | None
+) -> frozenset[str] | None:
+    if stats is None or any(aggregate.function is not Function.COUNT for aggregate in stats.aggregates):
+        return None
+    fields = set(expression_fields(query.filter))
+    for stage in before:
+        if not isinstance(stage, Where):
+            return None
+        fields.update(expression_fields(stage.expression))
+    fields.update(aggregate.field for aggregate in stats.aggregates if aggregate.field is not None)
+    fields.update(key for key in stats.by if isinstance(key, FieldRef))
+    if any(field.scope is not Scope.CORE for field in fields):
+        return None
+    return frozenset(field.name for field in fields)
+
+
+def _bucket_ns(stats: Stats | None) -> int:
+    intervals = [key.interval_ns for key in stats.by if isinstance(key, Bucket)] if stats else []
+    return gcd(*intervals) if intervals else 0

@@ -1,0 +1,83 @@
+"""Which way a query goes: the cheapest path that gives the right answer, and why.
+
+Knows the tree, the time range and what a store keeps; knows no engine. The store has the last word (a
+rollup that isn't settled yet is no path), and its `Plan` tells what was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from heimdall_server.domain.expression.needs import Needs, query_needs
+from heimdall_server.domain.expression.tree import TimeRange
+from heimdall_server.ports.log_store import Path, StoreQuery
+
+MINUTE_NS: Final = 60_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PathChoice:
+    """The chosen path."""
+
+    path: Path
+    reason: str
+    """A sentence for people, without values of the query."""
+
+
+def choose_path(query: StoreQuery, rollups: Sequence[frozenset[str]]) -> PathChoice:
+    """Choose a path.
+
+    The order is by cost measured on a billion records: a rollup (milliseconds), a trace's bloom filter, the
+    text index, the newest rows in order, the minute column (a third of reading `time`), a scan.
+
+    Args:
+        query: What is asked.
+        rollups: The core columns of each per-minute rollup that the store keeps.
+
+    Returns:
+        The path and its reason.
+    """
+    needs = query_needs(query.query)
+    refusal = _rollup_refusal(query, needs, rollups)
+    if needs.aggregates and not refusal:
+        return PathChoice(Path.ROLLUP, "counts by columns of a per-minute rollup; edges of part minutes from records")
+    if needs.trace_id:
+        return PathChoice(Path.TRACE_INDEX, "one trace: its bloom filter names the granules")
+    if needs.words:
+        return PathChoice(Path.TEXT_INDEX, "words of the body: the text index names the granules")
+    if not needs.aggregates:
+        return PathChoice(Path.NEWEST_FIRST, "rows in time order: reading stops when there are enough")
+    if covers_whole_minutes(query.time_range):
+        return PathChoice(Path.MINUTE_COLUMN, f"{refusal}; whole minutes are told by the minute column")
+    return PathChoice(Path.SCAN, f"{refusal}; records of the time range are read, up to the row limit")
+
+
+def covers_whole_minutes(time_range: TimeRange) -> bool:
+    """True if a range has a bound and holds at least one whole minute."""
+    start, end = time_range.start_ns_inclusive, time_range.end_ns_exclusive
+    if start is None and end is None:
+        return False
+    if start is None or end is None:
+        return True
+    return -(-start // MINUTE_NS) < end // MINUTE_NS
+
+
+def _rollup_refusal(query: StoreQuery, needs: Needs, rollups: Sequence[frozenset[str]]) -> str:
+    """Why no rollup answers; empty if one does."""
+    if not needs.aggregates:
+        return "rows are wanted"
+    if needs.dimensions is None:
+        return "more than counts by core columns is wanted"
+    if not any(needs.dimensions <= dimensions for dimensions in rollups):
+        return "no rollup has the columns that are named"
+    if needs.bucket_ns % MINUTE_NS:
+        return "buckets are finer than the rollup's minute"
+    if query.after_positions or query.after is not None:
+        return "a part of the journal is wanted, and rollups have no positions"
+    time_range = query.time_range
+    bounded = time_range.start_ns_inclusive is not None or time_range.end_ns_exclusive is not None
+    if bounded and not covers_whole_minutes(time_range):
+        return "the time range holds no whole minute"
+    return ""

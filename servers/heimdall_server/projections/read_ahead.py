@@ -1,0 +1,122 @@
+"""Reads a shard of the journal while what was read before is being applied, within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from heimdall_server.ports.clock import Clock
+from heimdall_server.ports.journal import Frame, Journal
+
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How much is taken at once and held at most."""
+
+    batch_rows: int = 131_072
+    """A full batch: taken at once. Small inserts cost twice as much a row and pile up parts."""
+    linger_s: float = 0.4
+    """A batch that isn't full is taken this long after its oldest frame was read."""
+    held_rows_max: int = 393_216
+    """Reading pauses while more rows than this wait."""
+    held_bytes_max: int = 256 << 20
+    """Reading pauses while frames of more bytes than this, as at rest, wait."""
+
+
+class ReadAhead:
+    """A bounded queue between a shard of the journal and one consumer."""
+
+    def __init__(self, journal: Journal, shard: int, clock: Clock, limits: ReadLimits) -> None:
+        self._journal = journal
+        self._shard = shard
+        self._clock = clock
+        self._limits = limits
+        self._held: deque[tuple[Frame, float]] = deque()
+        self._rows = 0
+        self._bytes = 0
+        self._changed = asyncio.Condition()
+        self._failure: BaseException | None = None
+
+    @property
+    def held_rows(self) -> int:
+        """Rows that were read and not taken."""
+        return self._rows
+
+    @property
+    def oldest_time_ns(self) -> int:
+        """When the oldest frame that wasn't taken was appended to the journal; 0: none waits."""
+        return self._held[0][0].time_ns if self._held else 0
+
+    async def run(self, after: int) -> None:
+        """Read until cancelled. An error of the journal reaches the consumer behind the frames before it."""
+        try:
+            async for frame in self._journal.read(self._shard, after=after):
+                async with self._changed:
+                    await self._changed.wait_for(self._has_room)
+                    self._held.append((frame, self._clock.monotonic_s()))
+                    self._rows += rows_of(frame)
+                    self._bytes += frame.size_bytes
+                    self._changed.notify_all()
+        except Exception as error:  # noqa: BLE001 - raised again by `take`, where somebody awaits it
+            async with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    async def take(self) -> list[Frame]:
+        """Wait for a full batch, or for what there is when its oldest frame has waited long enough.
+
+        Returns:
+            Consecutive frames, at least one. More rows than a full batch only if one frame has them.
+
+        Raises:
+            CorruptionError: The journal is damaged right behind what was taken last.
+            NotFoundError: The frames behind what was taken last are gone.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._held or self._failure)
+            if not self._held and self._failure:
+                raise self._failure
+            wait_s = self._held[0][1] + self._limits.linger_s - self._clock.monotonic_s()
+            if wait_s > 0:
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await self._changed.wait_for(self._is_full)
+                except TimeoutError:
+                    pass  # What there is has waited long enough.
+            taken = self._take_batch()
+            self._changed.notify_all()
+            return taken
+
+    def _has_room(self) -> bool:
+        return not self._held or (
+            self._rows < self._limits.held_rows_max and self._bytes < self._limits.held_bytes_max
+        )
+
+    def _is_full(self) -> bool:
+        return (
+            self._rows >= self._limits.batch_rows
+            or self._bytes >= self._limits.held_bytes_max
+            or self._failure is not None
+        )
+
+    def _take_batch(self) -> list[Frame]:
+        taken: list[Frame] = []
+        rows = 0
+        while self._held:
+            frame = self._held[0][0]
+            count = rows_of(frame)
+            if taken and rows + count > self._limits.batch_rows:
+                break
+            self._held.popleft()
+            taken.append(frame)
+            rows += count
+            self._rows -= count
+            self._bytes -= frame.size_bytes
+        return taken
+
+
+def rows_of(frame: Frame) -> int:
+    """Records of a frame."""
+    return int(frame.entry.batch.num_rows) if frame.entry.batch is not None else 0

@@ -1,0 +1,204 @@
+"""Checks that a regex can't make: checksums, lengths, neighbours. Each takes a match and says where the value ends."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+REJECTED: Final = -1
+CARD_DIGITS_MIN: Final = 13
+CARD_DIGITS_MAX: Final = 19
+PHONE_DIGITS_MIN: Final = 8
+LOCAL_PHONE_DIGITS_MIN: Final = 6
+PHONE_DIGITS_MAX: Final = 15
+
+_ISSUERS: Final = re.compile(
+    r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
+    r"|5[1-5][0-9]{14}|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"  # Mastercard
+    r"|3[47][0-9]{13}"  # American Express
+    r"|3(?:0[0-5]|095|[689][0-9])[0-9]{11,16}"  # Diners Club
+    r"|6(?:011|4[4-9][0-9]|5[0-9]{2})[0-9]{12,15}"  # Discover
+    r"|35(?:2[89]|[3-8][0-9])[0-9]{12,15}"  # JCB
+    r"|62[0-9]{14,17}"  # UnionPay
+    r"|(?:50|5[678]|6[0-9])[0-9]{11,17}"  # Maestro
+    r"|220[0-4][0-9]{12,15}"  # Mir
+)
+_DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
+_SEPARATORS: Final = str.maketrans("", "", " -")
+
+# ISO 13616: length of a country's IBAN.
+_IBAN_LENGTHS: Final[dict[str, int]] = {
+    country: int(length)
+    for length, countries in (
+        line.split(":")
+        for line in (
+            "15:NO",
+            "16:BE",
+            "18:DK FI FO GL NL SD",
+            "19:MK SI",
+            "20:AT BA EE KZ LT LU MN XK",
+            "21:CH HR LI LV",
+            "22:BG BH CR DE GB GE IE ME RS VA",
+            "23:AE GI IL IQ OM SO TL",
+            "24:AD CZ ES MD PK RO SA SE SK TN VG",
+            "25:LY PT ST",
+            "26:IS TR",
+            "27:BI DJ FR GR IT MC MR SM",
+            "28:AL AZ BY CY DO GT HN HU LB NI PL SV",
+            "29:BR EG PS QA UA",
+            "30:JO KW MU YE",
+            "31:MT SC",
+            "32:LC",
+            "33:RU",
+        )
+    )
+    for country in countries.split()
+}
+
+
+def luhn(digits: str) -> bool:
+    """Whether the last digit is the Luhn check digit of the others (ISO/IEC 7812-1, annex B)."""
+    backwards = digits.encode()[::-1]
+    # Both halves count b"0" as 48.
+    total = sum(backwards[::2]) + sum(backwards[1::2].translate(_DOUBLED)) - 48 * len(backwards)
+    return total % 10 == 0
+
+
+def plausible_card(digits: str) -> bool:
+    """Whether digits are a payment card number: an issuer's prefix and length, and the check digit."""
+    return _ISSUERS.fullmatch(digits) is not None and luhn(digits)
+
+
+def card(match: re.Match[str]) -> int:
+    """A card number that isn't the fraction of a decimal number or a phone number."""
+    text, start, end = match.string, match.start(), match.end()
+    digits = match[0].translate(_SEPARATORS)
+    before = text[start - 1] if start else ""
+    if before == "+" and len(digits) <= PHONE_DIGITS_MAX:
+        return REJECTED
+    if before in (".", ",") and start > 1 and _ends_number(text[start - 2]):
+        return REJECTED
+    if text[end : end + 1] == "." and text[end + 1 : end + 2].isdigit():
+        return REJECTED
+    return end if plausible_card(digits) else REJECTED
+
+
+def sure_cards(values: pl.Series, pattern: str) -> pl.Series:
+    """The column check beside `card`: one candidate, no decimal point or sign near it, issuer and check digit right."""
+    digits = values.str.extract(pattern, 0).str.replace_all("[ -]", "").fill_null("")
+    sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (values.str.count_matches(pattern) == 1)
+    sure &= ~values.str.contains(r"[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]")
+    padded = digits.str.zfill(CARD_DIGITS_MAX).to_arrow().cast(pa.binary()).cast(pa.binary(CARD_DIGITS_MAX))
+    table = np.frombuffer(padded.buffers()[1], np.uint8).reshape(-1, CARD_DIGITS_MAX) - np.uint8(48)
+    doubled = table[:, -2::-2]
+    totals = table[:, ::-2].sum(1) + (2 * doubled - 9 * (doubled > 4)).sum(1)
+    return sure & pl.Series(totals % 10 == 0)
+
+
+def card_numbers(values: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Find card numbers among numbers.
+
+    Args:
+        values: Float64, any shape (n,); NaN and infinities allowed.
+
+    Returns:
+        Indices, ascending.
+
+    Cost: one comparison a value; the checks only for integers of at least 13 digits.
+    """
+    with np.errstate(invalid="ignore"):
+        large = np.flatnonzero((values >= 1e12) & (values < 2.0**53))
+    texts = (str(int(value)) if value == int(value) else "" for value in values[large].tolist())
+    return large[np.fromiter((plausible_card(text) for text in texts), np.bool_, len(large))]
+
+
+def iban(match: re.Match[str]) -> int:
+    """An account number of its country's length whose checksum holds; words behind it are left."""
+    text, start = match.string, match.start()
+    length = _IBAN_LENGTHS.get(match[0][:2], 0)
+    end, seen = start, 0
+    while end < match.end() and seen < length:
+        seen += text[end] != " "
+        end += 1
+    if not length or seen < length or (end < len(text) and text[end].isascii() and text[end].isalnum()):
+        return REJECTED
+    compact = text[start:end].replace(" ", "")
+    number = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
+    return end if int(number) % 97 == 1 else REJECTED
+
+
+def unless_literal(match: re.Match[str]) -> int:
+    """A value that isn't one of JSON's literals."""
+    return REJECTED if match[0][len(match[1]) :] in ("null", "true", "false") else match.end()
+
+
+def unless_in_number(match: re.Match[str]) -> int:
+    """A value that isn't a piece of a longer run of digits, dots and dashes."""
+    text, end = match.string, match.end()
+    start = match.end(match.lastindex) if match.lastindex else match.start()
+    if start > 1 and text[start - 1] in ".-" and _ends_number(text[start - 2]):
+        return REJECTED
+    if text[end : end + 1] in (".", "-") and _digit(text[end + 1 : end + 2]):
+        return REJECTED
+    return end
+
+
+def unless_version(match: re.Match[str]) -> int:
+    """An address that isn't a picture for a dense screen (`icon@2x.png`) or a package (`tool@1.2.rc1`)."""
+    domain = match[0].rpartition("@")[2]
+    if re.match(r"[0-9]x\.", domain):
+        return REJECTED
+    is_version = re.fullmatch(r"[0-9.]+[A-Za-z]+", domain) and _digit(match.string[match.end() : match.end() + 1])
+    return REJECTED if is_version else match.end()
+
+
+def phone(match: re.Match[str]) -> int:
+    """A number of a plausible length that isn't a piece of a longer one."""
+    return unless_in_number(match) if PHONE_DIGITS_MIN <= _digits_behind_label(match) <= PHONE_DIGITS_MAX else REJECTED
+
+
+def labelled_phone(match: re.Match[str]) -> int:
+    """As `phone`, but local numbers count, too."""
+    return match.end() if LOCAL_PHONE_DIGITS_MIN <= _digits_behind_label(match) <= PHONE_DIGITS_MAX else REJECTED
+
+
+def ipv6(match: re.Match[str]) -> int:
+    """An address that Python's `ipaddress` reads, not part of a word (`std::begin`)."""
+    text, start = match.string, match.start()
+    if start and (text[start - 1].isalnum() or text[start - 1] in "_:.]"):
+        return REJECTED
+    address, behind = match[0], text[match.end() : match.end() + 1]
+    if behind.isalnum() or behind == "_":
+        # The last group is the start of a word that follows a colon.
+        address = address.rpartition(":")[0]
+    if address.endswith(":") and not address.endswith("::"):
+        address = address[:-1]
+    elif behind == "[":
+        # A mask may stand where a word stood.
+        return REJECTED
+    if not any(map(_digit, address)):
+        return REJECTED
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return REJECTED
+    return start + len(address)
+
+
+def _digit(character: str) -> bool:
+    return len(character) == 1 and "0" <= character <= "9"
+
+
+def _ends_number(character: str) -> bool:
+    # A mask may stand where a number stood.
+    return _digit(character) or character == "]"
+
+
+def _digits_behind_label(match: re.Match[str]) -> int:
+    return sum(map(_digit, match[0][len(match[1]) :]))

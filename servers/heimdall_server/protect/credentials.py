@@ -1,0 +1,123 @@
+r"""Rules for what opens doors: keys, tokens, passwords. Class `secret`, and `jwt`.
+
+A secret that a name gives away (`password=`, `"token": "…"`) is masked as far as its quotes or its word
+go. The patterns never eat a quote or half an escape, so JSON text stays JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from heimdall_server.protect.checks import unless_literal
+from heimdall_server.protect.rules import Rule, unless
+
+_STRONG: Final = r"pass(?:word|wd|phrase)|pwd"
+_WEAK: Final = r"secret|token|(?:api|access|secret|private|signing|encryption)[_-]?key|credentials?"
+_ANY: Final = rf"{_STRONG}|{_WEAK}"
+_ANY_GATE: Final = rf"(?i:{_ANY})"
+_SIGN: Final = r"[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}"
+
+# A word: masks that stand in it, escapes (not of white space: those end it), and what isn't punctuation.
+_PIECE: Final = r"""\[[a-z0-9]+\]|\\[^nrtu"'\[ \t\r\n]"""
+_STOPS: Final = r""" \t\r\n"',;&)\]}\\<>"""
+_FIRST: Final = rf"(?:{_PIECE}|[^{_STOPS}:=])"
+_REST: Final = rf"(?:{_PIECE}|[^{_STOPS}])*"
+_WORD: Final = _FIRST + _REST
+_JSON_WORD: Final = rf"(?:\[[a-z0-9]+\]|[^{_STOPS}:=\[{{]){_REST}"
+_WORD_WITH_DIGIT: Final = rf"(?:[0-9]|[^{_STOPS}:=0-9\[][^{_STOPS}0-9\[]*[0-9]){_REST}"
+
+# In JSON text a bare quote behind `password=` closes the string, so a value doesn't begin with what may follow there.
+_AFTER_STRING: Final = r",}\]: \t\r\n"
+_DOUBLE: Final = r'(?:[^"\\]|\\.)'
+_SINGLE: Final = r"(?:[^'\\]|\\.)"
+
+SECRET_RULES: Final = (
+    Rule(
+        "private_key",
+        "secret",
+        r"PRIVATE KEY",
+        r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+        r'(?:[^"-]|-{1,4}[^"-])*(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)?',
+        group="words",
+    ),
+    Rule(
+        "url_password",
+        "secret",
+        "://",
+        r"""(://[^ \t\r\n:/@"'<>\\\]]*:)[^ \t\r\n/@"'<>\\\]]+@""",
+        closing="@",
+        group="words",
+    ),
+    Rule(
+        "json_secret",
+        "secret",
+        _ANY_GATE,
+        rf'((?i:{_ANY})"[ \t\r\n]{{0,3}}:[ \t\r\n]{{0,3}})'
+        rf"(?:{_JSON_WORD}"
+        r'|\[(?:[0-9.eE+, \t\r\n-]|null|true|false|"(?:[^"\\]|\\.)*")*\]|\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})',
+        opening='"',
+        closing='"',
+        check=unless_literal,
+        column_check=unless(r":[ \t\r\n]{0,3}(?:null|true|false)"),
+        group="words",
+    ),
+    Rule(
+        "quoted_secret",
+        "secret",
+        _ANY_GATE,
+        rf"""((?i:{_ANY})\\*["']{_SIGN}")(?:{_DOUBLE})+"""
+        rf"""|((?i:{_ANY})\\*["']{_SIGN}')(?:{_SINGLE})+"""
+        rf"""|((?i:{_ANY})(?:\\*["'])?{_SIGN}\\+["'])[^"'\\]+"""
+        rf"""|((?i:{_ANY}){_SIGN}")[^"\\{_AFTER_STRING}]{_DOUBLE}*"""
+        rf"""|((?i:{_ANY}){_SIGN}')[^'\\{_AFTER_STRING}]{_SINGLE}*""",
+        group="words",
+    ),
+    Rule(
+        "plain_secret",
+        "secret",
+        _ANY_GATE,
+        rf"((?i:{_STRONG}){_SIGN}){_WORD}"
+        rf"|((?i:{_WEAK})(?:[ \t]{{0,3}}(?:=>|:=|=)[ \t]{{0,3}}|:)){_WORD}"
+        rf"|((?i:{_WEAK})[ \t]{{0,3}}:[ \t]{{0,3}}){_WORD_WITH_DIGIT}",
+        group="words",
+    ),
+    Rule(
+        "authorization",
+        "secret",
+        r"(?i:authorization)",
+        r"""((?i:authorization)(?:\\*["'])?[ \t]{0,3}[:=][ \t]{0,3}(?:\\*["'])?"""
+        rf"(?i:bearer|basic|digest|token|negotiate|apikey)[ \t]{{1,3}}){_WORD}"
+        rf"""|((?i:authorization)(?:\\*["'])?[ \t]{{0,3}}[:=][ \t]{{0,3}}(?:\\*["'])?){_WORD_WITH_DIGIT}""",
+        group="words",
+    ),
+    Rule(
+        "bearer",
+        "secret",
+        r"(?i:bearer)[ \t]",
+        r"(\b(?i:bearer)[ \t]{1,3})[A-Za-z0-9._~+/=-]{16,}",
+        group="words",
+    ),
+    Rule(
+        "known_token",
+        "secret",
+        r"A(?:KIA|SIA|GPA|IDA|ROA|BIA|CCA)[A-Z0-9]{8}|gh[pousr]_[A-Za-z0-9]{8}|github_pat_|gl[a-z]{1,5}-[A-Za-z0-9_-]{8}"
+        r"|xox[a-z]-|xapp-|hooks\.slack\.com|[rs]k_(?:live|test)_|whsec_|AIza|ya29\.|GOCSPX-|npm_[A-Za-z0-9]{8}",
+        r"\bA(?:KIA|SIA|GPA|IDA|ROA|BIA|CCA)[A-Z0-9]{16}\b"  # AWS access key ids
+        r"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{22,}"  # GitHub
+        r"|\bgl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat)-[A-Za-z0-9_-]{20,}"  # GitLab
+        r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,}|\bxapp-[A-Za-z0-9-]{10,}"  # Slack
+        r"|\bhooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9_/-]{20,}"
+        r"|\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|\bwhsec_[A-Za-z0-9]{24,}"  # Stripe
+        r"|\bAIza[A-Za-z0-9_-]{35,}|\bya29\.[A-Za-z0-9_-]{20,}|\bGOCSPX-[A-Za-z0-9_-]{20,}"  # Google
+        r"|\bnpm_[A-Za-z0-9]{36,}",
+        group="words",
+    ),
+    Rule(
+        "jwt",
+        "jwt",
+        r"eyJ[A-Za-z0-9_-]{8}",
+        r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+){0,2}",
+        group="words",
+    ),
+)
+"""In the order in which they apply: what a name gives away before what a shape does."""

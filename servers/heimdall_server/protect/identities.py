@@ -1,0 +1,104 @@
+r"""Rules for what names a person, an account or a machine: email, iban, card, ssn, phone, ipv4, ipv6."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from heimdall_server.protect import checks
+from heimdall_server.protect.rules import Rule, unless
+
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_NANP: Final = r"[2-9][0-9]{2}"
+# Area 000, 666 and 9xx, group 00 and serial 0000 were never issued.
+_SSN_AREA: Final = r"(?:00[1-9]|0[1-9][0-9]|[1-57-8][0-9]{2}|6[0-57-9][0-9]|66[0-57-9])"
+_SSN_GROUP: Final = r"(?:0[1-9]|[1-9][0-9])"
+_SSN_SERIAL: Final = r"(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
+_LABELLED: Final = r"""\\*["']?[ \t]{0,2}[:=#]?[ \t]{0,2}\\*["']?"""
+_PHONE_NAMES: Final = r"phone|telephone|tel|mobile|msisdn"
+
+IPV6_RULE: Final = Rule(
+    "ipv6",
+    "ipv6",
+    r":[0-9A-Fa-f]{0,4}:",
+    rf"(?:[0-9A-Fa-f]{{1,4}}|:):(?:[0-9A-Fa-f]{{0,4}}:){{0,7}}(?:{_OCTET}(?:\.{_OCTET}){{3}}|[0-9A-Fa-f]{{1,4}}|:)?",
+    check=checks.ipv6,
+)
+"""Before all others: its colons would end a secret's value too early."""
+
+IDENTITY_RULES: Final = (
+    Rule(
+        "email",
+        "email",
+        "@",
+        # Latin, Greek and Cyrillic letters too, or half a local part would stay.
+        r"[A-Za-z0-9._%+À-ӿ-]+@(?:[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?\.)+[A-Za-z]{2,}",
+        check=checks.unless_version,
+        column_check=unless("@[0-9]"),
+    ),
+    Rule(
+        "iban",
+        "iban",
+        r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4} ?[A-Z0-9]{4}",
+        r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+        check=checks.iban,
+        group="words",
+    ),
+    Rule(
+        "card",
+        "card",
+        r"[0-9]{13}|[0-9]{4}[ -][0-9]{4}[ -]?[0-9]{2}",
+        r"\b(?:[2-6][0-9]{12,18}"
+        r"|[2-6][0-9]{3}(?: [0-9]{4}){3}(?: [0-9]{1,3})?|[2-6][0-9]{3}(?:-[0-9]{4}){3}(?:-[0-9]{1,3})?"
+        r"|3[0-9]{3} [0-9]{6} [0-9]{4,5}|3[0-9]{3}-[0-9]{6}-[0-9]{4,5})\b",
+        check=checks.card,
+        column_check=checks.sure_cards,
+    ),
+    Rule(
+        "labelled_ssn",
+        "ssn",
+        r"(?i:ssn|social security)",
+        rf"(\b(?i:ssn|social security(?: number| no\.?)?){_LABELLED})"
+        rf"{_SSN_AREA}[ -]?{_SSN_GROUP}[ -]?{_SSN_SERIAL}\b",
+        group="words",
+    ),
+    Rule(
+        "ssn",
+        "ssn",
+        r"[0-9]-[0-9]{2}-[0-9]{4}",
+        rf"\b{_SSN_AREA}-{_SSN_GROUP}-{_SSN_SERIAL}\b",
+        check=checks.unless_in_number,
+        column_check=unless(r"[]0-9][.-][0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}[.-][0-9]"),
+    ),
+    Rule(
+        "labelled_phone",
+        "phone",
+        rf"(?i:{_PHONE_NAMES})",
+        rf"""(\b(?i:(?:{_PHONE_NAMES})(?:[ _-]?(?:number|no|nr))?)\\*["']?[ \t]{{0,2}}[:=][ \t]{{0,2}}\\*["']?)"""
+        r"[+(]{0,2}[0-9][0-9 ()/-]{5,18}[0-9]\b",
+        check=checks.labelled_phone,
+        group="words",
+    ),
+    Rule(
+        "phone",
+        "phone",
+        r"\+[1-9]|[0-9]{3}(?:\) ?|[.-])[0-9]{3}[ .-][0-9]{4}|\+\(",
+        rf"(^|[^0-9A-Za-z_+.\]-])(?:\+1[ .-]?\(?{_NANP}\)?[ .-]?{_NANP}[ .-]?[0-9]{{4}}"
+        rf"|\({_NANP}\) ?{_NANP}[ .-][0-9]{{4}}|(?:1[.-])?{_NANP}-{_NANP}-[0-9]{{4}}|{_NANP}\.{_NANP}\.[0-9]{{4}}"
+        r"|\+[1-9][0-9]{7,14}"
+        r"|\+[1-9][0-9]{0,2}[ .-]?\(?[0-9]{1,5}\)?(?:[ .-][0-9]{2,8}){1,4})\b",
+        check=checks.phone,
+        # What isn't grouped freely has a right count of digits by its pattern; only what follows is in doubt.
+        column_check=unless(r"\+[0-9]{1,8}[ .()-]|[0-9]{4}[.-][0-9]"),
+    ),
+    Rule(
+        "ipv4",
+        "ipv4",
+        r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+        rf"\b{_OCTET}(?:\.{_OCTET}){{3}}\b",
+        check=checks.unless_in_number,
+        column_check=unless(
+            r"[]0-9][.-][0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[.-][0-9]"
+        ),
+    ),
+)
+"""In the order in which they apply: an IBAN's groups look like a card's, an email may hold digits."""

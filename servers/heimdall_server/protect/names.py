@@ -1,0 +1,36 @@
+"""What an attribute's name says about its value: `user.password` holds a secret whatever it looks like.
+
+A name that ends in a telling word counts, however its words are joined (`clientSecret`, `client-secret`,
+`client_secret`). Short words must stand alone (`ssn`, but not `classn`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_STARTS: Final = r"(?:^|[^A-Za-z0-9])"
+_WORDS: Final[dict[str, tuple[str, str]]] = {
+    # class: words that may end a longer word; words that stand alone
+    "secret": (
+        r"pass(?:word|wd|phrase)|secret|token|authorization|(?:api|access|secret|private|signing|encryption)[_.-]?key",
+        r"pwd|cookie|set[_-]?cookie|credentials?|cvv2?|cvc|x[_-]auth",
+    ),
+    "ssn": (r"social[_.-]?security[_.-]?(?:number|no)", "ssn"),
+    "card": (r"(?:card|credit[_.-]?card|cc)[_.-]?(?:number|num|no)", "credit[_-]?card|pan"),
+    "iban": (r"iban[_.-]?(?:number|code)", "iban"),
+    "phone": (r"(?:phone|telephone|mobile)[_.-]?(?:number|no|nr)", "phone|telephone|mobile|msisdn"),
+    "email": (r"e[_-]?mail[_.-]?(?:address|addr)", "e?mail|e-mail"),
+}
+_CLASSIFIERS: Final = tuple(
+    (data_class, re.compile(rf"(?i:(?:{inner}|{_STARTS}(?:{alone}))$)", re.ASCII))
+    for data_class, (inner, alone) in _WORDS.items()
+)
+
+NAME_GATE: Final = "(?i-u:" + "|".join(f"{inner}|{alone}" for inner, alone in _WORDS.values()) + ")"
+"""Matches, unanchored, in every telling name; for polars."""
+
+
+def class_of_name(key: str) -> str:
+    """The class of what an attribute of this name holds; empty if the name doesn't tell."""
+    return next((data_class for data_class, telling in _CLASSIFIERS if telling.search(key)), "")

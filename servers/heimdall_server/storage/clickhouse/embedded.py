@@ -1,0 +1,164 @@
+"""The engine inside this process: chDB on a folder that no other process may have open.
+
+chDB's own calls are used, not a client on top of them: they stream both ways (`send_query`,
+`send_insert`), report progress, and take parameters, which is all that the seam needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import chdb
+import pyarrow as pa
+from clickhouse_connect.driver.binding import format_bind_value
+
+from heimdall_server.domain.errors import StoreError
+from heimdall_server.storage.clickhouse.connection import (
+    STORE_NAME,
+    EngineError,
+    Parameters,
+    Progress,
+    Settings,
+    arrow_pieces,
+)
+
+
+class ChdbEngine:
+    """chDB on a folder."""
+
+    def __init__(self, path: Path, *, memory_bytes_max: int = 4 << 30) -> None:
+        """Name the folder; nothing is opened yet.
+
+        Args:
+            path: Made if it doesn't exist. One folder a process.
+            memory_bytes_max: All that the engine may use, caches and merges included.
+        """
+        self.path = path
+        self._target = f"{path.resolve()}?{urlencode({'max_server_memory_usage': memory_bytes_max})}"
+
+    def connect(self) -> ChdbConnection:
+        """Open a connection to the one engine of this process."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            return ChdbConnection(self._target)
+        except RuntimeError as error:
+            raise StoreError(STORE_NAME, f"the folder can't be opened: {EngineError(str(error)).detail}") from error
+
+
+class ChdbConnection:
+    """A handle of the process's engine.
+
+    A handle whose SELECT failed or was killed is replaced at once: chDB 4.4 keeps what the failed
+    statement had already written and puts it before the answer of the handle's next one.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._handle = chdb.connect(target)
+        self._closed = False
+
+    def command(self, sql: str, parameters: Parameters | None = None) -> None:
+        """Run a statement that has no result."""
+        self._query(sql, "Null", parameters)
+
+    def table(self, sql: str, parameters: Parameters | None = None) -> pa.Table:
+        """Run a SELECT whose small result is wanted whole."""
+        return pa.ipc.open_file(self._query(sql, "Arrow", parameters)).read_all()
+
+    def stream(self, sql: str, parameters: Parameters | None = None) -> ChdbStream:
+        """Start a SELECT."""
+        progress = Progress()
+
+        def watch(report: dict[str, int]) -> None:
+            progress.rows_read = report["read_rows"]
+            progress.bytes_read = report["read_bytes"]
+
+        self.watch(watch)
+        try:
+            return ChdbStream(self, self._handle.send_query(sql, "Arrow", params=_bound(parameters)), progress)
+        except RuntimeError as error:
+            self.renew()
+            raise EngineError(str(error)) from error
+
+    def insert(self, table: str, batches: Sequence[pa.RecordBatch], settings: Settings) -> None:
+        """Stream batches into a table; committed when this returns."""
+        columns = ", ".join(f"`{name}`" for name in batches[0].schema.names)
+        clause = ", ".join(f"{name} = {format_bind_value(value, top_level=False)}" for name, value in settings.items())
+        try:
+            with self._handle.send_insert(f"INSERT INTO {table} ({columns}) SETTINGS {clause}", "ArrowStream") as sink:
+                for piece in arrow_pieces(batches):
+                    sink.append(piece)
+                sink.finish()
+        except RuntimeError as error:
+            self.renew()
+            raise EngineError(str(error)) from error
+
+    def watch(self, callback: Callable[[dict[str, int]], None] | None) -> None:
+        """Hear about the progress of the handle's statements, a few times a second; None: no more."""
+        self._handle.set_progress_callback(callback)
+
+    def renew(self) -> None:
+        """Replace the handle; the new one is opened first, so that the engine never loses its last."""
+        spoiled, self._handle = self._handle, chdb.connect(self._target)
+        spoiled.close()
+
+    def close(self) -> None:
+        """End the conversation; the last one to end closes the engine."""
+        if not self._closed:
+            self._closed = True
+            self._handle.close()
+
+    def _query(self, sql: str, form: str, parameters: Parameters | None) -> bytes:
+        try:
+            return bytes(self._handle.query(sql, form, params=_bound(parameters)).bytes() or b"")
+        except RuntimeError as error:
+            self.renew()
+            raise EngineError(str(error)) from error
+
+
+class ChdbStream:
+    """A running SELECT of a handle."""
+
+    def __init__(self, connection: ChdbConnection, result: Any, progress: Progress) -> None:
+        self._connection = connection
+        self._result = result
+        self._ended = False
+        self.progress = progress
+
+    def next(self) -> pa.RecordBatch | None:
+        """Wait for the next block; each is an Arrow file of its own."""
+        if self._ended:
+            return None
+        try:
+            chunk = self._result.fetch()
+        except RuntimeError as error:
+            self._ended = True
+            self._connection.renew()
+            raise EngineError(str(error)) from error
+        if chunk is None:
+            self._ended = True
+            self._connection.watch(None)
+            return None
+        reader = pa.ipc.open_file(chunk.bytes())
+        if reader.num_record_batches == 1:
+            return reader.get_batch(0)
+        return reader.read_all().combine_chunks().to_batches()[0]
+
+    def close(self) -> None:
+        """Stop the statement if it still runs."""
+        if self._ended:
+            return
+        self._ended = True
+        self._connection.watch(None)
+        try:
+            self._result.cancel()
+        except RuntimeError as error:
+            self._connection.renew()
+            raise EngineError(str(error)) from error
+
+
+def _bound(parameters: Parameters | None) -> dict[str, str]:
+    return {name: format_bind_value(value) for name, value in (parameters or {}).items()}

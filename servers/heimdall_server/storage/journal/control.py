@@ -1,0 +1,121 @@
+"""A frame's control, between the port's values and its bytes at rest (`heimdall.stored.v1`)."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from heimdall.stored.v1 import journal_pb2 as stored
+from heimdall_server.ports.journal import DeadLetter, Entry, RequestMark, Snapshot, SourceKey, SourceMark
+
+
+def encode_control(entry: Entry) -> bytes:
+    """Everything of an entry but its batch."""
+    control = stored.JournalControl(
+        sources=[_encode_source(mark) for mark in entry.sources],
+        requests=[
+            stored.JournalRequestMark(
+                principal=mark.principal,
+                digest=mark.digest,
+                time_ns=mark.time_ns,
+                accepted_count=mark.accepted_count,
+                rejected_count=mark.rejected_count,
+                message=mark.message,
+            )
+            for mark in entry.requests
+        ],
+        dead_letters=[_encode_letter(letter) for letter in entry.dead_letters],
+        resolved_letters=entry.resolved_letters,
+        sidecars=entry.sidecars,
+    )
+    if entry.snapshot is not None:
+        control.snapshot.through = entry.snapshot.through
+        control.snapshot.data = entry.snapshot.data
+    return control.SerializeToString()
+
+
+def decode_control(data: bytes, batch: pa.RecordBatch | None) -> Entry:
+    """The entry that `encode_control` took apart.
+
+    Raises:
+        google.protobuf.message.DecodeError: Not such bytes.
+    """
+    control = stored.JournalControl.FromString(data)
+    return Entry(
+        batch=batch,
+        sources=tuple(_decode_source(mark) for mark in control.sources),
+        requests=tuple(
+            RequestMark(
+                principal=mark.principal,
+                digest=mark.digest,
+                time_ns=mark.time_ns,
+                accepted_count=mark.accepted_count,
+                rejected_count=mark.rejected_count,
+                message=mark.message,
+            )
+            for mark in control.requests
+        ),
+        dead_letters=tuple(_decode_letter(letter) for letter in control.dead_letters),
+        resolved_letters=tuple(control.resolved_letters),
+        sidecars=dict(control.sidecars),
+        snapshot=Snapshot(control.snapshot.through, control.snapshot.data) if control.HasField("snapshot") else None,
+    )
+
+
+def _encode_source(mark: SourceMark) -> stored.JournalSourceMark:
+    return stored.JournalSourceMark(
+        key=stored.JournalSourceKey(principal=mark.key.principal, source=mark.key.source),
+        epoch=mark.epoch,
+        offset=mark.offset,
+        next_offset=mark.next_offset,
+        crc=mark.crc,
+        accepted_count=mark.accepted_count,
+        rejected_count=mark.rejected_count,
+        format=mark.format,
+        dump=mark.dump,
+        finished=mark.finished,
+        first_row=mark.first_row,
+    )
+
+
+def _decode_source(mark: stored.JournalSourceMark) -> SourceMark:
+    return SourceMark(
+        key=SourceKey(mark.key.principal, mark.key.source),
+        epoch=mark.epoch,
+        offset=mark.offset,
+        next_offset=mark.next_offset,
+        crc=mark.crc,
+        accepted_count=mark.accepted_count,
+        rejected_count=mark.rejected_count,
+        format=mark.format,
+        dump=mark.dump,
+        finished=mark.finished,
+        first_row=mark.first_row,
+    )
+
+
+def _encode_letter(letter: DeadLetter) -> stored.JournalDeadLetter:
+    return stored.JournalDeadLetter(
+        key=stored.JournalSourceKey(principal=letter.key.principal, source=letter.key.source),
+        offset=letter.offset,
+        row=letter.row,
+        reason=letter.reason,
+        time_ns=letter.time_ns,
+        raw=letter.raw,
+        format=letter.format,
+        context=letter.context,
+        field=letter.field,
+    )
+
+
+def _decode_letter(letter: stored.JournalDeadLetter) -> DeadLetter:
+    return DeadLetter(
+        key=SourceKey(letter.key.principal, letter.key.source),
+        offset=letter.offset,
+        row=letter.row,
+        reason=letter.reason,
+        time_ns=letter.time_ns,
+        raw=letter.raw,
+        format=letter.format,
+        context=letter.context,
+        field=letter.field,
+    )
