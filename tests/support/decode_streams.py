@@ -35,21 +35,25 @@ def feed(decoder: LineDecoder, format_: Format, data: bytes, cuts: Sequence[int]
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(data)}), len(data)]
     for begin, end in pairwise(edges):
         buffer += data[begin:end]
-        length = decoder.complete_length(buffer, format_, at_start=position == 0, final=end == len(data))
-        assert 0 <= length <= len(buffer)
-        chunk, buffer = buffer[:length], buffer[length:]
-        if not chunk:
-            continue
-        decoded = decoder.decode(
-            chunk, format_, context(dump="d", first_record_number=rows + 1), at_start=position == 0
-        )
-        batches.append(decoded.batch)
-        errors += [
-            RowError(error.row + rows, error.offset + position, error.reason, error.field, error.raw)
-            for error in decoded.errors
-        ]
-        rows += decoded.record_count
-        position += length
+        while buffer:
+            try:
+                length = decoder.complete_length(buffer, format_, at_start=position == 0, final=end == len(data))
+            except RecordTooLargeError:
+                # Held all the same: it is then for `decode` to refuse.
+                length = 0
+            assert 0 <= length <= len(buffer)
+            if not length:
+                break
+            numbered = context(dump="d", first_record_number=rows + 1)
+            decoded = decoder.decode(buffer[:length], format_, numbered, at_start=position == 0)
+            batches.append(decoded.batch)
+            errors += [
+                RowError(error.row + rows, error.offset + position, error.reason, error.field, error.raw)
+                for error in decoded.errors
+            ]
+            rows += decoded.record_count
+            position += length
+            buffer = buffer[length:]
     assert not buffer
     if not batches:
         return decoder.decode(b"", format_, context(dump="d", first_record_number=1), at_start=True)
@@ -63,18 +67,20 @@ def feed_held(decoder: Any, format_: Format, data: bytes, *, piece_bytes: int) -
         What was decoded, the size of each record that was passed over, and the most bytes that were held.
     """
     decoded, passed, held = [], list[int](), 0
-    buffer, position, skipping = b"", 0, False
+    buffer, position, owed, skipping = b"", 0, 0, False
     for begin in range(0, len(data), piece_bytes):
         buffer += data[begin : begin + piece_bytes]
         final = begin + piece_bytes >= len(data)
         held = max(held, len(buffer))
         while buffer:
-            if skipping:
-                length, ended = decoder.oversize_prefix(buffer, format_, final=final)
-                passed[-1] += min(length, len(buffer))
-                position += min(length, len(buffer))
-                buffer, skipping = buffer[length:], not ended
-                if skipping:
+            if owed or skipping:
+                if not owed:
+                    owed, ended = decoder.oversize_prefix(buffer, format_, final=final)
+                    passed[-1] += owed
+                    skipping = not ended
+                taken = min(owed, len(buffer))
+                owed, position, buffer = owed - taken, position + taken, buffer[taken:]
+                if not taken:
                     break
                 continue
             try:

@@ -33,7 +33,27 @@ TIME_NS = 1_767_225_600_000_000_000
 """2026-01-01T00:00:00Z."""
 
 WORDS = ("timeout", "time", "out", "café", "ünder", "ß", "x1", "42", "kelvin", "你好", "a")
-PIECES = (*WORDS, "Timeout", "TIME", "CAFÉ", "K", " ", " ", "-", "_", "\n", ".", "/", "'", '"', "\\", "%", "[", ":", "\x01")
+PIECES = (
+    *WORDS,
+    "Timeout",
+    "TIME",
+    "CAFÉ",
+    "K",
+    " ",
+    " ",
+    "-",
+    "_",
+    "\n",
+    ".",
+    "/",
+    "'",
+    '"',
+    "\\",
+    "%",
+    "[",
+    ":",
+    "\x01",
+)
 TEXTS = ("", "api", "API", "web-1", "web_1", "web1", "a*b", "a?b", "a\\b", "a%b", "x\ny", "é", "10", "true", "z'z", '"')
 ADDRESSES = (
     "10.1.2.3",
@@ -55,9 +75,46 @@ ADDRESSES = (
 )
 NETWORKS = ("10.0.0.0/8", "10.1.2.3/32", "0.0.0.0/0", "2001:db8::/32", "::/0", "::1/128", "::ffff:10.0.0.0/104")
 NUMBERS = (0.0, 1.0, -1.0, 10.0, 200.0, 1.5, -2.5, 1e21, 2.0**53, 1e-7, 17.0, 5.0)
-PATTERNS = ("a", "^api$", "x.y", "(?s)x.y", "(?i)API", "web[-_]?1", r"\d+", "time(out)?", "", "a|^$", r"\bout\b", "é", r"\\", "^", "a$", r"(?m)^y", "[^a-z]", r"\x01", "T.*t")
+PATTERNS = (
+    "a",
+    "^api$",
+    "x.y",
+    "(?s)x.y",
+    "(?i)API",
+    "web[-_]?1",
+    r"\d+",
+    "time(out)?",
+    "",
+    "a|^$",
+    r"\bout\b",
+    "é",
+    r"\\",
+    "^",
+    "a$",
+    r"(?m)^y",
+    "[^a-z]",
+    r"\x01",
+    "T.*t",
+)
 WILDCARDS = ("*", "a*", "*1", "web?1", "w*1", "a\\*b", "a?b", "?", "??", "*a*", "a\\\\b", "x*y", "é", "%", "a_b", "*.*")
-BODY_WILDCARDS = ("time*", "*out", "*out*", "t*t", "t?me", "caf?", "*é", "x?", "?", "*-*", "out-*", "tim*out", "*", "ß*", "[*", "*/a")
+BODY_WILDCARDS = (
+    "time*",
+    "*out",
+    "*out*",
+    "t*t",
+    "t?me",
+    "caf?",
+    "*é",
+    "x?",
+    "?",
+    "*-*",
+    "out-*",
+    "tim*out",
+    "*",
+    "ß*",
+    "[*",
+    "*/a",
+)
 KEYS = ("status", "user", "ok", "ip", "shared", "k.dotted", "ключ")
 IDS = (bytes(16), bytes(range(16)), b"\xab" * 16)
 
@@ -155,7 +212,8 @@ leaves: st.SearchStrategy[Expression] = st.one_of(
         st.integers(-3, 3).map(lambda step: TimeLiteral(TIME_NS + step)),
     ),
     st.builds(Compare, st.just(TRACE_ID), st.just(Operator.EQ), st.sampled_from(IDS).map(bytes.hex)),
-    st.builds(Wildcard, st.one_of(text_fields, st.just(TRACE_ID)), st.sampled_from(WILDCARDS)),
+    st.builds(Wildcard, text_fields, st.sampled_from(WILDCARDS)),
+    st.builds(Wildcard, st.just(TRACE_ID), st.sampled_from(("0001*", "*ab", "*0?0f*", "????*", "a*"))),
     st.builds(Wildcard, st.just(BODY), st.sampled_from(BODY_WILDCARDS)),
     st.builds(Regex, st.one_of(text_fields, st.just(BODY)), st.sampled_from([each for each in PATTERNS if each])),
     st.builds(Cidr, text_fields, st.sampled_from(NETWORKS)),

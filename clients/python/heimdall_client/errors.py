@@ -29,6 +29,48 @@ from typing import Final
 
 import grpc
 
+__all__ = [
+    "BY_REASON",
+    "BudgetExceededError",
+    "CertificateRefusedError",
+    "ClosedError",
+    "ConfigError",
+    "CorruptionError",
+    "DeadlineExceededError",
+    "DeadlineTooShortError",
+    "DrainingError",
+    "FieldViolation",
+    "FormatInvalidError",
+    "GaveUpError",
+    "HandshakeError",
+    "HeimdallError",
+    "InputError",
+    "InternalError",
+    "InvalidArgumentError",
+    "JournalFullError",
+    "MisconfiguredError",
+    "MissingLibraryError",
+    "NotFoundError",
+    "OffsetConflictError",
+    "OffsetGapError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "QueryInvalidError",
+    "QueryTimeoutError",
+    "QueryTooExpensiveError",
+    "RecordTooLargeError",
+    "RpcError",
+    "SourceFencedError",
+    "SourceMovedError",
+    "StalledError",
+    "StoreFailedError",
+    "StreamLaggedError",
+    "StreamProtocolError",
+    "TokenInvalidError",
+    "UnavailableError",
+    "UnimplementedError",
+]
+
 
 @dataclass(eq=False)
 class HeimdallError(Exception):
@@ -208,7 +250,7 @@ class QueryInvalidError(RpcError):
 
     @property
     def column(self) -> int | None:
-        """Where in the query, in characters from 0."""
+        """Where in the query, in characters from 1."""
         text = self.metadata.get("column", "")
         return int(text) if text.isdecimal() else None
 

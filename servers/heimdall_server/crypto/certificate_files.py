@@ -141,11 +141,24 @@ class CertificateFolder:
     def ensure_leaf(self, path: Path, authority: KeyPair, names: LeafNames, *, days: float = LEAF_DAYS) -> bool:
         """A leaf at `path`, minted if it is missing, of another authority, too old or lacks one of the names.
 
+        Addresses that an earlier one of the same holder has are kept.
+
         Returns:
             Whether it was minted.
         """
-        if self._still_good(path, authority, names):
-            return False
+        held = _held(path)
+        if held is not None and held[1].identity == names.identity:
+            dns = dict.fromkeys((*names.dns, *held[1].dns))
+            ips = dict.fromkeys((*names.ips, *held[1].ips))
+            names = LeafNames(names.identity, tuple(dns), tuple(ips))
+            certificate = held[0]
+            if (
+                set(held[1].dns) == set(dns)
+                and set(held[1].ips) == set(ips)
+                and _is_signed_by(certificate, authority.certificate)
+                and remaining_share(certificate) >= RENEW_BELOW_SHARE
+            ):
+                return False
         self.write_leaf(path, mint_leaf(authority, names, lifetime_days=days))
         return True
 
@@ -187,27 +200,32 @@ class CertificateFolder:
             except InvalidArgumentError as error:
                 problem = f"{path}: {error}"
                 raise ConfigurationError((problem,)) from error
-            self.write_leaf(path, mint_leaf(authority, names, lifetime_days=max(1, round(life.total_seconds() / 86400))))
+            self.write_leaf(
+                path, mint_leaf(authority, names, lifetime_days=max(1, round(life.total_seconds() / 86400)))
+            )
             renewed.append(path)
         return renewed
-
-    def _still_good(self, path: Path, authority: KeyPair, names: LeafNames) -> bool:
-        try:
-            certificate = read_certificates(path)[0]
-            key = read_key(key_path(path))
-            held = leaf_names(certificate)
-            certificate.verify_directly_issued_by(authority.certificate)
-        except (ConfigurationError, InvalidArgumentError, InvalidSignature, TypeError, ValueError):
-            return False
-        return (
-            key.public_key() == certificate.public_key()
-            and held.identity == names.identity
-            and set(held.dns) >= set(names.dns)
-            and set(held.ips) >= set(names.ips)
-            and remaining_share(certificate) >= RENEW_BELOW_SHARE
-        )
 
     def _write(self, path: Path, pair: KeyPair) -> None:
         # The key first: a reader that polls the certificate then finds its key in place.
         write_atomically(key_path(path), pair.key_pem, mode=_KEY_MODE)
         write_atomically(path, pair.certificate_pem)
+
+
+def _held(path: Path) -> tuple[x509.Certificate, LeafNames] | None:
+    """The leaf at `path` and what it says, if it and its key can be used."""
+    try:
+        certificate = read_certificates(path)[0]
+        if read_key(key_path(path)).public_key() != certificate.public_key():
+            return None
+        return certificate, leaf_names(certificate)
+    except (ConfigurationError, InvalidArgumentError):
+        return None
+
+
+def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, TypeError, ValueError):
+        return False
+    return True

@@ -91,11 +91,13 @@ def mint_key(path: Path) -> RootKey:
             os.link(draft, path)
         finally:
             draft.unlink()
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        # Its folder may be new, too.
+        for directory in (path.parent, path.parent.parent):
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     except OSError as error:
         raise ConfigurationError((f"key file {path}: can't be made: {error.strerror}",)) from error
     return key

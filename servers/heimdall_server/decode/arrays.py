@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from heimdall_server.domain.records import SAFE_INTEGER_MAX
+
+_CELLS_MAX: Final = 1 << 24
+"""Cells (rows by keys) that a table may have which finds repeated keys; beyond it they are found by sorting."""
 
 
 def bools(values: pa.Array) -> npt.NDArray[np.bool_]:
@@ -67,3 +72,30 @@ def text(values: pa.Array) -> pa.Array:
 def first_valid(columns: list[pa.Array]) -> pa.Array:
     """Row by row the first value that isn't null; the columns have one type."""
     return columns[0] if len(columns) == 1 else pc.coalesce(*columns)
+
+
+def last_of_each(rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], key_count: int) -> npt.NDArray[np.bool_]:
+    """Which pairs aren't followed by another one of the same row and key.
+
+    Args:
+        rows: Ascending.
+        keys: Numbers from 0.
+        key_count: More than any of `keys`.
+    """
+    count = len(rows)
+    if not count:
+        return np.ones(0, np.bool_)
+    cell = rows * key_count + keys
+    size = (int(rows[-1]) + 1) * key_count
+    if size <= _CELLS_MAX:
+        # NumPy assigns in order: the last one stays.
+        ordinal = np.arange(count, dtype=np.int32)
+        last = np.empty(size, np.int32)
+        last[cell] = ordinal
+        out: npt.NDArray[np.bool_] = last[cell] == ordinal
+        return out
+    order = np.argsort(cell, kind="stable")
+    ordered = cell[order]
+    keep = np.ones(count, np.bool_)
+    keep[order[:-1]] = ordered[:-1] != ordered[1:]
+    return keep

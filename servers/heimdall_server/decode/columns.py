@@ -151,19 +151,19 @@ def _times(
 def _severities(count: int, found: dict[str, list[pa.Array]], left_over: MapBuilder) -> dict[str, pa.Array]:
     text = pa.nulls(count, pa.string())
     for part in found.get("severity_text", []):
-        text = pc.coalesce(text, arrays.text(part))
+        text = pc.coalesce(text, _stated(arrays.text(part)))
     number = severity.from_words(text)
     stated = np.zeros(count, np.bool_)
     for name in _LEVELS:
         for part in found.get(name, []):
-            carried = arrays.bools(part.is_valid())
+            words = _stated(arrays.text(part))
+            carried = arrays.bools(words.is_valid())
             fresh = carried & ~stated
             ladder = name == "level"
-            words = arrays.text(part)
             if arrays.is_number(part.type):
                 levels = severity.from_numbers(part, ladder=ladder)
-                # A number of the very scale that the column has needn't be told again.
-                told = fresh & (levels > 0) & (levels == _whole(part))
+                # A number of the very scale that the column has needn't be told again, and 0 tells nothing.
+                told = fresh & (levels == _whole(part)) & ((levels > 0) | (not ladder))
             else:
                 levels = _of_words(words, ladder=ladder)
                 told = np.zeros(count, np.bool_)
@@ -175,6 +175,11 @@ def _severities(count: int, found: dict[str, list[pa.Array]], left_over: MapBuil
                 left_over.add(name, _only(part, lost))
             text = pc.coalesce(text, kept)
     return {"severity": pa.array(number), "severity_text": pc.fill_null(text, "")}
+
+
+def _stated(words: pa.Array) -> pa.Array:
+    """Words, null where they are blank."""
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(words), ""), pa.scalar(None, pa.string()), words)
 
 
 def _of_words(words: pa.Array, *, ladder: bool) -> npt.NDArray[np.uint8]:

@@ -88,7 +88,9 @@ def looks_delimited(first_bytes: bytes, *, final: bool) -> bool:
 
 
 def _best(readings: Sequence[_Reading]) -> _Reading:
-    return max(readings, key=lambda reading: (reading.width > 1, reading.same_share >= _SAME_WIDTH_SHARE, reading.width))
+    return max(
+        readings, key=lambda reading: (reading.width > 1, reading.same_share >= _SAME_WIDTH_SHARE, reading.width)
+    )
 
 
 def _read(first_bytes: bytes, delimiter: str, quote: str, *, final: bool) -> _Reading:
@@ -104,9 +106,7 @@ def _read(first_bytes: bytes, delimiter: str, quote: str, *, final: bool) -> _Re
     return _Reading(delimiter, rows)
 
 
-def _without_rows(
-    options: Mapping[str, str], quote: str, first_bytes: bytes, *, final: bool
-) -> dict[str, str] | None:
+def _without_rows(options: Mapping[str, str], quote: str, first_bytes: bytes, *, final: bool) -> dict[str, str] | None:
     if not final and len(first_bytes) <= RECORD_BYTES_MAX:
         return None
     if options.get("header"):

@@ -19,6 +19,8 @@ from heimdall_server.decode.text_sniff import choose_pattern
 from heimdall_server.domain.decoding import Format, FormatKind
 from heimdall_server.domain.errors import FormatError
 
+ARROW_FILE: Final = b"ARROW1"
+"""First and last bytes of an Arrow IPC file; a stream has none."""
 FIRST_BYTES_MAX: Final = 64 * 1024
 """With this many bytes a source is always told apart. Only a longer CSV header asks for more."""
 
@@ -26,7 +28,6 @@ _PLAIN_LINES_MIN: Final = 20
 """Whole lines after which text that follows no pattern is called plain."""
 _BOM: Final = b"\xef\xbb\xbf"
 _OTHER_UNICODE: Final = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
-_ARROW_FILE: Final = b"ARROW1"
 _ARROW_STREAM: Final = re.compile(rb"\xff\xff\xff\xff..[\x00-\x3f]\x00", re.DOTALL)
 _ARROW_PREFIX: Final = 8
 _OCTET: Final = re.compile(rb"[1-9][0-9]{0,8} <[0-9]{1,3}>")
@@ -68,9 +69,7 @@ def resolve(
     return None if completed is None else Format(hint, completed)
 
 
-def _complete(
-    kind: FormatKind, options: dict[str, str], first_bytes: bytes, *, final: bool
-) -> dict[str, str] | None:
+def _complete(kind: FormatKind, options: dict[str, str], first_bytes: bytes, *, final: bool) -> dict[str, str] | None:
     if kind is FormatKind.CSV:
         return csv_sniff.resolve_options(options, first_bytes, final=final)
     enough = final or len(first_bytes) >= FIRST_BYTES_MAX
@@ -78,14 +77,15 @@ def _complete(
         return _text_options(options, first_bytes, final=enough)
     if kind is FormatKind.SYSLOG:
         return _syslog_options(options, first_bytes, final=enough)
-    if kind is FormatKind.JSON:
-        return _json_options(options, first_bytes, final=enough)
+    if kind is FormatKind.JSON and "depth" not in options:
+        # Where the list of records begins may lie behind other members.
+        return {**json_document.resolve_options(first_bytes), **options} if enough else None
     return options
 
 
 def _sniff(first_bytes: bytes, ending: str, *, final: bool) -> FormatKind | None:
     """The kind, or None if it takes more bytes."""
-    if first_bytes.startswith(_ARROW_FILE) or _ARROW_STREAM.match(first_bytes):
+    if first_bytes.startswith(ARROW_FILE) or _ARROW_STREAM.match(first_bytes):
         return FormatKind.ARROW
     if first_bytes.startswith(_OTHER_UNICODE):
         raise FormatError("UTF-8", "the text is UTF-16 or UTF-32; convert it to UTF-8")
@@ -124,12 +124,17 @@ def _sniff_json(start: bytes, ending: str, *, final: bool) -> FormatKind | None:
         following = start[1:].lstrip()[:1]
         if following not in (b'"', b"}"):
             return FormatKind.TEXT
-        return FormatKind.NDJSON if not newline and not json_document.is_wrapped(start) else FormatKind.JSON
+        return FormatKind.NDJSON if not newline and not _is_wrapped(start) else FormatKind.JSON
     if not rest.strip():
         if not final:
             return None
-        return FormatKind.JSON if json_document.is_wrapped(start) else FormatKind.NDJSON
+        return FormatKind.JSON if _is_wrapped(start) else FormatKind.NDJSON
     return FormatKind.NDJSON
+
+
+def _is_wrapped(start: bytes) -> bool:
+    """Whether an object's records are in a list inside it."""
+    return json_document.resolve_options(start)["depth"] != "0"
 
 
 def _is_object(line: bytes) -> bool:

@@ -85,21 +85,19 @@ def read_custom(records: Records, pattern: Pattern) -> Fields:
     """Read records by a user's regex: groups are named as fields are in `mapping`."""
     heads = records.heads()
     groups = heads.str.extract_groups(pattern.regex).struct.unnest()
-    columns: dict[str, list[pa.Array]] = {}
-    body_names = [name for name in groups.columns if mapping.target_of(name) == "body"]
+    named = {name: groups[name] for name in groups.columns if not name.isdigit()}
+    body_names = [name for name in named if mapping.target_of(name) == "body"]
+    # Lines that don't match are all body.
     body = heads
-    for name in groups.columns:
-        if name.isdigit():
-            continue
-        values = cells.present(groups[name])
-        if name == (body_names or [""])[0]:
-            # Lines that don't match are all body, as those that have no group for it.
-            body = pl.select(pl.coalesce(groups[name], heads)).to_series()
-        elif mapping.target_of(name) is None:
-            columns[name] = cells.variants(values)
-        else:
-            columns[name] = [cells.to_arrow(values)]
+    if body_names:
+        body = pl.select(pl.coalesce(named.pop(body_names[0]), heads)).to_series()
+    columns: dict[str, list[pa.Array]] = {}
+    for name, values in named.items():
+        texts = cells.present(values)
+        columns[name] = cells.variants(texts) if mapping.target_of(name) is None else [cells.to_arrow(texts)]
     core, attributes = mapping.split(columns)
+    # A second group that would be the body stays what it is called.
+    attributes += [(body_names[1], part) for part in core.pop("body", [])]
     return Fields(core={**core, "body": cells.to_arrow(_with_rest(records, body))}, attributes=attributes)
 
 

@@ -1,7 +1,7 @@
 """Structural tokens → the fields of each record: dotted path, kind and place of the value.
 
-Objects are walked level by level, all records at once. An array is one value (its text), and so is an empty object,
-and an object under a name that stands for the body.
+Objects are walked level by level, all records at once. An array is one value (its text), and so are an empty object, an
+object under a name that stands for the body, and one whose members' dotted names would be too long for attributes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from heimdall_server.decode import json_tokens as jt
 from heimdall_server.decode.json_tokens import Index, Mask, Tokens
+from heimdall_server.domain.records import ATTRIBUTE_KEY_BYTES_MAX
 
 WHOLE_OBJECTS: Final = frozenset({"msg", "message", "body"})
 """Names at the top whose object isn't taken apart: it is the body, as JSON text."""
@@ -37,6 +38,8 @@ class Paths:
     """The dotted paths of a chunk, numbered in the order they were met."""
 
     names: list[str] = field(default_factory=list)
+    whole: list[bool] = field(default_factory=list)
+    """Of each path: its objects aren't taken apart, for its members could be no attributes."""
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def number(self, name: str) -> int:
@@ -44,6 +47,7 @@ class Paths:
         number = self._numbers.setdefault(name, len(self.names))
         if number == len(self.names):
             self.names.append(name)
+            self.whole.append(len(name.encode()) >= ATTRIBUTE_KEY_BYTES_MAX)
         return number
 
 
@@ -97,15 +101,17 @@ def fields(tokens: Tokens, paths: Paths) -> Fields:
         whole = opener == jt.ARRAY_OPEN
         is_object = opener == jt.OBJECT_OPEN
         empty = is_object & (code[np.minimum(value + 1, len(code) - 1)] == jt.OBJECT_CLOSE)
-        body = is_object & (level == 1) & _whole_objects(path, paths)
-        whole |= empty | body
+        kept_whole = is_object & (np.array(paths.whole, np.bool_)[path] | ((level == 1) & _whole_objects(path, paths)))
+        # Members of what is kept whole are no fields, whatever they are.
+        outermost = kept_whole & ~_inside(key, value[kept_whole], _closers(tokens, value[kept_whole]))
+        whole |= empty | outermost
         kind[whole] = Kind.JSON
         start[whole] -= 1
         closer = _closers(tokens, value[whole])
         end[whole] = tokens.start[closer] + 1
         dropped |= is_object & ~whole
-        if (body & ~empty).any():
-            dropped |= _inside(key, value[body], _closers(tokens, value[body]))
+        if outermost.any():
+            dropped |= _inside(key, value[outermost], _closers(tokens, value[outermost]))
     kept = ~dropped
     return Fields(line[kept], path[kept], kind[kept], start[kept], end[kept])
 
@@ -142,12 +148,14 @@ def _paths(name: tuple[list[str], Index], level: npt.NDArray[np.int32], key: Ind
         here, above = np.flatnonzero(level == depth), np.flatnonzero(level == depth - 1)
         parent = path[above[np.searchsorted(above, here) - 1]]
         pairs, inverse = np.unique(parent * len(names) + index[here], return_inverse=True)
-        numbers = np.array(
-            [paths.number(f"{paths.names[pair // len(names)]}.{names[pair % len(names)]}") for pair in pairs.tolist()],
-            np.int64,
-        )
-        path[here] = numbers[inverse]
+        steps = [divmod(pair, len(names)) for pair in pairs.tolist()]
+        path[here] = np.array([_below(paths, holder, names[own]) for holder, own in steps], np.int64)[inverse]
     return path
+
+
+def _below(paths: Paths, holder: int, name: str) -> int:
+    # What is kept whole keeps its path: long names times many members would be far more than was sent.
+    return holder if paths.whole[holder] else paths.number(f"{paths.names[holder]}.{name}")
 
 
 def _whole_objects(path: Index, paths: Paths) -> Mask:

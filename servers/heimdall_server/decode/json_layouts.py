@@ -114,7 +114,9 @@ def layout_of(parts: list[Values], paths: Paths, rows: int) -> pa.Schema | None:
     ])  # fmt: skip
 
 
-def read(chunk: bytes, text: npt.NDArray[np.uint8], line_ends: npt.NDArray[np.int64], schema: pa.Schema) -> pa.Table | None:
+def read(
+    chunk: bytes, text: npt.NDArray[np.uint8], line_ends: npt.NDArray[np.int64], schema: pa.Schema
+) -> pa.Table | None:
     """Read a chunk that looks as its source's chunks did.
 
     Args:

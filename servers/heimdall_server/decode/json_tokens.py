@@ -62,7 +62,7 @@ def _neighbours() -> Iterator[tuple[int, int, bool, bool]]:
 
 
 _ALLOWED: Final = bytearray(256)
-"""Neighbours (16 × token + next) → bit set of 1 << (2 × primitive + in array)."""
+"""Neighbours (16 * token + next) → bit set of 1 << (2 * primitive + in array)."""
 for _first, _second, _primitive, _in_array in _neighbours():
     _ALLOWED[16 * _first + _second] |= 1 << (2 * _primitive + _in_array)
 
@@ -107,17 +107,17 @@ def scan(text: Bytes, bad: Mask | None = None) -> Tokens:
     """
     line_ends = np.flatnonzero(text == _NEWLINE)
     refused = np.zeros(len(line_ends), np.bool_) if bad is None else bad.copy()
-    position, is_quote = candidates(text)
-    refused |= _bad_bytes(text, line_ends, position, is_quote)
+    position, byte = candidates(text)
+    refused |= _bad_bytes(text, line_ends, position, byte)
     while True:
-        tokens, more = _tokens(text, line_ends, refused, *_without(refused, line_ends, position, is_quote))
+        tokens, more = _tokens(text, line_ends, refused, *_without(refused, line_ends, position, byte))
         if not more.any():
             return tokens
         refused |= more
 
 
-def candidates(text: Bytes) -> tuple[Index, Mask]:
-    """Positions of brackets, colons, commas, newlines and unescaped quotes, and which of them are quotes.
+def candidates(text: Bytes) -> tuple[Index, Bytes]:
+    """Positions of brackets, colons, commas, newlines and unescaped quotes, and the byte at each.
 
     What stands inside strings is still among them.
     """
@@ -128,10 +128,11 @@ def candidates(text: Bytes) -> tuple[Index, Mask]:
         wanted |= text == byte
     backslash = np.flatnonzero(text == _BACKSLASH)
     if backslash.size:
-        wanted[_escaped(backslash)] = False
+        escaped = _escaped(backslash)
+        wanted[escaped[escaped < len(text)]] = False
     wanted |= text == _NEWLINE
     position = np.flatnonzero(wanted)
-    return position, text[position] == _QUOTE
+    return position, text[position]
 
 
 def _escaped(backslash: Index) -> Index:
@@ -140,15 +141,13 @@ def _escaped(backslash: Index) -> Index:
     fresh[1:] = backslash[1:] - backslash[:-1] != 1
     run_start = np.maximum.accumulate(np.where(fresh, np.arange(len(backslash)), 0))
     odd = (np.arange(len(backslash)) - run_start) % 2 == 0
-    return backslash[odd] + 1
+    out: Index = backslash[odd] + 1
+    return out
 
 
-def _bad_bytes(text: Bytes, line_ends: Index, position: Index, is_quote: Mask) -> Mask:
-    """Lines with an odd number of quotes, a raw control character or a malformed escape in a string."""
+def _bad_bytes(text: Bytes, line_ends: Index, position: Index, byte: Bytes) -> Mask:
+    """Lines with a raw control character or a malformed escape in a string."""
     bad = np.zeros(len(line_ends), np.bool_)
-    quotes = position[is_quote]
-    per_line = np.searchsorted(quotes, line_ends)
-    bad |= np.diff(per_line, prepend=0) % 2 != 0
     backslash = np.flatnonzero(text == _BACKSLASH)
     if backslash.size:
         bad[np.searchsorted(line_ends, _bad_escapes(text, _escaped(backslash)))] = True
@@ -156,8 +155,10 @@ def _bad_bytes(text: Bytes, line_ends: Index, position: Index, is_quote: Mask) -
     if np.count_nonzero(control) != len(line_ends):
         where = np.flatnonzero(control & (text != _NEWLINE))
         line = np.searchsorted(line_ends, where)
+        quotes = position[byte == _QUOTE]
+        per_line = np.concatenate([np.zeros(1, np.int64), np.searchsorted(quotes, line_ends)])
         # Outside strings it is white space, or part of what can't be a primitive.
-        before = np.searchsorted(quotes, where) - np.concatenate([np.zeros(1, np.int64), per_line])[line]
+        before = np.searchsorted(quotes, where) - per_line[line]
         bad[line[before % 2 == 1]] = True
     return bad
 
@@ -179,25 +180,25 @@ def _bad_escapes(text: Bytes, escaped: Index) -> Index:
     return np.concatenate(bad)
 
 
-def _without(refused: Mask, line_ends: Index, position: Index, is_quote: Mask) -> tuple[Index, Mask]:
+def _without(refused: Mask, line_ends: Index, position: Index, byte: Bytes) -> tuple[Index, Bytes]:
     """Leave out the tokens of refused lines, except their ends."""
     if not refused.any():
-        return position, is_quote
+        return position, byte
     ends = np.searchsorted(position, line_ends)
     kept = np.repeat(~refused, np.diff(ends, prepend=-1))
     kept[ends] = True
-    return position[kept], is_quote[kept]
+    return position[kept], byte[kept]
 
 
-def _tokens(
-    text: Bytes, line_ends: Index, refused: Mask, position: Index, is_quote: Mask
-) -> tuple[Tokens, Mask]:
+def _tokens(text: Bytes, line_ends: Index, refused: Mask, position: Index, byte: Bytes) -> tuple[Tokens, Mask]:
     """Read the structure of what isn't refused, and find more lines to refuse."""
-    # Every line has an even number of quotes here, so the parity of all before says what is inside a string.
+    is_quote = byte == _QUOTE
     odd = np.cumsum(is_quote, dtype=np.uint8) & 1
-    kept = odd == is_quote
-    start = np.concatenate([np.full(1, -1, np.int64), position[kept]])
-    code = np.frombuffer(b"\0" + text[position[kept]].tobytes().translate(_CODES), np.uint8).copy()
+    if (unclosed := np.diff(odd[byte == _NEWLINE], prepend=np.uint8(0)) != 0).any():
+        return _empty(text, line_ends, refused), unclosed
+    # Every line has an even number of quotes, so the parity of all before says what is inside a string.
+    start = np.concatenate([np.full(1, -1, np.int64), position[odd == is_quote]])
+    code = np.frombuffer(b"\0" + byte[odd == is_quote].tobytes().translate(_CODES), np.uint8).copy()
     end = start.copy()
     end[code == STRING] = position[is_quote & (odd == 0)]
     bad = np.zeros(len(line_ends), np.bool_)

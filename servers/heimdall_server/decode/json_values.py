@@ -17,8 +17,6 @@ from heimdall_server.domain.records import SAFE_INTEGER_MAX
 
 _NUMBER: Final = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$"
 _INTEGER: Final = r"^-?[0-9]+$"
-_CELLS_MAX: Final = 1 << 24
-"""Line × path cells that a table may have which finds repeated keys; beyond it they are found by sorting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def values(tokens: Tokens, paths: Paths) -> Values:
     if not sound.all():
         bad = bad.copy()
         bad[np.searchsorted(tokens.line_ends, tokens.primitive_start[~sound])] = True
-    wanted = _last_of_each(found, len(paths.names))
+    wanted = arrays.last_of_each(found.line, found.path, len(paths.names))
     if bad is not tokens.bad:
         wanted &= ~bad[found.line]
     is_primitive = found.kind == Kind.PRIMITIVE
@@ -102,9 +100,13 @@ def values(tokens: Tokens, paths: Paths) -> Values:
         bools=bools,
         bad=bad,
         blank=tokens.blank,
-        integers=frozenset(np.unique(found.path[at]).tolist()) - frozenset(np.unique(found.path[at][~whole]).tolist()),
+        integers=_paths(found.path[at]) - _paths(found.path[at][~whole]),
         structured=bool((found.kind == Kind.JSON).any()) or (tokens.depth.max(initial=0) > 1),
     )
+
+
+def _paths(path: Index) -> frozenset[int]:
+    return frozenset(np.flatnonzero(np.bincount(path)).tolist()) if len(path) else frozenset()
 
 
 def _primitives(tokens: Tokens) -> tuple[pa.Array, Mask]:
@@ -114,26 +116,6 @@ def _primitives(tokens: Tokens) -> tuple[pa.Array, Mask]:
     if not pc.all(sound).as_py():
         sound = pc.or_(sound, pc.is_in(text, value_set=pa.array(["true", "false", "null"])))
     return text, arrays.bools(sound)
-
-
-def _last_of_each(found: Fields, path_count: int) -> Mask:
-    """Leave out fields whose path comes again in the record."""
-    count = len(found.line)
-    if not count:
-        return np.ones(0, np.bool_)
-    cell = found.line * path_count + found.path
-    size = (int(found.line[-1]) + 1) * path_count
-    if size <= _CELLS_MAX:
-        # NumPy assigns in order: the last one stays.
-        last = np.empty(size, np.int32)
-        last[cell] = np.arange(count, dtype=np.int32)
-        out: Mask = last[cell] == np.arange(count, dtype=np.int32)
-        return out
-    order = np.argsort(cell, kind="stable")
-    ordered = cell[order]
-    keep = np.ones(count, np.bool_)
-    keep[order[:-1]] = ordered[:-1] != ordered[1:]
-    return keep
 
 
 def _strings(text: Bytes, found: Fields, wanted: Mask) -> Pairs:

@@ -43,16 +43,19 @@ class Frames:
         return int(self.bounds[-1])
 
 
-def complete_length(buffer: bytes, *, final: bool) -> int:
+def complete_length(buffer: bytes, *, final: bool, frames_max: int | None = None) -> int:
     """How many leading bytes are whole frames (and garbage that has come to its end).
+
+    Args:
+        buffer: From the start of a frame.
+        final: Nothing comes after the buffer: all of it is whole.
+        frames_max: Most frames to take; None: all.
 
     Raises:
         RecordTooLargeError: The buffer begins with an unfinished frame (or garbage) over `RECORD_BYTES_MAX`:
             `oversize_prefix` tells how much to pass over.
     """
-    if final:
-        return len(buffer)
-    length = find_frames(buffer, final=False).length
+    length = find_frames(buffer, final=final, frames_max=frames_max).length
     if length == 0 and len(buffer) > RECORD_BYTES_MAX:
         raise RecordTooLargeError(len(buffer), RECORD_BYTES_MAX)
     return length
@@ -73,17 +76,18 @@ def oversize_prefix(buffer: bytes, *, final: bool) -> tuple[int, bool]:
     return (len(buffer), True) if final else (max(0, len(buffer) - _START_BYTES_MAX), False)
 
 
-def find_frames(data: bytes, *, final: bool) -> Frames:
+def find_frames(data: bytes, *, final: bool, frames_max: int | None = None) -> Frames:
     """Find the whole frames from the start of a buffer.
 
     Args:
         data: From the start of a frame.
         final: What is left at the end won't be completed, and is an error.
+        frames_max: Most frames to find; None: all.
     """
     bounds, starts = [0], list[int]()
     problems: dict[int, str] = {}
     position, size = 0, len(data)
-    while position < size:
+    while position < size and len(starts) != frames_max:
         match = _LENGTH.match(data, position)
         if match is not None:
             begin = match.end()

@@ -116,7 +116,8 @@ _CATALOGUE: Final = (
         "apache_error",
         rf"^\[[A-Z][a-z]{{2}} (?P<time>{_SYSLOG_STAMP}{_FRACTION}) (?P<time_year>\d{{4}})\] "
         r"\[(?:(?P<module>[\w-]+):)?(?P<level>\w+)\] (?:\[pid (?P<pid>\d+)(?::tid (?P<tid>\d+))?\] )?"
-        r"(?:\[client (?P<client>[^\]]+)\] )?",
+        # The client stays in the message, too: people search for it there.
+        r"(?P<body>(?:\[client (?P<client>[^\]]+)\] )?.*)$",
         "yyyy MMM dd HH:mm:ss~",
         levels={f"trace{number}": 1 for number in range(1, 9)},
         numbers=_IDS,

@@ -50,7 +50,14 @@ def framing_of(format_: Format) -> str:
     return framing
 
 
-def complete_length(buffer: bytes, format_: Format, *, at_start: bool, final: bool) -> int:  # noqa: ARG001
+def complete_length(
+    buffer: bytes,
+    format_: Format,
+    *,
+    at_start: bool,  # noqa: ARG001 - as all decoders
+    final: bool,
+    frames_max: int | None = None,
+) -> int:
     """How many leading bytes are whole messages; see `lines.complete_length` and `octets.complete_length`.
 
     Raises:
@@ -58,7 +65,7 @@ def complete_length(buffer: bytes, format_: Format, *, at_start: bool, final: bo
         RecordTooLargeError: As there.
     """
     if framing_of(format_) == OCTET:
-        return octets.complete_length(buffer, final=final)
+        return octets.complete_length(buffer, final=final, frames_max=frames_max)
     return lines.complete_length(buffer, _begins, final=final)
 
 
@@ -69,7 +76,13 @@ def oversize_prefix(buffer: bytes, format_: Format, *, final: bool) -> tuple[int
     return lines.oversize_prefix(buffer, final=final)
 
 
-def decode(chunk: bytes, format_: Format, context: DecodeContext, *, at_start: bool) -> Decoded:  # noqa: ARG001
+def decode(
+    chunk: bytes,
+    format_: Format,
+    context: DecodeContext,
+    *,
+    at_start: bool,  # noqa: ARG001 - as all decoders
+) -> Decoded:
     """Decode whole messages.
 
     Args:
@@ -139,7 +152,7 @@ def _parameters(structured: pl.Series) -> pl.DataFrame:
     )
     parameters = (
         elements.with_columns(pl.col("element").str.extract_all(_PARAMETER).alias("pair"))
-        .explode("pair")
+        .explode("pair", empty_as_null=True)
         .with_columns(pl.col("pair").str.splitn("=", 2).struct.rename_fields(["name", "raw"]).alias("parts"))
         .unnest("parts")
     )

@@ -72,9 +72,10 @@ def complete_length(buffer: bytes, format_: Format, *, at_start: bool, final: bo
         FormatError: The format's pattern can't be used.
         RecordTooLargeError: As there.
     """
+    test = start_test(pattern_of(format_))
     skipped = len(BOM) if at_start and buffer.startswith(BOM) else 0
-    whole = lines.complete_length(buffer[skipped:], start_test(pattern_of(format_)), final=final)
-    return skipped + whole if whole else 0
+    whole = lines.complete_length(buffer[skipped:], test, final=final)
+    return skipped + whole if whole or final else 0
 
 
 def decode(chunk: bytes, format_: Format, context: DecodeContext, *, at_start: bool) -> Decoded:

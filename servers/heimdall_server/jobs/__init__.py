@@ -1,1 +1,1 @@
-"""What runs by the clock."""
+"""What runs by the clock: retention, trimming."""

@@ -130,7 +130,9 @@ class FilterParser:
             scanner.error("a term is missing here")
         for word in ("AND", "OR"):
             if scanner.take_word(word):
-                scanner.error(f"{word} needs a term on each side", f'quote the word: "{word}"', at=scanner.position - len(word))
+                scanner.error(
+                    f"{word} needs a term on each side", f'quote the word: "{word}"', at=scanner.position - len(word)
+                )
         if group is not None:
             return self._value(group, self._columns.kind(group))
         if scanner.text.startswith("*:*", scanner.position):
@@ -290,7 +292,7 @@ class FilterParser:
         return self._values.range(ref, kind, (low_operator, low), (high_operator, high))
 
 
-def _flatten(operands: list[Expression], kind: type[And] | type[Or]) -> list[Expression]:
+def _flatten(operands: list[Expression], kind: type[And | Or]) -> list[Expression]:
     flat: list[Expression] = []
     for operand in operands:
         flat.extend(operand.operands if isinstance(operand, kind) else (operand,))
@@ -308,5 +310,3 @@ def _depth(expression: Expression) -> int:
         elif isinstance(node, And | Or):
             stack.extend((each, depth + 1) for each in node.operands)
     return deepest
-
-

@@ -1,8 +1,7 @@
 """Tree to canonical text: what is shown, saved and compared. Parsing it gives the same tree.
 
 The same up to `normalise`: AND inside AND is one AND, an AND of one operand is the operand. A tree that a
-program made may hold what text can't say (a name that only a core field has, an AND of everything and
-something); its text is then as close as text can be.
+program made may name an attribute as a core field is named; its text then names the core field.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ import re
 from typing import Final
 
 from heimdall_server.domain.expression.fields import FieldRef, Scope
-from heimdall_server.domain.expression.literals import number_text
+from heimdall_server.domain.expression.literals import ascii_lower, number_text, parse_network
+from heimdall_server.domain.expression.patterns import canonical_regex, canonical_wildcard, wildcard_parts
 from heimdall_server.domain.expression.tree import (
     Aggregate,
     All,
     And,
-    Bucket,
     Cidr,
     Compare,
     Exists,
     Expression,
     Extract,
-    Fields,
     Function,
     GroupKey,
     Limit,
@@ -47,6 +45,7 @@ from heimdall_server.language.suggestions import misspelt_core_field
 
 _SIGNS: Final = {Operator.EQ: "", Operator.LT: "<", Operator.LE: "<=", Operator.GT: ">", Operator.GE: ">="}
 _BODY: Final = FieldRef(Scope.CORE, "body")
+_IDS: Final = (FieldRef(Scope.CORE, "trace_id"), FieldRef(Scope.CORE, "span_id"))
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_@][A-Za-z0-9_.@]*")
 _PLAIN_VALUE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
 _RESERVED: Final = frozenset({"AND", "OR", "NOT", "TO", "_exists_"})
@@ -54,16 +53,36 @@ _STAGE_RESERVED: Final = frozenset({"by", "as", "asc", "desc", "bucket", "true",
 
 
 def normalise(expression: Expression) -> Expression:
-    """The form that text has: no AND directly in AND (nor OR in OR), none of a single operand."""
+    """The form that text has.
+
+    No AND directly in AND (nor OR in OR), none of a single operand; patterns without needless backslashes and
+    only where there is a pattern; networks without host bits.
+    """
     if isinstance(expression, Not):
         return Not(normalise(expression.operand))
     if not isinstance(expression, And | Or):
-        return expression
+        return _normal_leaf(expression)
     kind = type(expression)
     operands: list[Expression] = []
     for each in map(normalise, expression.operands):
         operands.extend(each.operands if isinstance(each, kind) else (each,))
     return operands[0] if len(operands) == 1 else kind(tuple(operands))
+
+
+def _normal_leaf(leaf: Expression) -> Expression:
+    if isinstance(leaf, Cidr):
+        return Cidr(leaf.field, parse_network(leaf.network).text)
+    if isinstance(leaf, Regex):
+        return Regex(leaf.field, canonical_regex(leaf.pattern))
+    if not isinstance(leaf, Wildcard):
+        return leaf
+    if not leaf.pattern.strip("*"):
+        # In text a star alone asks for any value, numbers too; this asks for a text.
+        return Regex(leaf.field, "^")
+    lowered = leaf.field in (_BODY, *_IDS)
+    if not lowered and all(part[0] == "\\" for part in wildcard_parts(leaf.pattern)):
+        return Compare(leaf.field, Operator.EQ, "".join(part[1] for part in wildcard_parts(leaf.pattern)))
+    return Wildcard(leaf.field, canonical_wildcard(ascii_lower(leaf.pattern) if lowered else leaf.pattern))
 
 
 def format_query(query: Query) -> str:
@@ -150,7 +169,7 @@ def _regex(pattern: str) -> str:
     while index < len(pattern):
         width = 2 if pattern[index] == "\\" else 1
         piece = pattern[index : index + width]
-        pieces.append({"/": r"\/", "\n": r"\n"}.get(piece, piece))
+        pieces.append(r"\/" if piece == "/" else piece)
         index += width
     return f"/{''.join(pieces)}/"
 
@@ -212,5 +231,3 @@ def _column_name(name: str) -> str:
 
 def _sort_key(key: SortKey) -> str:
     return ("-" if key.descending else "") + field_text(key.field)
-
-

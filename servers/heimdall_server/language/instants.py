@@ -6,7 +6,7 @@ the edges of the span, so `time:<=2026-01-01` takes the day in and `time:>2026-0
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 from typing import Final
 
@@ -29,7 +29,7 @@ _ISO: Final = re.compile(
 )
 _EPOCH: Final = re.compile(r"(\d{9,11}|\d{12,13}|\d{15,16}|\d{18,19})(?:\.(\d{1,9}))?")
 _NS_MAX: Final = 2**63 - 1
-_EPOCH_START: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_EPOCH_START: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def parse_duration(text: str) -> int | None:
@@ -102,7 +102,7 @@ def _iso(text: str) -> tuple[int, int] | None:
         return None
     year, month, day, hour, minute, second = (int(part) if part else None for part in found.groups()[:6])
     try:
-        start = datetime.datetime(
+        start = dt.datetime(
             year or 0, month or 1, day or 1, hour or 0, minute or 0, second or 0, tzinfo=_zone(found[8])
         )
         start_ns = _to_ns(start)
@@ -126,15 +126,15 @@ def _iso(text: str) -> tuple[int, int] | None:
     return start_ns, start_ns + width
 
 
-def _zone(text: str | None) -> datetime.tzinfo:
+def _zone(text: str | None) -> dt.tzinfo:
     if not text or text in "Zz":
-        return datetime.UTC
+        return dt.UTC
     digits = text[1:].replace(":", "").ljust(4, "0")
-    offset = datetime.timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-    return datetime.timezone(-offset if text[0] == "-" else offset)
+    offset = dt.timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return dt.timezone(-offset if text[0] == "-" else offset)
 
 
-def _to_ns(moment: datetime.datetime) -> int:
+def _to_ns(moment: dt.datetime) -> int:
     delta = moment - _EPOCH_START
     return (delta.days * 86_400 + delta.seconds) * SECOND_NS
 
@@ -142,5 +142,5 @@ def _to_ns(moment: datetime.datetime) -> int:
 def instant_text(ns: int) -> str:
     """Write an instant so that `parse_instant` reads exactly it."""
     seconds, fraction = divmod(ns, SECOND_NS)
-    moment = _EPOCH_START + datetime.timedelta(seconds=seconds)
+    moment = _EPOCH_START + dt.timedelta(seconds=seconds)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

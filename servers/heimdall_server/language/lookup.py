@@ -108,8 +108,10 @@ class BatchFields:
         if ref.scope is not Scope.ANY:
             return evaluate(str(ref.scope))
         mask = evaluate("attributes")
-        if len(self.batch.column("resource").keys) or len(self.batch.column("resource_number").keys) or len(
-            self.batch.column("resource_bool").keys
+        if (
+            len(self.batch.column("resource").keys)
+            or len(self.batch.column("resource_number").keys)
+            or len(self.batch.column("resource_bool").keys)
         ):
             mask = mask | (~self.has_key("attributes", ref.name) & evaluate("resource"))
         return mask
@@ -120,9 +122,9 @@ class BatchFields:
             array = self.batch.column(ref.name)
             if pa.types.is_string(array.type):
                 return spelt_numbers(self.text(ref))
-            values: Floats = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            numbers: Floats = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             is_severity = ref.scope is Scope.CORE and ref.name == "severity"
-            return np.where(values == 0, np.nan, values) if is_severity else values
+            return np.where(numbers == 0, np.nan, numbers) if is_severity else numbers
         result = np.full(self.count, np.nan)
         scopes = ("resource", "attributes") if ref.scope is Scope.ANY else (str(ref.scope),)
         for scope in scopes:
@@ -132,6 +134,33 @@ class BatchFields:
             result[rows] = values.to_numpy(zero_copy_only=False)
         return result
 
+    def exists(self, ref: FieldRef) -> Mask:
+        """The records that carry a field."""
+        if ref.scope not in (Scope.CORE, Scope.COMPUTED):
+            return self.scoped(ref, lambda scope: self.has_key(scope, ref.name))
+        array = self.batch.column(ref.name)
+        if pa.types.is_string(array.type) or pa.types.is_fixed_size_binary(array.type):
+            return to_mask(pc.not_equal(self.text(ref), ""))
+        if ref.scope is Scope.CORE and ref.name == "severity":
+            return to_mask(pc.not_equal(array, 0))
+        return to_mask(array.is_valid())
+
+    def strings(self, ref: FieldRef) -> pa.Array:
+        """A field's text alone, as patterns see it; empty where it has none."""
+        if ref.scope in (Scope.CORE, Scope.COMPUTED):
+            return self.text(ref)
+        result: pa.Array = pa.array([""] * self.count, pa.string())
+        inherits = ref.scope is Scope.ANY
+        for scope in ("resource", "attributes") if inherits else (str(ref.scope),):
+            rows, values = self.entries(scope, ref.name)
+            mask = np.zeros(self.count, np.bool_)
+            mask[rows] = True
+            if inherits and scope == "attributes":
+                result = pc.if_else(pa.array(self.has_key(scope, ref.name)), "", result)
+            if len(rows):
+                result = pc.replace_with_mask(result, pa.array(mask), values)
+        return result
+
     def display(self, ref: FieldRef) -> pa.Array:
         """A field as text, as groups name it; the empty text is missing."""
         if ref.scope in (Scope.CORE, Scope.COMPUTED):
@@ -139,6 +168,8 @@ class BatchFields:
         scopes = ("resource", "attributes") if ref.scope is Scope.ANY else (str(ref.scope),)
         result: pa.Array = pa.array([""] * self.count, pa.string())
         for scope in scopes:
+            if ref.scope is Scope.ANY and scope == "attributes":
+                result = pc.if_else(pa.array(self.has_key(scope, ref.name)), "", result)
             for suffix in reversed(MAPS):
                 rows, values = self.entries(scope + suffix, ref.name)
                 if len(rows):

@@ -1,6 +1,6 @@
 """Text to tree: the one entrance of the query language.
 
-    service:api AND severity:>=ERROR AND "connection reset" | stats count() by host | sort -count | limit 10
+As in `service:api AND severity:>=ERROR "connection reset" | stats count() by host | sort -count | limit 10`.
 """
 
 from __future__ import annotations

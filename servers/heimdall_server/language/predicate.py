@@ -110,7 +110,7 @@ def _leaf(leaf: Words | Compare | Wildcard | Regex | Cidr | Exists) -> tuple[int
     ref = leaf.field
     attribute_cost = 0 if ref.scope in (Scope.CORE, Scope.COMPUTED) else 4
     if isinstance(leaf, Exists):
-        return 1 + attribute_cost, lambda fields: _exists(fields, ref)
+        return 1 + attribute_cost, lambda fields: fields.exists(ref)
     if isinstance(leaf, Compare):
         return 1 + attribute_cost, _compare(leaf)
     if isinstance(leaf, Words):
@@ -153,17 +153,6 @@ def _scatter(fields: BatchFields, column: str, name: str, test: TextTest) -> Mas
     if len(rows):
         mask[rows] = test(values)
     return mask
-
-
-def _exists(fields: BatchFields, ref: FieldRef) -> Mask:
-    if ref.scope not in (Scope.CORE, Scope.COMPUTED):
-        return fields.scoped(ref, lambda scope: fields.has_key(scope, ref.name))
-    array = fields.batch.column(ref.name)
-    if pa.types.is_string(array.type) or pa.types.is_fixed_size_binary(array.type):
-        return to_mask(pc.not_equal(fields.text(ref), ""))
-    if ref.scope is Scope.CORE and ref.name == "severity":
-        return to_mask(pc.not_equal(array, 0))
-    return to_mask(array.is_valid())
 
 
 def _words(leaf: Words) -> Evaluate:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from heimdall_server.domain.errors import QuerySyntaxError
+from heimdall_server.domain.expression.patterns import canonical_regex
 
 NAME: Final = re.compile(r"[A-Za-z_@][A-Za-z0-9_.@$#/-]*")
 """A field name that needs no quotes."""
@@ -18,9 +19,9 @@ _TERM: Final = re.compile(r'(?:\\.|[^\\\s()"|])+', re.DOTALL)
 _BOUND: Final = re.compile(r'(?:\\.|[^\\\s\]}"])+', re.DOTALL)
 _OPERAND: Final = re.compile(r'(?:\\.|[^\\\s()"|,=<>!])+', re.DOTALL)
 _QUOTED: Final = re.compile(r'"((?:\\["\\]|[^"\\]|\\(?!["\\]))*)"', re.DOTALL)
-_REGEX: Final = re.compile(r"/((?:\\.|[^\\/\n])*)/")
+_REGEX: Final = re.compile(r"/((?:\\.|[^\\/])*)/", re.DOTALL)
 _QUOTED_ESCAPE: Final = re.compile(r'\\(["\\])')
-_REGEX_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class Term:
 
 def unescape(raw: str) -> str:
     """Drop each backslash that makes the next character plain."""
-    return _REGEX_ESCAPE.sub(r"\1", raw) if "\\" in raw else raw
+    return _ESCAPE.sub(r"\1", raw) if "\\" in raw else raw
 
 
 def has_wildcard(raw: str) -> bool:
     """A `*` or `?` without a backslash before it."""
     if "*" not in raw and "?" not in raw:
         return False
-    plain = _REGEX_ESCAPE.sub("", raw)
+    plain = _ESCAPE.sub("", raw)
     return "*" in plain or "?" in plain
 
 
@@ -62,7 +63,7 @@ def wildcard_pattern(raw: str) -> str:
     def keep(match: re.Match[str]) -> str:
         return match[0] if match[1] in "*?\\" else match[1]
 
-    return _REGEX_ESCAPE.sub(keep, raw)
+    return _ESCAPE.sub(keep, raw)
 
 
 class Scanner:
@@ -157,8 +158,7 @@ class Scanner:
                 f'quote a path: {prefix}"{sample}"',
                 at=column,
             )
-        pattern = _REGEX_ESCAPE.sub(lambda m: "/" if m[1] == "/" else m[0], found[1])
-        return Term(pattern, column, quoted=True)
+        return Term(canonical_regex(found[1]), column, quoted=True)
 
     def term(self) -> Term | None:
         """An unquoted value, up to white space, a parenthesis, a quote or a pipe."""

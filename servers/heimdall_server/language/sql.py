@@ -17,7 +17,7 @@ from sqlglot.errors import ParseError, TokenError
 
 from heimdall_server.domain.errors import QuerySyntaxError
 from heimdall_server.domain.expression.check import LIMIT_MAX, aggregate_rule, check_query
-from heimdall_server.domain.expression.columns import Columns
+from heimdall_server.domain.expression.columns import Columns, key_name
 from heimdall_server.domain.expression.fields import FieldKind, FieldRef, Scope
 from heimdall_server.domain.expression.patterns import escape
 from heimdall_server.domain.expression.tree import (
@@ -25,7 +25,6 @@ from heimdall_server.domain.expression.tree import (
     All,
     And,
     Bucket,
-    Compare,
     Exists,
     Expression,
     Fields,
@@ -51,7 +50,7 @@ from heimdall_server.language.scanner import Scanner, Term
 from heimdall_server.language.suggestions import did_you_mean
 from heimdall_server.language.values import Values
 
-_COMPARISONS: Final[dict[type[exp.Expression], Operator]] = {
+_COMPARISONS: Final[dict[type[exp.Expr], Operator]] = {
     exp.EQ: Operator.EQ,
     exp.LT: Operator.LT,
     exp.LTE: Operator.LE,
@@ -65,12 +64,13 @@ _MIRRORED: Final = {
     Operator.GT: Operator.LT,
     Operator.GE: Operator.LE,
 }
-_AGGREGATES: Final[dict[type[exp.Expression], Function]] = {
+_AGGREGATES: Final[dict[type[exp.Expr], Function]] = {
     exp.Sum: Function.SUM,
     exp.Min: Function.MIN,
     exp.Max: Function.MAX,
     exp.Avg: Function.AVG,
 }
+_CONDITION_PARTS: Final = frozenset({"this", "expression", "expressions", "low", "high", "negate"})
 _DIALECT: Final = "postgres"
 _DEPTH_MAX: Final = 64
 _OPENING: Final = re.compile(r"[(\[]")
@@ -110,8 +110,10 @@ class _Reader:
         self._text = text
         self._values = Values(Scanner(text), now_ns)
         self._columns = Columns()
+        self._made: list[tuple[exp.Expr, FieldRef]] = []
+        """What GROUP BY made columns of, so that HAVING and ORDER BY may repeat the expression."""
 
-    def refuse(self, problem: str, suggestion: str = "", at: exp.Expression | None = None) -> NoReturn:
+    def refuse(self, problem: str, suggestion: str = "", at: exp.Expr | None = None) -> NoReturn:
         """Say what can't be asked."""
         column = 0
         for node in at.walk() if at is not None else ():
@@ -147,35 +149,51 @@ class _Reader:
     def _stages(self, select: exp.Select) -> list[Stage]:
         items = [(each.unalias(), each.alias) for each in select.expressions]
         group = select.args.get("group")
-        aggregates = [self._aggregate(node, alias) for node, alias in items if self._is_aggregate(node)]
         stages: list[Stage] = []
-        if group is not None or aggregates:
-            stages += self._grouped(select, items, aggregates, list(group.expressions) if group is not None else [])
+        if group is not None or any(isinstance(node, exp.AggFunc) for node, _ in items):
+            stages += self._grouped(select, items, list(group.expressions) if group is not None else [])
         elif select.args.get("having") is not None:
             self.refuse("HAVING needs GROUP BY")
         stages += self._ordered(select)
-        if not (group is not None or aggregates) and not any(isinstance(node, exp.Star) for node, _ in items):
-            stages.append(Fields(tuple(self._column(node) for node, _ in items)))
-        elif group is None and not aggregates and len(items) > 1:
-            self.refuse("* stands alone")
-        return stages
+        return [*stages, *self._selected(items)]
+
+    def _selected(self, items: list[tuple[exp.Expr, str]]) -> list[Stage]:
+        """`fields`, where the SELECT list isn't what the result has anyway."""
+        if any(isinstance(node, exp.Star) for node, _ in items):
+            if len(items) > 1 or self._columns.aggregated:
+                self.refuse("* stands alone, and not with GROUP BY")
+            return []
+        refs = [self._result(node, alias) for node, alias in items]
+        if len(set(refs)) != len(refs):
+            self.refuse("a column is selected twice")
+        names = [ref.name for ref in refs]
+        return [] if self._columns.aggregated and names == list(self._columns.computed) else [Fields(tuple(refs))]
+
+    def _result(self, node: exp.Expr, alias: str) -> FieldRef:
+        """The column of the result that a selected item is."""
+        if alias and isinstance(node, exp.Column) and alias != node.name and alias != self._column(node).name:
+            self.refuse("a column can't be renamed", "only aggregates and buckets take AS", at=node)
+        return FieldRef(Scope.COMPUTED, alias) if alias and isinstance(node, exp.AggFunc) else self._column(node)
 
     def _grouped(
         self,
         select: exp.Select,
-        items: list[tuple[exp.Expression, str]],
-        aggregates: list[Aggregate],
-        groups: list[exp.Expression],
+        items: list[tuple[exp.Expr, str]],
+        groups: list[exp.Expr],
     ) -> list[Stage]:
-        by = [self._key(node, items) for node in groups]
-        for node, _ in items:
-            if not self._is_aggregate(node) and self._key(node, items) not in by:
-                self.refuse("a selected column must be in GROUP BY", at=node)
-        if not aggregates:
-            aggregates = [Aggregate(Function.COUNT, None, "count")]
+        keys = [(node, self._key(node, items)) for node in groups]
+        made = [(node, self._aggregate(node, alias)) for node, alias in items if isinstance(node, exp.AggFunc)]
+        plain = [(node, self._key(node, items)) for node, _ in items if not isinstance(node, exp.AggFunc | exp.Star)]
+        by = [key for _, key in keys]
+        outside = next((node for node, key in plain if key not in by), None)
+        if outside is not None:
+            self.refuse("a selected column must be in GROUP BY", at=outside)
+        aggregates = [each for _, each in made] or [Aggregate(Function.COUNT, None, "count")]
         stages: list[Stage] = [Stats(tuple(aggregates), tuple(by))]
         check_query(Query(All(), tuple(stages)))
         self._columns = self._columns.after(stages[0])
+        names = [(node, each.name) for node, each in made] + [(node, key_name(key)) for node, key in [*keys, *plain]]
+        self._made = [(node, FieldRef(Scope.COMPUTED, name)) for node, name in names]
         having = select.args.get("having")
         if having is not None:
             stages.append(Where(normalise(self._condition(having.this))))
@@ -196,7 +214,7 @@ class _Reader:
             stages.append(Limit(int(count.this)))
         return stages
 
-    def _key(self, node: exp.Expression, items: list[tuple[exp.Expression, str]]) -> GroupKey:
+    def _key(self, node: exp.Expr, items: list[tuple[exp.Expr, str]]) -> GroupKey:
         if isinstance(node, exp.Column) and not node.table:
             aliased = next((item for item, alias in items if alias and alias == node.name), None)
             node = aliased if aliased is not None else node
@@ -209,7 +227,10 @@ class _Reader:
             return Bucket(interval_ns, alias)
         return self._column(node)
 
-    def _column(self, node: exp.Expression) -> FieldRef:
+    def _column(self, node: exp.Expr) -> FieldRef:
+        made = next((ref for each, ref in self._made if each == node), None)
+        if made is not None:
+            return made
         if not isinstance(node, exp.Column) or isinstance(node.this, exp.Star):
             self.refuse("a plain column must stand here: no expression or function", at=node)
         name = ".".join(part.name for part in node.parts)
@@ -218,11 +239,7 @@ class _Reader:
             self.refuse(f"unknown column {name!r}", did_you_mean(name, self._columns.names()), at=node)
         return ref
 
-    @staticmethod
-    def _is_aggregate(node: exp.Expression) -> bool:
-        return isinstance(node, exp.AggFunc)
-
-    def _aggregate(self, node: exp.Expression, alias: str) -> Aggregate:
+    def _aggregate(self, node: exp.Expr, alias: str) -> Aggregate:
         function, quantile, argument = _AGGREGATES.get(type(node)), 0.0, node.this
         if isinstance(node, exp.Count):
             function = Function.COUNT
@@ -241,17 +258,25 @@ class _Reader:
             self.refuse(rule, at=node)
         return made
 
-    def _condition(self, node: exp.Expression) -> Expression:
+    def _condition(self, node: exp.Expr) -> Expression:
+        """Any condition. NOT is the tree's complement: what lacks the column fulfils it, unlike in SQL."""
+        further = [name for name, value in node.args.items() if value and name not in _CONDITION_PARTS]
+        if further:
+            self.refuse(f"{further[0].upper()} can't be asked here", at=node)
+        condition = self._positive(node)
+        return _denied(condition) if node.args.get("negate") else condition
+
+    def _positive(self, node: exp.Expr) -> Expression:
         if isinstance(node, exp.Paren):
             return self._condition(node.this)
         if isinstance(node, exp.And | exp.Or):
             operands = tuple(self._condition(each) for each in node.flatten())
             return And(operands) if isinstance(node, exp.And) else Or(operands)
         if isinstance(node, exp.Not):
-            return Not(self._condition(node.this))
+            return _denied(self._condition(node.this))
         if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null):
             return Not(Exists(self._column(node.this)))
-        if isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
+        if isinstance(node, exp.In) and node.expressions:
             return Or(tuple(self._compare(node.this, Operator.EQ, each) for each in node.expressions))
         if isinstance(node, exp.Between):
             low = self._compare(node.this, Operator.GE, node.args["low"])
@@ -265,29 +290,29 @@ class _Reader:
         operator = _COMPARISONS.get(type(node))
         if operator is None:
             self.refuse("this condition can't be asked", "compare a column with a value", at=node)
-        if isinstance(node.this, exp.Column):
+        if isinstance(node.this, exp.Column | exp.AggFunc):
             return self._compare(node.this, operator, node.expression)
         return self._compare(node.expression, _MIRRORED[operator], node.this)
 
-    def _compare(self, column: exp.Expression, operator: Operator, value: exp.Expression) -> Expression:
+    def _compare(self, column: exp.Expr, operator: Operator, value: exp.Expr) -> Expression:
         ref = self._column(column)
         kind = self._columns.kind(ref)
         if kind is FieldKind.TEXT:
             self.refuse("body holds words: compare it by LIKE '%…%' or ~ 'regex'", at=column)
         return self._values.compare(ref, kind, operator, self._literal(value))
 
-    def _literal(self, node: exp.Expression) -> Term:
+    def _literal(self, node: exp.Expr) -> Term:
         if isinstance(node, exp.Boolean):
             return Term("true" if node.this else "false", 0)
         if isinstance(node, exp.Neg) and isinstance(node.this, exp.Literal) and not node.this.is_string:
             return Term("-" + node.this.this, 0)
-        if isinstance(node, exp.Cast | exp.TimestampLiteral if hasattr(exp, "TimestampLiteral") else exp.Cast):
+        if isinstance(node, exp.Cast):
             node = node.this
         if not isinstance(node, exp.Literal):
             self.refuse("a column is compared with a plain value", at=node)
         return Term(node.this, 0, quoted=node.is_string)
 
-    def _pattern(self, node: exp.Expression) -> Expression:
+    def _pattern(self, node: exp.Expr) -> Expression:
         ref = self._column(node.this)
         if not isinstance(node.expression, exp.Literal) or not node.expression.is_string:
             self.refuse("a pattern must be a text", at=node)
@@ -298,15 +323,20 @@ class _Reader:
         parts = re.findall(r"\\.|[%_]|[^\\%_]+|\\", pattern, re.DOTALL)
         if isinstance(node, exp.ILike) or kind is FieldKind.TEXT:
             # A LIKE is over the whole value; on the body a Wildcard would be about words.
-            body = "".join({"%": ".*", "_": "."}.get(part) or escape(part[-1:] if part[0] == "\\" else part) for part in parts)
+            body = "".join({"%": ".*", "_": "."}.get(part) or escape(_plain(part)) for part in parts)
             flags = "(?is)" if isinstance(node, exp.ILike) else "(?s)"
             return self._values.regex(ref, kind, Term(rf"{flags}\A{body}\z", 0, quoted=True))
         wildcard = "".join(
-            {"%": "*", "_": "?"}.get(part) or re.sub(r"([*?\\])", r"\\\1", part[-1:] if part[0] == "\\" else part)
-            for part in parts
+            {"%": "*", "_": "?"}.get(part) or re.sub(r"([*?\\])", r"\\\1", _plain(part)) for part in parts
         )
         if kind not in (FieldKind.KEYWORD, FieldKind.ATTRIBUTE, FieldKind.ID) or not wildcard:
             self.refuse(f"LIKE needs a text, and {ref} is {kind}", at=node)
         return Wildcard(ref, wildcard)
 
 
+def _denied(condition: Expression) -> Expression:
+    return condition.operand if isinstance(condition, Not) else Not(condition)
+
+
+def _plain(part: str) -> str:
+    return part[-1:] if part.startswith("\\") else part

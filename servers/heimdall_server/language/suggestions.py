@@ -34,4 +34,5 @@ def misspelt_core_field(name: str, known_fields: Collection[str]) -> str:
     if not close:
         return ""
     best = difflib.get_close_matches(name.lower(), [*close, *known_fields], n=1, cutoff=_CLOSE)
-    return f"did you mean {best[0]!r}? write attributes.{name} for an attribute of that name"
+    meant = ALIASES.get(best[0], best[0])
+    return f"did you mean {meant!r}? write attributes.{name} for an attribute of that name"

@@ -7,10 +7,9 @@ import re
 from typing import Final
 
 from heimdall_server.domain.expression.check import LITERAL_CHARACTERS_MAX, WORDS_MAX
-from heimdall_server.domain.expression.columns import Columns
 from heimdall_server.domain.expression.fields import FieldKind, FieldRef, Scope
 from heimdall_server.domain.expression.literals import ascii_lower, number_text, parse_network, parse_number, words_of
-from heimdall_server.domain.expression.patterns import PATTERN_CHARACTERS_MAX, check_regex, wildcard_parts
+from heimdall_server.domain.expression.patterns import PATTERN_CHARACTERS_MAX, canonical_wildcard, check_regex
 from heimdall_server.domain.expression.tree import (
     And,
     Cidr,
@@ -84,7 +83,9 @@ class Values:
             return Compare(ref, operator, term.text)
         return self._typed(ref, operator, term)
 
-    def range(self, ref: FieldRef, kind: FieldKind, low: tuple[Operator, Term], high: tuple[Operator, Term]) -> Expression:
+    def range(
+        self, ref: FieldRef, kind: FieldKind, low: tuple[Operator, Term], high: tuple[Operator, Term]
+    ) -> Expression:
         """`field:[low TO high]`; a bare `*` leaves an end open."""
         ends = [each for each in (low, high) if each[1].quoted or each[1].raw != "*"]
         if not ends:
@@ -121,7 +122,7 @@ class Values:
         pattern = wildcard_pattern(term.raw)
         if kind in (FieldKind.TEXT, FieldKind.ID):
             pattern = ascii_lower(pattern)
-        return Wildcard(ref, "".join(_canonical(part) for part in wildcard_parts(pattern)))
+        return Wildcard(ref, canonical_wildcard(pattern))
 
     def _words(self, ref: FieldRef, term: Term) -> Expression:
         words = words_of(term.text)
@@ -214,9 +215,3 @@ class Values:
             return Compare(ref, operator, literal)
         as_number = And((Compare(ref, Operator.GE, number), Compare(ref, Operator.LE, number)))
         return Or((as_number, Compare(ref, Operator.EQ, text)))
-
-
-def _canonical(part: str) -> str:
-    if len(part) == 1:
-        return part
-    return part if part[1] in "*?\\" else part[1]

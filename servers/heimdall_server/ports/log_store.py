@@ -157,8 +157,10 @@ class Result(Protocol):
 
     @property
     def through(self) -> Positions:
-        """The snapshot that the answer stands for: the query's, or a later one where a rollup (which
-        has no positions) already holds more. Empty: unknown, everything that was there."""
+        """The snapshot that the answer stands for; empty: everything that was there.
+
+        The query's own, or a later one where a rollup, which has no positions, already holds more.
+        """
         ...
 
     def batches(self) -> AsyncIterator[pa.RecordBatch]:
@@ -258,8 +260,8 @@ class LogStore(Protocol):
     def settled(self, through: Positions) -> None:
         """Hear that every record through these positions is whole and that nothing later is there.
 
-        A projection says so when it starts, after `recover`. Until then a store answers from records
-        only, since its rollups may be behind them.
+        A projection says so when it starts (after `recover`), and after each batch. Between a change and this
+        a store answers from records only, since its rollups may be behind them.
         """
         ...
 
@@ -281,9 +283,7 @@ class LogStore(Protocol):
         """Fields seen, from a bounded sample of the newest records."""
         ...
 
-    async def field_values(
-        self, field: FieldRef, query: StoreQuery, *, count_max: int
-    ) -> Sequence[FieldValue]:
+    async def field_values(self, field: FieldRef, query: StoreQuery, *, count_max: int) -> Sequence[FieldValue]:
         """A field's most frequent values among the records that a query's filter matches.
 
         Args:

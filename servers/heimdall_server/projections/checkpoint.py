@@ -16,7 +16,7 @@ from typing import Final
 import google_crc32c
 
 from heimdall_server.domain.errors import ConfigurationError, CorruptionError, StoreError
-from heimdall_server.storage.journal.files import write_durably
+from heimdall_server.storage.journal.files import make_directory, write_durably
 
 _FORMAT_VERSION: Final = 1
 _STORE: Final = "checkpoint"
@@ -112,7 +112,7 @@ class CheckpointFile:
         body["positions"] = {str(shard): position for shard, position in checkpoint.positions.items()}
         value = {"format_version": _FORMAT_VERSION, "crc32c": _crc(body), "checkpoint": body}
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._path.parent)
             write_durably(self._path, json.dumps(value).encode() + b"\n")
         except OSError as error:
             raise StoreError(_STORE, f"write {self._path.name}: {error.strerror}") from error

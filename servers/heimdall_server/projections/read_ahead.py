@@ -10,7 +10,6 @@ from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Frame, Journal
 
 
-
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
     """How much is taken at once and held at most."""
@@ -90,9 +89,7 @@ class ReadAhead:
             return taken
 
     def _has_room(self) -> bool:
-        return not self._held or (
-            self._rows < self._limits.held_rows_max and self._bytes < self._limits.held_bytes_max
-        )
+        return not self._held or (self._rows < self._limits.held_rows_max and self._bytes < self._limits.held_bytes_max)
 
     def _is_full(self) -> bool:
         return (

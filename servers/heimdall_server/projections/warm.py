@@ -150,6 +150,11 @@ class WarmProjection:
         return dict(self._checkpoint.positions)
 
     @property
+    def lag_s(self) -> float:
+        """Age of the oldest durable record that queries don't see yet; 0: none."""
+        return self.progress.lag_s
+
+    @property
     def progress(self) -> WarmProgress:
         """State and lag, now. Cheap."""
         counts = self._counts
@@ -199,7 +204,7 @@ class WarmProjection:
         try:
             self._checkpoint = await asyncio.to_thread(self._checkpoints.load, self._journal.journal_id)
             await self._recover()
-            self._store.settled(self.visible_through)
+            await self._tell()
             counts.state = ProjectionState.RUNNING
             async with asyncio.TaskGroup() as tasks:
                 for shard in self._journal.head():
@@ -321,13 +326,18 @@ class WarmProjection:
                 failures += 1
         if self._counts.state is ProjectionState.RETRYING:
             self._counts.state, self._counts.problem = ProjectionState.RUNNING, ""
-        async with self._advanced:
-            self._advanced.notify_all()
+        await self._tell()
         self._hooks.step("advanced")
         if self._hooks.on_advanced is not None:
             with contextlib.suppress(StoreError):
                 # Trimming is tried again with the next batch.
                 await self._hooks.on_advanced(self.visible_through)
+
+    async def _tell(self) -> None:
+        """Let the store and whoever waits know where the projection stands."""
+        self._store.settled(self.visible_through)
+        async with self._advanced:
+            self._advanced.notify_all()
 
     async def _store_checkpoint(self, checkpoint: Checkpoint, step: str) -> None:
         self._hooks.step(step)
@@ -335,9 +345,7 @@ class WarmProjection:
         self._checkpoint = checkpoint
 
 
-def _halved(
-    batches: Sequence[pa.RecordBatch], count: int
-) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
+def _halved(batches: Sequence[pa.RecordBatch], count: int) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
     """The first `count` rows, and the others."""
     left: list[pa.RecordBatch] = []
     right: list[pa.RecordBatch] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -30,6 +31,8 @@ _ISSUERS: Final = re.compile(
     r"|220[0-4][0-9]{12,15}"  # Mir
 )
 _DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
+_MASK_BEFORE: Final = re.compile(r"\[[a-z0-9]+\]$")
+_MASK_BEHIND: Final = re.compile(r"\[[a-z0-9]+\]")
 _SEPARATORS: Final = str.maketrans("", "", " -")
 
 # ISO 13616: length of a country's IBAN.
@@ -76,17 +79,18 @@ def plausible_card(digits: str) -> bool:
 
 
 def card(match: re.Match[str]) -> int:
-    """A card number that isn't the fraction of a decimal number or a phone number."""
-    text, start, end = match.string, match.start(), match.end()
-    digits = match[0].translate(_SEPARATORS)
+    """A card number that isn't the fraction of a decimal number or a phone number; digits behind it are left."""
+    text, start = match.string, match.start()
     before = text[start - 1] if start else ""
-    if before == "+" and len(digits) <= PHONE_DIGITS_MAX:
-        return REJECTED
     if before in (".", ",") and start > 1 and _ends_number(text[start - 2]):
         return REJECTED
-    if text[end : end + 1] == "." and text[end + 1 : end + 2].isdigit():
-        return REJECTED
-    return end if plausible_card(digits) else REJECTED
+    for end in _ends(match):
+        digits = text[start:end].translate(_SEPARATORS)
+        is_phone = before == "+" and len(digits) <= PHONE_DIGITS_MAX
+        goes_on = text[end : end + 1] == "." and _digit(text[end + 1 : end + 2])
+        if plausible_card(digits) and not is_phone and not goes_on:
+            return end
+    return REJECTED
 
 
 def sure_cards(values: pl.Series, pattern: str) -> pl.Series:
@@ -140,13 +144,8 @@ def unless_literal(match: re.Match[str]) -> int:
 
 def unless_in_number(match: re.Match[str]) -> int:
     """A value that isn't a piece of a longer run of digits, dots and dashes."""
-    text, end = match.string, match.end()
     start = match.end(match.lastindex) if match.lastindex else match.start()
-    if start > 1 and text[start - 1] in ".-" and _ends_number(text[start - 2]):
-        return REJECTED
-    if text[end : end + 1] in (".", "-") and _digit(text[end + 1 : end + 2]):
-        return REJECTED
-    return end
+    return match.end() if _stands_alone(match.string, start, match.end()) else REJECTED
 
 
 def unless_version(match: re.Match[str]) -> int:
@@ -159,19 +158,31 @@ def unless_version(match: re.Match[str]) -> int:
 
 
 def phone(match: re.Match[str]) -> int:
-    """A number of a plausible length that isn't a piece of a longer one."""
-    return unless_in_number(match) if PHONE_DIGITS_MIN <= _digits_behind_label(match) <= PHONE_DIGITS_MAX else REJECTED
+    """A number of a plausible length that isn't a piece of a longer one; groups behind it are left."""
+    text, start = match.string, match.end(1)
+    for end in _ends(match):
+        digits = sum(map(_digit, text[start:end]))
+        if PHONE_DIGITS_MIN <= digits <= PHONE_DIGITS_MAX and _stands_alone(text, start, end):
+            return end
+    return REJECTED
 
 
 def labelled_phone(match: re.Match[str]) -> int:
     """As `phone`, but local numbers count, too."""
-    return match.end() if LOCAL_PHONE_DIGITS_MIN <= _digits_behind_label(match) <= PHONE_DIGITS_MAX else REJECTED
+    text, start = match.string, match.end(match.lastindex or 0)
+    for end in _ends(match):
+        if LOCAL_PHONE_DIGITS_MIN <= sum(map(_digit, text[start:end])) <= PHONE_DIGITS_MAX:
+            return end
+    return REJECTED
 
 
 def ipv6(match: re.Match[str]) -> int:
     """An address that Python's `ipaddress` reads, not part of a word (`std::begin`)."""
     text, start = match.string, match.start()
-    if start and (text[start - 1].isalnum() or text[start - 1] in "_:.]"):
+    if start and (text[start - 1].isalnum() or text[start - 1] in "_:."):
+        return REJECTED
+    # Where a mask stands, a word stood.
+    if _MASK_BEFORE.search(text, max(0, start - 16), start) or _MASK_BEHIND.match(text, match.end()):
         return REJECTED
     address, behind = match[0], text[match.end() : match.end() + 1]
     if behind.isalnum() or behind == "_":
@@ -179,9 +190,6 @@ def ipv6(match: re.Match[str]) -> int:
         address = address.rpartition(":")[0]
     if address.endswith(":") and not address.endswith("::"):
         address = address[:-1]
-    elif behind == "[":
-        # A mask may stand where a word stood.
-        return REJECTED
     if not any(map(_digit, address)):
         return REJECTED
     try:
@@ -200,5 +208,17 @@ def _ends_number(character: str) -> bool:
     return _digit(character) or character == "]"
 
 
-def _digits_behind_label(match: re.Match[str]) -> int:
-    return sum(map(_digit, match[0][len(match[1]) :]))
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    if start > 1 and text[start - 1] in ".-" and _ends_number(text[start - 2]):
+        return False
+    return not (text[end : end + 1] in (".", "-") and _digit(text[end + 1 : end + 2]))
+
+
+def _ends(match: re.Match[str]) -> Iterator[int]:
+    """Where a value may end: the match's end, then before each of its groups of digits, backwards."""
+    text, end, start = match.string, match.end(), match.end(match.lastindex) if match.lastindex else match.start()
+    yield end
+    while end > start:
+        end -= 1
+        if _digit(text[end - 1]) and not _digit(text[end]):
+            yield end

@@ -86,7 +86,7 @@ SECRET_RULES: Final = (
         "secret",
         r"(?i:authorization)",
         r"""((?i:authorization)(?:\\*["'])?[ \t]{0,3}[:=][ \t]{0,3}(?:\\*["'])?"""
-        rf"(?i:bearer|basic|digest|token|negotiate|apikey)[ \t]{{1,3}}){_WORD}"
+        rf"(?i:bearer|basic|digest|token|negotiate|apikey)[ \t]{{1,3}})(?:{_PIECE}|[^{_STOPS}])+"
         rf"""|((?i:authorization)(?:\\*["'])?[ \t]{{0,3}}[:=][ \t]{{0,3}}(?:\\*["'])?){_WORD_WITH_DIGIT}""",
         group="words",
     ),

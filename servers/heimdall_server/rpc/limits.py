@@ -186,7 +186,7 @@ class InflightBytes:
         except BaseException as error:
             if granted.done() and not granted.cancelled():
                 self._give_back(size)
-            else:
+            elif waiter in self._waiters:
                 self._waiters.remove(waiter)
                 self._wake()
             if isinstance(error, TimeoutError):

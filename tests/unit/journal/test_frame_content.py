@@ -90,14 +90,18 @@ def sealed() -> tuple[FrameCipher, FrameHeader, bytearray]:
     return cipher, header, frame
 
 
+def open_body(cipher: FrameCipher, header: FrameHeader, frame: bytearray) -> tuple[bytes, bytes]:
+    body = memoryview(frame)[64:]
+    control = cipher.open_control(header, body[: header.control_bytes])
+    return control, cipher.open_batch(header, body[header.control_bytes :]).to_pybytes()
+
+
 def test_frames_are_sealed_and_opened() -> None:
     cipher, header, frame = sealed()
     assert frame[:64] == header.pack()
     assert b"control" not in frame
     assert b"batch" not in frame
-    control, batch = memoryview(frame)[64 : 64 + header.control_bytes], memoryview(frame)[64 + header.control_bytes :]
-    assert cipher.open_control(header, control) == b"control"
-    assert cipher.open_batch(header, batch).to_pybytes() == b"batch"
+    assert open_body(cipher, header, frame) == (b"control", b"batch")
 
 
 def test_no_bit_of_a_sealed_frame_can_change() -> None:
@@ -105,10 +109,8 @@ def test_no_bit_of_a_sealed_frame_can_change() -> None:
     for bit in range(64 * 8, len(frame) * 8):
         changed = bytearray(frame)
         changed[bit // 8] ^= 1 << bit % 8
-        view = memoryview(changed)[64:]
         with pytest.raises(UnsealError):
-            cipher.open_control(header, view[: header.control_bytes])
-            cipher.open_batch(header, view[header.control_bytes :])
+            open_body(cipher, header, changed)
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,15 @@ ALIASES: Final[dict[str, str]] = {
     "hostname": "host",
     "host.name": "host",
     "traceid": "trace_id",
+    "trace.id": "trace_id",
     "spanid": "span_id",
+    "span.id": "span_id",
 }
-"""Other names that people type for a core field; the same ones that ingest maps."""
+"""Other names that people type for a core field; the same ones that ingest maps, whatever their case."""
+
+_ANY_CASE: Final = frozenset(
+    {*ALIASES, "time", "severity", "severity_text", "service", "host", "body", "trace_id", "span_id"}
+)
 
 
 def resolve(name: str) -> FieldRef:
@@ -106,6 +112,8 @@ def resolve(name: str) -> FieldRef:
             aliases first, then any attribute.
     """
     core = ALIASES.get(name, name)
+    if core not in CORE_FIELDS and name.lower() in _ANY_CASE:
+        core = ALIASES.get(name.lower(), name.lower())
     if core in CORE_FIELDS:
         return FieldRef(Scope.CORE, core)
     for scope in (Scope.ATTRIBUTES, Scope.RESOURCE):

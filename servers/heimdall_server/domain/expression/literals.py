@@ -93,11 +93,11 @@ def parse_network(text: str) -> AddressRange:
     Raises:
         ValueError: It isn't one; the message says why.
     """
+    if "%" in text:
+        msg = "an address with a zone isn't a network"
+        raise ValueError(msg)
     network = ipaddress.ip_network(text, strict=False)
     if isinstance(network, ipaddress.IPv6Network):
-        if getattr(network.network_address, "scope_id", None):
-            msg = "an address with a zone isn't a network"
-            raise ValueError(msg)
         if not network.subnet_of(_MAPPED):
             first, last = int(network.network_address), int(network.broadcast_address)
             return AddressRange(first, last, is_ipv4=False, text=str(network))

@@ -89,11 +89,11 @@ def query_needs(query: Query) -> Needs:
     words: list[str] = []
     trace_id = ""
     for term in required_terms(query.filter):
-        if isinstance(term, Words) and term.field == FieldRef(Scope.CORE, "body"):
-            words.extend(term.words)
-        if isinstance(term, Compare) and term.field == FieldRef(Scope.CORE, "trace_id"):
-            if term.operator is Operator.EQ and isinstance(term.value, str):
-                trace_id = term.value
+        match term:
+            case Words(field, phrase) if field == FieldRef(Scope.CORE, "body"):
+                words.extend(phrase)
+            case Compare(field, Operator.EQ, str(value)) if field == FieldRef(Scope.CORE, "trace_id"):
+                trace_id = value
     before, stats = split_at_stats(query)
     return Needs(
         dimensions=_dimensions(query, before, stats),

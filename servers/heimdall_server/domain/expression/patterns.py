@@ -26,6 +26,7 @@ _SPECIAL: Final = frozenset("\\.+*?()|[]{}^$")
 """All that needs a backslash. No more than that: `\\<` is a word's edge to some engines."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _GROUP_OPEN: Final = re.compile(r"\(\?P?<([^>=!]*)>")
+_ESCAPED: Final = re.compile(r"\\.", re.DOTALL)
 _EMPTY: Final = pa.array([""])
 
 
@@ -55,6 +56,16 @@ def wildcard_parts(pattern: str) -> list[str]:
             parts.append("\\" + pattern[index])
         index += 1
     return parts
+
+
+def canonical_wildcard(pattern: str) -> str:
+    """The same wildcard with a backslash only where one is needed, and no star behind a star."""
+    return "".join(part[1:] if len(part) == 2 and part[1] not in "*?\\" else part for part in wildcard_parts(pattern))
+
+
+def canonical_regex(pattern: str) -> str:
+    """The same regex as a query's text has it: no backslash before a slash."""
+    return _ESCAPED.sub(lambda found: "/" if found[0] == r"\/" else found[0], pattern)
 
 
 def wildcard_regex(pattern: str) -> str:
@@ -128,8 +139,8 @@ def check_regex(pattern: str) -> None:
         raise ValueError(reason) from None
 
 
-def _tokens(pattern: str) -> Iterator[tuple[int, str]]:
-    """Walk a regex: yields escapes whole, character classes whole, `\\Q…\\E` whole, else one character."""
+def _pieces(pattern: str) -> Iterator[tuple[int, str]]:
+    """Walk a regex: where each piece begins, and the piece (an escape, a class, a quotation or a character)."""
     index = 0
     while index < len(pattern):
         start = index
@@ -173,18 +184,18 @@ def extract_pattern(pattern: str) -> tuple[str, tuple[str, ...]]:
     pieces: list[str] = []
     names: list[str] = []
     skip_until = 0
-    for start, token in _tokens(pattern):
+    for start, piece in _pieces(pattern):
         if start < skip_until:
             continue
-        opening = _GROUP_OPEN.match(pattern, start) if token == "(" else None
+        opening = _GROUP_OPEN.match(pattern, start) if piece == "(" else None
         if opening is not None:
             names.append(opening.group(1))
             pieces.append(f"(?P<{opening.group(1)}>")
             skip_until = opening.end()
-        elif token == "(" and not pattern.startswith("(?", start):
+        elif piece == "(" and not pattern.startswith("(?", start):
             pieces.append("(?:")
         else:
-            pieces.append(token)
+            pieces.append(piece)
     if not names:
         msg = "it has no named group; write (?P<name>…)"
         raise ValueError(msg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -15,28 +16,25 @@ from heimdall_server.services.admin.logic import AdminUseCase
 PAGE_SIZE_DEFAULT = 100
 
 
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
 class AdminServicer(pb_grpc.AdminServiceServicer):
     """See the contract."""
 
     def __init__(self, use_case: AdminUseCase) -> None:
         self._use_case = use_case
 
-    async def GetStatus(
-        self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetStatusResponse:
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """See the contract."""
         return translate.status_out(await self._use_case.status())
 
-    async def GetConfig(
-        self, request: pb.GetConfigRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetConfigResponse:
+    async def GetConfig(self, request: pb.GetConfigRequest, context: Context) -> pb.GetConfigResponse:
         """See the contract."""
         toml, version, files = self._use_case.config_toml()
         return pb.GetConfigResponse(toml=toml, version=version, file_names=files)
 
-    async def ListDatasets(
-        self, request: pb.ListDatasetsRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ListDatasetsResponse:
+    async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
         """See the contract."""
         after = _name_in(request.page_token) if request.page_token else ""
         size = request.page_size or PAGE_SIZE_DEFAULT

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from heimdall.admin.v1 import admin_service_pb2 as pb
 from heimdall.types.v1 import position_pb2
-from heimdall_server.services.admin.logic import DatasetState, Health, ProjectionState, Status, StoreState
+from heimdall_server.services.admin.model import DatasetState, Health, ProjectionState, Status, StoreState
 
 _HEALTH = {
     Health.SERVING: pb.HEALTH_SERVING,

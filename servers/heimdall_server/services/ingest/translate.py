@@ -12,11 +12,17 @@ from heimdall.ingest.v1 import ingest_service_pb2 as pb
 from heimdall.ingest.v1 import source_pb2
 from heimdall.types.v1 import position_pb2
 from heimdall_server.domain.decoding import Format, FormatKind, RowError
-from heimdall_server.services.ingest.logic.append import OpenIn
-from heimdall_server.services.ingest.logic.dead_letters import LetterInfo
-from heimdall_server.services.ingest.logic.retry import Outcome
-from heimdall_server.services.ingest.logic.session import Acked, BatchIn, Finished, Nacked
-from heimdall_server.services.ingest.logic.sources import DumpFacts, SourceState
+from heimdall_server.services.ingest.model import (
+    Acked,
+    BatchIn,
+    DumpFacts,
+    Finished,
+    LetterInfo,
+    Nacked,
+    OpenIn,
+    Outcome,
+    SourceState,
+)
 
 StatusOf = Callable[[BaseException], status_pb2.Status]
 

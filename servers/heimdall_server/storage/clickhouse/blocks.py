@@ -38,7 +38,8 @@ def periods(batch: pa.RecordBatch, dataset: Dataset) -> npt.NDArray[np.int32]:
     column = batch.column("time" if dataset.age_from is AgeFrom.TIME else "observed_time")
     times = column.cast(pa.int64()).to_numpy().view("datetime64[ns]")
     unit = "datetime64[D]" if dataset.partition_unit is PartitionUnit.DAY else "datetime64[M]"
-    return times.astype(unit).astype("datetime64[D]").astype(np.int64).astype(np.int32)
+    days: npt.NDArray[np.int32] = times.astype(unit).astype("datetime64[D]").astype(np.int64).astype(np.int32)
+    return days
 
 
 def insertable(batches: Sequence[pa.RecordBatch], dataset: Dataset) -> list[list[pa.RecordBatch]]:
@@ -55,9 +56,7 @@ def insertable(batches: Sequence[pa.RecordBatch], dataset: Dataset) -> list[list
     for start in range(0, len(distinct), PARTITIONS_PER_INSERT_MAX):
         wanted = distinct[start : start + PARTITIONS_PER_INSERT_MAX]
         low, high = wanted[0], wanted[-1]
-        rows = [
-            batch.filter(pa.array((key >= low) & (key <= high))) for batch, key in zip(batches, keys, strict=True)
-        ]
+        rows = [batch.filter(pa.array((key >= low) & (key <= high))) for batch, key in zip(batches, keys, strict=True)]
         groups.append([batch for batch in rows if batch.num_rows])
     return groups
 

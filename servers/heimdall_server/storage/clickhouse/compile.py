@@ -35,7 +35,6 @@ TRUE: Final = "true"
 _SIGNS: Final = {Operator.EQ: "=", Operator.LT: "<", Operator.LE: "<=", Operator.GT: ">", Operator.GE: ">="}
 _WIDE: Final = frozenset({"position", "record_number"})
 _MAPS: Final = ("", "_number", "_bool")
-_IN_LIST_MIN: Final = 3
 _LIKE_SPECIAL: Final = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
 _RUN_CHARACTERS_MIN: Final = 3
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r", "\0": r"\0"})
@@ -112,20 +111,15 @@ class Compiler:
     def _or(self, expression: Or) -> str:
         """Many values of one keyword become one list."""
         lists: dict[str, list[str]] = {}
+        others: list[Expression] = []
         for each in expression.operands:
-            if is_keyword_equality(each):
-                lists.setdefault(each.field.name, []).append(str(each.value))
-        listed = {name for name, values in lists.items() if len(values) >= _IN_LIST_MIN}
-        parts = [
-            f"{name} IN ({', '.join(self.parameters.text(value) for value in lists[name])})"
-            for name in lists
-            if name in listed
-        ]
-        parts += [
-            f"({self.filter(each)})"
-            for each in expression.operands
-            if not (is_keyword_equality(each) and each.field.name in listed)
-        ]
+            found = keyword_equality(each)
+            if found is None:
+                others.append(each)
+            else:
+                lists.setdefault(found[0], []).append(self.parameters.text(found[1]))
+        parts = [f"{column} IN ({', '.join(values)})" for column, values in lists.items()]
+        parts += [f"({self.filter(each)})" for each in others]
         return " OR ".join(parts)
 
     def _leaf(self, leaf: Words | Compare | Wildcard | Regex | Cidr | Exists) -> str:
@@ -288,7 +282,7 @@ class Compiler:
         return test
 
     def number(self, ref: FieldRef) -> str:
-        """A field as Nullable(Float64): what aggregates read. Attributes: the number maps only."""
+        """A field as Nullable(Float64), NaN as NULL: what aggregates read. Attributes: the number maps only."""
         kind = self._kind(ref)
         if kind is FieldKind.ATTRIBUTE:
             key = self.parameters.text(ref.name)
@@ -297,10 +291,15 @@ class Compiler:
             for scope in scopes:
                 if scope == "resource" and ref.scope is Scope.ANY:
                     pieces.append(f"{self._has_key('attributes', ref.name)}, NULL")
-                pieces.append(f"mapContains({scope}_number, {key}), {self._value(f'{scope}_number', ref.name)}")
+                found = self._value(f"{scope}_number", ref.name)
+                pieces.append(f"mapContains({scope}_number, {key}), if(isNaN({found}), NULL, {found})")
             return f"multiIf({', '.join(pieces)}, NULL)"
         if ref.scope is Scope.CORE:
-            return f"toFloat64(nullIf({ref.name}, 0))" if kind is FieldKind.SEVERITY else f"toNullable(toFloat64({ref.name}))"
+            return (
+                f"toFloat64(nullIf({ref.name}, 0))"
+                if kind is FieldKind.SEVERITY
+                else f"toNullable(toFloat64({ref.name}))"
+            )
         column = self.computed[ref.name].sql
         if kind is not FieldKind.KEYWORD:
             return f"toFloat64({column})"
@@ -357,16 +356,13 @@ def compile_filter(
     return Compiler(parameters, computed or {}, hot or {}).filter(expression)
 
 
-def is_keyword_equality(expression: Expression) -> bool:
-    """`service:api` and its like: EQ of a core keyword with a text."""
-    return (
-        isinstance(expression, Compare)
-        and expression.operator is Operator.EQ
-        and isinstance(expression.value, str)
-        and expression.value != ""
-        and expression.field.scope is Scope.CORE
-        and CORE_FIELDS[expression.field.name] is FieldKind.KEYWORD
-    )
+def keyword_equality(expression: Expression) -> tuple[str, str] | None:
+    """Column and value of `service:api` and its like: EQ of a core keyword with a text."""
+    if not isinstance(expression, Compare) or expression.operator is not Operator.EQ:
+        return None
+    ref, value = expression.field, expression.value
+    is_keyword = ref.scope is Scope.CORE and CORE_FIELDS[ref.name] is FieldKind.KEYWORD
+    return (ref.name, value) if is_keyword and isinstance(value, str) and value else None
 
 
 def like_pattern(pattern: str) -> str:

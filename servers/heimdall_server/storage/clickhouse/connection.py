@@ -7,7 +7,7 @@ blocks, so the store makes it in a thread, and a connection serves one call at a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -159,7 +159,7 @@ class Engine(Protocol):
         ...
 
 
-def arrow_pieces(batches: Sequence[pa.RecordBatch]) -> Iterator[bytes]:
+def arrow_pieces(batches: Sequence[pa.RecordBatch]) -> Generator[bytes, None, None]:
     """Batches as one Arrow stream, in pieces of some MiB, so that a large insert is never copied whole."""
     sink = _Pieces()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), batches[0].schema) as writer:

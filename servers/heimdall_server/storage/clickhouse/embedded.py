@@ -1,14 +1,14 @@
 """The engine inside this process: chDB on a folder that no other process may have open.
 
-chDB's own calls are used, not a client on top of them: they stream both ways (`send_query`,
-`send_insert`), report progress, and take parameters, which is all that the seam needs.
+chDB's own calls are used, not a client on top of them: they stream (`send_query`), read Arrow tables in
+place, report progress and take parameters, which is all that the seam needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 from urllib.parse import urlencode
 
 import chdb
@@ -22,7 +22,6 @@ from heimdall_server.storage.clickhouse.connection import (
     Parameters,
     Progress,
     Settings,
-    arrow_pieces,
 )
 
 
@@ -84,14 +83,19 @@ class ChdbConnection:
             raise EngineError(str(error)) from error
 
     def insert(self, table: str, batches: Sequence[pa.RecordBatch], settings: Settings) -> None:
-        """Stream batches into a table; committed when this returns."""
+        """Insert batches, read by the engine where they lie; committed when this returns.
+
+        Not by `send_insert`: chDB 4.4 reports success, and the number of rows, even where the table
+        refused the block (a constraint, too many partitions) and nothing was written.
+        """
+        records = pa.Table.from_batches(batches)  # noqa: F841 - the engine finds it by its name, in this frame
         columns = ", ".join(f"`{name}`" for name in batches[0].schema.names)
         clause = ", ".join(f"{name} = {format_bind_value(value, top_level=False)}" for name, value in settings.items())
+        sql = (
+            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM Python(records) SETTINGS max_threads = 1, {clause}"
+        )
         try:
-            with self._handle.send_insert(f"INSERT INTO {table} ({columns}) SETTINGS {clause}", "ArrowStream") as sink:
-                for piece in arrow_pieces(batches):
-                    sink.append(piece)
-                sink.finish()
+            self._handle.query(sql, "Null")
         except RuntimeError as error:
             self.renew()
             raise EngineError(str(error)) from error
@@ -119,10 +123,21 @@ class ChdbConnection:
             raise EngineError(str(error)) from error
 
 
+class _Chunk(Protocol):
+    def bytes(self) -> bytes: ...
+
+
+class _Chunks(Protocol):
+    """What chDB's untyped streams do."""
+
+    def fetch(self) -> _Chunk | None: ...
+    def cancel(self) -> None: ...
+
+
 class ChdbStream:
     """A running SELECT of a handle."""
 
-    def __init__(self, connection: ChdbConnection, result: Any, progress: Progress) -> None:
+    def __init__(self, connection: ChdbConnection, result: _Chunks, progress: Progress) -> None:
         self._connection = connection
         self._result = result
         self._ended = False

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from io import IOBase
+from typing import cast
 
 import clickhouse_connect
 import pyarrow as pa
+from clickhouse_connect.driver import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from heimdall_server.domain.errors import StoreError
@@ -71,7 +73,7 @@ class RemoteEngine:
 class RemoteConnection:
     """A client of the server."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     def command(self, sql: str, parameters: Parameters | None = None) -> None:
@@ -92,7 +94,8 @@ class RemoteConnection:
     def stream(self, sql: str, parameters: Parameters | None = None) -> RemoteStream:
         """Start a SELECT."""
         try:
-            return RemoteStream(self._client.raw_stream(sql, parameters=dict(parameters or {}), fmt="ArrowStream"))
+            source = self._client.raw_stream(sql, parameters=dict(parameters or {}), fmt="ArrowStream")
+            return RemoteStream(cast("IOBase", source))
         except (ClickHouseError, OSError) as error:
             raise EngineError(str(error)) from error
 
@@ -112,7 +115,7 @@ class RemoteConnection:
 class RemoteStream:
     """An answer that is still coming."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: IOBase) -> None:
         # HTTP tells what was read only in headers, before the first row: progress stays zero here.
         self.progress = Progress()
         self._source = source

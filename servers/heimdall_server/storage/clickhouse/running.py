@@ -19,6 +19,7 @@ from heimdall_server.storage.clickhouse.lines import Line
 from heimdall_server.storage.clickhouse.select import KEY_COLUMNS, Statement, settings_clause
 from heimdall_server.storage.clickhouse.stages import Output
 
+_STOP_AFTER_S: Final = 0.01
 _STOP_AGAIN_S: Final = 0.03
 Kill = Callable[[str], Awaitable[None]]
 """Stops the statement of a tag in the engine, from another connection."""
@@ -33,7 +34,7 @@ class RunningQuery:
         self._limits = limits
         self._line = line
         self._kill = kill
-        self._tag = f"query-{uuid.uuid4().hex}"
+        self.tag = f"query-{uuid.uuid4().hex}"
         self._stream: Stream | None = None
         self._first: pa.RecordBatch | None = None
         self._schema = pa.schema([])
@@ -85,7 +86,7 @@ class RunningQuery:
         Raises:
             EngineError: It failed before there were any.
         """
-        sql = f"{self.statement.sql} {settings_clause(self._limits, self._tag)}"
+        sql = f"{self.statement.sql} {settings_clause(self._limits, self.tag)}"
         self._first = await self._line.call(self._open, sql)
         if self._first is not None:
             fields = list(self._first.schema)
@@ -123,12 +124,14 @@ class RunningQuery:
         """Stop the statement in the engine, if it still runs; the line is free when this returns."""
         self._end()
         closing = asyncio.ensure_future(self._line.call(self._close))
+        wait_s = _STOP_AFTER_S
         while not closing.done():
             # The thread may be waiting for rows: only the engine can wake it. It may also not have sent the
             # statement yet, so ask more than once.
-            await asyncio.wait([closing], timeout=_STOP_AGAIN_S)
+            await asyncio.wait([closing], timeout=wait_s)
             if not closing.done():
-                await self._kill(self._tag)
+                await self._kill(self.tag)
+                wait_s = _STOP_AGAIN_S
         closing.result()
 
     def _open(self, sql: str) -> pa.RecordBatch | None:

@@ -28,7 +28,9 @@ _ORDERS: Final = {
     Order.NEWEST_FIRST: "time DESC, shard DESC, position DESC, row DESC",
     Order.OLDEST_FIRST: "time ASC, shard ASC, position ASC, row ASC",
     Order.JOURNAL: "shard ASC, position ASC, row ASC",
+    Order.JOURNAL_REVERSED: "shard DESC, position DESC, row DESC",
 }
+_BY_POSITION: Final = frozenset({Order.JOURNAL, Order.JOURNAL_REVERSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def build(
     through = query.through
     rollup = _rollup(query, needs, rollup_through)
     where: list[str] = []
-    path, reason = _path(query, needs)
+    path, reason = _record_path(query, needs)
     names = [dataset.name for dataset in datasets]
     if rollup is not None and rollup_through is not None:
         through = rollup_through
@@ -108,7 +110,7 @@ def build(
         parameters,
         source=source,
         where=where,
-        order_by=_ORDERS[query.order],
+        order_by=_order_by(query.order, through),
         keys=KEY_COLUMNS,
         limit=query.limits.result_rows + 1,
         hot=hot_columns(datasets),
@@ -123,17 +125,17 @@ def hot_columns(datasets: Sequence[Dataset]) -> dict[tuple[str, str], str]:
     return {("attributes", key): identifier(hot_column(key)) for key in sorted(shared)}
 
 
-def _path(query: StoreQuery, needs: Needs) -> tuple[Path, str]:
+def _record_path(query: StoreQuery, needs: Needs) -> tuple[Path, str]:
     """The path over records."""
     if needs.trace_id:
         return Path.TRACE_INDEX, "a bloom filter names the granules that may hold the trace"
     if needs.words:
         return Path.TEXT_INDEX, "the text index names the granules that hold the words"
     if not needs.aggregates:
-        if query.order is Order.JOURNAL:
+        if query.order in _BY_POSITION:
             return Path.SCAN, "records by position: the parts that hold the positions are read and sorted"
         return Path.NEWEST_FIRST, "records are stored in time order: reading stops when there are enough"
-    if Bounds.whole_minutes(query.time_range) and query.after is None:
+    if query.path is not Path.SCAN and Bounds.whole_minutes(query.time_range) and query.after is None:
         return Path.MINUTE_COLUMN, "whole minutes are told by the minute column, part minutes by the time"
     return Path.SCAN, "records of the time range are read, up to the row limit"
 
@@ -183,7 +185,9 @@ class Bounds:
         return cls(
             " AND ".join(whole),
             " AND ".join(time_conditions(TimeRange(first, last), parameters)),
-            " OR ".join(f"({' AND '.join(time_conditions(edge, parameters))})" for edge in edges if edge.end_ns_exclusive),
+            " OR ".join(
+                f"({' AND '.join(time_conditions(edge, parameters))})" for edge in edges if edge.end_ns_exclusive
+            ),
         )
 
 
@@ -198,6 +202,13 @@ def time_conditions(time_range: TimeRange, parameters: Parameters) -> list[str]:
 
 def _instant(time_ns: int, parameters: Parameters) -> str:
     return f"fromUnixTimestamp64Nano({parameters.add(time_ns, 'Int64')}, 'UTC')"
+
+
+def _order_by(order: Order, through: Positions) -> str:
+    if order in _BY_POSITION and len(through) == 1:
+        # Where there is one shard, the index of positions finds the first rows of the order.
+        return _ORDERS[order].split(", ", 1)[1]
+    return _ORDERS[order]
 
 
 def _minute(time_ns: int, parameters: Parameters) -> str:
@@ -224,8 +235,9 @@ def _after_conditions(after: RowKey, order: Order, parameters: Parameters) -> li
     shard = parameters.add(after.shard, "UInt16")
     position = parameters.add(after.position, "UInt64")
     row = parameters.add(after.row, "UInt32")
-    if order is Order.JOURNAL:
-        return [f"(shard, position, row) > ({shard}, {position}, {row})"]
+    if order in _BY_POSITION:
+        sign = ">" if order is Order.JOURNAL else "<"
+        return [f"(shard, position, row) {sign} ({shard}, {position}, {row})"]
     sign = "<" if order is Order.NEWEST_FIRST else ">"
     # The bare bound on `time` is what the primary key reads.
     return [f"time {sign}= {time}", f"(time, shard, position, row) {sign} ({time}, {shard}, {position}, {row})"]

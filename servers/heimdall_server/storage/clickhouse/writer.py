@@ -7,7 +7,7 @@ runs them one at a time on a connection of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,34 +70,38 @@ class Writer:
         Args:
             connection: For statements that change tables.
             tables: Names.
-            datasets: By name; a name that isn't there gets a table with the defaults, since records that
-                were acknowledged are stored even if their dataset has left the configuration.
+            datasets: Those that have tables, by name. Another one gets tables with the defaults when its first
+                record comes: what was acknowledged is stored even if its dataset left the configuration.
             step: For tests.
         """
         self._connection = connection
         self._tables = tables
         self._datasets = dict(datasets)
-        self._made: set[str] = set()
+        self._filled: frozenset[str] = frozenset()
         self._step = step
 
     @property
-    def known(self) -> Sequence[str]:
-        """Datasets that have tables."""
-        return sorted(self._made)
+    def datasets(self) -> Mapping[str, Dataset]:
+        """Every dataset that has tables."""
+        return self._datasets
 
-    def dataset(self, name: str) -> Dataset:
-        """A dataset's configuration, or the defaults."""
-        return self._datasets.get(name) or Dataset(name)
+    @property
+    def filled(self) -> frozenset[str]:
+        """Datasets that may hold records."""
+        return self._filled
 
-    def make_tables(self, name: str) -> None:
-        """Make a dataset's tables where they don't exist."""
-        if name in self._made:
+    def mark_filled(self, names: Iterable[str]) -> None:
+        """Remember that datasets hold records."""
+        self._filled |= frozenset(names)
+
+    def _make_tables(self, name: str) -> None:
+        if name in self._datasets:
             return
-        dataset = self.dataset(name)
+        dataset = Dataset(name)
         self._connection.command(create_records(self._tables, dataset))
         for rollup in ROLLUPS:
             self._connection.command(create_rollup(self._tables, dataset, rollup))
-        self._made.add(name)
+        self._datasets[name] = dataset
 
     def insert_records(self, batches: Sequence[pa.RecordBatch], token: str) -> dict[str, list[pa.RecordBatch]]:
         """Insert the records of whole frames.
@@ -112,14 +116,15 @@ class Writer:
         parts = by_dataset(batches)
         try:
             for name in parts:
-                self.make_tables(name)
+                self._make_tables(name)
         except InvalidArgumentError as error:
             raise FormatError("a record of a dataset", "its dataset's name can't name a table") from error
         except EngineError as error:
             raise error.translated() from error
+        self.mark_filled(parts)
         try:
             for name, part in parts.items():
-                for number, group in enumerate(insertable(part, self.dataset(name))):
+                for number, group in enumerate(insertable(part, self._datasets[name])):
                     self._step(f"insert records {name} {number}")
                     self._connection.insert(self._tables.records(name), group, _insert_settings(token))
         except EngineError as error:
@@ -138,7 +143,7 @@ class Writer:
         try:
             for name, part in parts.items():
                 for rollup in ROLLUPS:
-                    for batch in counted(part, self.dataset(name), rollup):
+                    for batch in counted(part, self._datasets[name], rollup):
                         self._step(f"insert rollup {name} {rollup.name}")
                         self._connection.insert(self._tables.rollup(name, rollup), [batch], _insert_settings(token))
         except EngineError as error:
@@ -152,7 +157,7 @@ class Writer:
         """
         condition = range_condition(range_)
         try:
-            found = {name: self._count(name, condition) for name in self.known}
+            found = {name: self._count(name, condition) for name in self._datasets}
             whole = sum(found.values()) == expected_rows
             for name, count in found.items():
                 if not count:
@@ -189,7 +194,7 @@ class Writer:
     def _rebuild(self, name: str, condition: str, *, without: str) -> None:
         """Make the counts of the minutes that a condition's records touch anew, from records."""
         records = self._tables.records(name)
-        period = period_expression(self.dataset(name))
+        period = period_expression(self._datasets[name])
         touched = self._connection.table(
             f"SELECT toString({period}) AS period, arraySort(groupUniqArray(toUnixTimestamp(minute))) AS minutes "
             f"FROM {records} WHERE {condition} GROUP BY 1 ORDER BY 1"
@@ -205,7 +210,7 @@ class Writer:
         chosen = f"minute IN ({', '.join(str(minute) for minute in minutes)})"
         bounds = f"time >= fromUnixTimestamp({minutes[0]}) AND time < fromUnixTimestamp({minutes[-1] + 60})"
         kept = f" AND NOT ({without})" if without else ""
-        period = period_expression(self.dataset(name))
+        period = period_expression(self._datasets[name])
         dimensions = ", ".join(rollup.dimensions)
         self._step(f"clear rollup {name} {rollup.name}")
         self._connection.command(f"DELETE FROM {target} WHERE period = '{day}' AND {chosen} {_SYNC}")

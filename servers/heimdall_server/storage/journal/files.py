@@ -87,6 +87,16 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(directory: Path) -> None:
+    """Make a directory, for its owner only, and those above it, durably. Nothing happens if it is there."""
+    if directory.is_dir():
+        return
+    if not directory.parent.is_dir():
+        make_directory(directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    fsync_directory(directory.parent)
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a small file: after this it is there, whole, whatever happens; before, the old one is."""
     draft = path.with_name(f".{path.name}.draft")

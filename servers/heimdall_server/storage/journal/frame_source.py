@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,8 +67,8 @@ class FrameSource:
                 raise run.error
 
     def close(self) -> None:
-        """Stop the threads. Idempotent."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Stop the threads when what was begun is read. Idempotent."""
+        self._pool.shutdown(wait=False)
 
     async def _run(self, cursor: _Cursor, position: int, through: int | None, *, with_batch: bool) -> Run:
         segment = self._shelf.find(position)
@@ -79,52 +80,37 @@ class FrameSource:
         last = min(self._shelf.head, segment.last_position)
         if through is not None:
             last = min(last, through)
-        known: Sequence[int] | None = segment.offsets
-        if known is None and cursor.segment is segment:
-            known = cursor.offsets
-        first = position - segment.first_position
-        wanted = None if known is None else self._cut(known, first, last - segment.first_position + 1)
-        loop = asyncio.get_running_loop()
-        try:
-            work = loop.run_in_executor(self._pool, self._load, segment, wanted, position, last, with_batch)
-        except RuntimeError:
-            segment.pin_count -= 1
-            raise
+        count = last - position + 1
+        if segment.offsets is not None:
+            wanted = self._cut(segment.offsets, position - segment.first_position, count)
+            load = functools.partial(read_run, segment, wanted, position, with_batch=with_batch)
+        else:
+            load = functools.partial(self._load_sealed, cursor, segment, position, count, with_batch=with_batch)
+        work = asyncio.get_running_loop().run_in_executor(self._pool, load)
         work.add_done_callback(lambda _: _unpin(segment))
-        run, offsets = await asyncio.shield(work)
-        if offsets is not None:
-            cursor.segment, cursor.offsets = segment, offsets
-        return run
+        return await asyncio.shield(work)
 
-    def _load(
-        self,
-        segment: Segment,
-        wanted: list[int] | None,
-        position: int,
-        last: int,
-        with_batch: bool,  # noqa: FBT001
-    ) -> tuple[Run, Sequence[int] | None]:
-        offsets: Sequence[int] | None = None
-        if wanted is None:
+    def _load_sealed(self, cursor: _Cursor, segment: Segment, position: int, count: int, *, with_batch: bool) -> Run:
+        """Read frames of a segment whose offsets are in its file, in a thread. The cursor's reader waits."""
+        if cursor.segment is not segment:
             try:
-                offsets = self._offsets(segment)
+                cursor.segment, cursor.offsets = segment, self._offsets(segment)
             except FileNotFoundError:
-                return Run(error=gone(position)), None
-            first = position - segment.first_position
-            if first + 1 >= len(offsets):
-                where = place(segment.path, offsets[-1], segment.first_position + len(offsets) - 1)
-                return Run(error=CorruptionError(where, "the frame is damaged, and so is the segment's index")), None
-            wanted = self._cut(offsets, first, last - segment.first_position + 1)
-        return read_run(segment, wanted, position, with_batch=with_batch), offsets
+                return Run(error=gone(position))
+        first = position - segment.first_position
+        if first + 1 >= len(cursor.offsets):
+            where = place(segment.path, cursor.offsets[-1], segment.first_position + len(cursor.offsets) - 1)
+            return Run(error=CorruptionError(where, "the frame is damaged, and so is the segment's index"))
+        return read_run(segment, self._cut(cursor.offsets, first, count), position, with_batch=with_batch)
 
     @staticmethod
     def _offsets(segment: Segment) -> array[int]:
         with segment.path.open("rb") as file, disk_errors("read"):
             return load_offsets(file.fileno(), segment)
 
-    def _cut(self, offsets: Sequence[int], first: int, stop: int) -> list[int]:
+    def _cut(self, offsets: Sequence[int], first: int, count: int) -> list[int]:
         """Offsets of the frames from `first` that are read in one go, and of their end."""
-        stop = min(stop, first + _RUN_FRAMES_MAX, len(offsets) - 1)
+        stop = min(first + min(count, _RUN_FRAMES_MAX), len(offsets) - 1)
         start = offsets[first]
         end = first + 1
         while end < stop and offsets[end + 1] - start <= self._read_bytes:

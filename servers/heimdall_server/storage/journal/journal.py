@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+import pyarrow as pa
+
 from heimdall_server.crypto.envelope import RootKey
 from heimdall_server.domain.errors import (
     DrainingError,
@@ -38,7 +40,9 @@ from heimdall_server.storage.journal.writer import Commit, JournalWriter
 
 _log = logging.getLogger(__name__)
 _FRAME_OVERHEAD_BYTES: Final = 1024
-"""What an entry weighs beside its columns, for the bound."""
+"""What an entry weighs beside its columns and large values, for the bound."""
+_SEGMENT_OVERHEAD_BYTES: Final = 16 * 1024
+"""Heads of segments that an entry may need, for the bound."""
 _SNAPSHOT_RETRY_S: Final = 1.0
 
 
@@ -76,6 +80,7 @@ class EmbeddedJournal:
         self._snapshot_after_s = float("-inf")
         self._failure: StoreError | None = None
         self._closing = False
+        self._closed: asyncio.Task[None] | None = None
         self._shelf.begin(first)
         self._task = asyncio.create_task(self._run(), name="journal-commit")
         self._task.add_done_callback(self._ended)
@@ -190,12 +195,17 @@ class EmbeddedJournal:
 
     async def close(self) -> None:
         """As the port says. What was handed in before is written; readers end."""
-        self._closing = True
-        self._wake.set()
+        if self._closed is None:
+            self._closing = True
+            self._wake.set()
+            self._closed = asyncio.create_task(self._close(), name="journal-close")
+        await asyncio.shield(self._closed)
+
+    async def _close(self) -> None:
         await asyncio.wait({self._task})
         self._shelf.close()
         self._source.close()
-        await asyncio.get_running_loop().run_in_executor(None, self._shut)
+        await asyncio.to_thread(self._shut)
 
     def _shut(self) -> None:
         self._pool.shutdown(wait=True)
@@ -211,7 +221,7 @@ class EmbeddedJournal:
             raise DrainingError
 
     def _check_bound(self, size_bytes: int) -> None:
-        limit = self._config.bytes_max
+        limit = self._config.bytes_max - _SEGMENT_OVERHEAD_BYTES
         if self._shelf.size_bytes + self._waiting_bytes + size_bytes <= limit:
             return
         self._let_go(down_to_bytes=limit - self._waiting_bytes - size_bytes)
@@ -355,7 +365,7 @@ def _weigh(entry: Entry) -> int:
     if entry.batch is not None:
         if not entry.batch.schema.equals(RECORD_SCHEMA):
             raise InvalidArgumentError("entry.batch", "must follow the record schema")
-        size_bytes += int(entry.batch.nbytes)
+        size_bytes += int(pa.ipc.get_record_batch_size(entry.batch))
     if size_bytes > FRAME_BYTES_MAX:
         raise InvalidArgumentError("entry", f"at most {FRAME_BYTES_MAX} bytes; this is {size_bytes}")
     return size_bytes

@@ -31,6 +31,7 @@ from heimdall_server.storage.journal.files import (
     DirectoryLock,
     JournalMeta,
     fsync_directory,
+    make_directory,
     make_meta,
     numbered_files,
     read_meta,
@@ -38,7 +39,7 @@ from heimdall_server.storage.journal.files import (
 )
 from heimdall_server.storage.journal.framing import FRAME_HEADER_BYTES, MARKER_BYTES, MARKER_OFFSET, unpack_frame_header
 from heimdall_server.storage.journal.reading import read_run
-from heimdall_server.storage.journal.segment import Segment, Tally, load_offsets, open_segment, place, read_foot, walk
+from heimdall_server.storage.journal.segment import Segment, load_offsets, open_segment, place, read_foot, walk
 
 _log = logging.getLogger(__name__)
 _SCAN_BYTES: Final = 4 * 1024 * 1024
@@ -73,7 +74,7 @@ def recover(config: JournalConfig, key: RootKey, clock: Clock) -> Recovered:
         OSError: The disk failed.
     """
     directory = config.path
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     lock = DirectoryLock(directory)
     try:
         meta = read_meta(directory)
@@ -114,15 +115,11 @@ def _open_segments(recovered: Recovered, directory: Path, key: RootKey) -> None:
                 raise CorruptionError(place(path, 0), problem)
             foot = read_foot(descriptor, segment.head.marker)
             if foot is not None:
-                segment.take(
-                    Tally(
-                        foot.offsets, foot.record_count, foot.first_time_ns, foot.last_time_ns, foot.snapshot_position
-                    )
-                )
+                segment.take(foot)
             elif path == paths[-1]:
                 recovered.cut_bytes += _recover_last(descriptor, segment)
             else:
-                segment.take(walk(descriptor, segment, verify=False))
+                segment.take(walk(descriptor, segment, verify=False).foot(segment.head.marker))
         (recovered.segments if segment.frame_count else recovered.empty).append(segment)
         expected = segment.last_position + 1
         recovered.head = segment.last_position
@@ -137,10 +134,11 @@ def _recover_last(descriptor: int, segment: Segment) -> int:
     tally = walk(descriptor, segment, verify=True)
     position = segment.first_position + tally.frame_count
     torn = _check_tail(descriptor, segment, tally.end, position)
+    foot = tally.foot(segment.head.marker)
     os.ftruncate(descriptor, tally.end)
-    os.pwrite(descriptor, tally.foot(segment.head.marker).pack(), tally.end)
+    os.pwrite(descriptor, foot.pack(), tally.end)
     os.fsync(descriptor)
-    segment.take(tally)
+    segment.take(foot)
     if torn:
         _log.warning(
             "journal tail cut",

@@ -110,14 +110,14 @@ class Segment:
         """Of its last frame; one before the first when there is none."""
         return self.head.first_position + self.frame_count - 1
 
-    def take(self, tally: Tally) -> None:
+    def take(self, foot: SegmentFoot) -> None:
         """Know of these frames."""
-        self.frame_count = tally.frame_count
-        self.record_count = tally.record_count
-        self.end = tally.end
-        self.first_time_ns = tally.first_time_ns
-        self.last_time_ns = tally.last_time_ns
-        self.snapshot_position = tally.snapshot_position
+        self.frame_count = foot.frame_count
+        self.record_count = foot.record_count
+        self.end = foot.offsets[-1]
+        self.first_time_ns = foot.first_time_ns
+        self.last_time_ns = foot.last_time_ns
+        self.snapshot_position = foot.snapshot_position
 
 
 def place(path: Path, offset: int, position: int | None = None) -> str:

@@ -113,9 +113,9 @@ class JournalWriter:
             for entries in calls:
                 commit.outcomes.append(self._refused() if low and entries else self._write_call(entries, commit))
             self._flush()
-            if self._file is None and not low and not self._open_file(0, commit):
-                # Nobody asked for space yet; the next call will, and is told.
-                self._file = None
+            if self._file is None and not low:
+                # After a roll. Where there is no room for it, the next call asks again, and is told.
+                self._open_file(0, commit)
         return commit
 
     def take_away(self, segments: Sequence[Segment], *, reusable: Sequence[bool]) -> None:
@@ -158,9 +158,10 @@ class JournalWriter:
         size = sum(plain.size_bytes for plain in plains)
         if self._file is not None and (not self._file.fits(size) or self._is_file_old()):
             self._finish()
-        if self._file is None and not self._open_file(size, commit):
+        file = self._file or self._open_file(size, commit)
+        if file is None:
             return JournalFullError(self._config.retry_after_s, "the end of the disk")
-        return [self._seal(plain, commit) for plain in plains]
+        return [self._seal(file, plain, commit) for plain in plains]
 
     def _prepare(self, entry: Entry) -> _Plain:
         plain = _Plain(entry, encode_control(entry), None if entry.batch is None else encode_batch(entry.batch))
@@ -169,11 +170,7 @@ class JournalWriter:
             raise InvalidArgumentError("entry", rule)
         return plain
 
-    def _seal(self, plain: _Plain, commit: Commit) -> int:
-        file = self._file
-        if file is None:
-            msg = "no segment is open"
-            raise RuntimeError(msg)
+    def _seal(self, file: SegmentFile, plain: _Plain, commit: Commit) -> int:
         entry = plain.entry
         self._position += 1
         header = FrameHeader(
@@ -204,16 +201,17 @@ class JournalWriter:
             file, self._file = self._file, None
             file.finish()
 
-    def _open_file(self, size: int, commit: Commit) -> bool:
-        """Begin a segment; False if the disk has no room for it."""
+    def _open_file(self, size: int, commit: Commit) -> SegmentFile | None:
+        """Begin a segment; None if the disk has no room for it."""
         try:
-            self._file = self._create(size)
+            file = self._create(size)
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
-            return False
-        commit.opened.append(self._file.segment)
-        return True
+            return None
+        self._file = file
+        commit.opened.append(file.segment)
+        return file
 
     def _create(self, size: int) -> SegmentFile:
         spare = self._spares.pop() if self._spares else None

@@ -281,9 +281,9 @@ class Expression(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ALL_FIELD_NUMBER: _builtins.int
-    AND_FIELD_NUMBER: _builtins.int
-    OR_FIELD_NUMBER: _builtins.int
-    NOT_FIELD_NUMBER: _builtins.int
+    CONJUNCTION_FIELD_NUMBER: _builtins.int
+    DISJUNCTION_FIELD_NUMBER: _builtins.int
+    NEGATION_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     COMPARE_FIELD_NUMBER: _builtins.int
     WILDCARD_FIELD_NUMBER: _builtins.int
@@ -293,6 +293,18 @@ class Expression(_message.Message):
     @_builtins.property
     def all(self) -> Global___Expression.All:
         """Every record."""
+
+    @_builtins.property
+    def conjunction(self) -> Global___Expression.Operands:
+        """Every operand matches."""
+
+    @_builtins.property
+    def disjunction(self) -> Global___Expression.Operands:
+        """An operand matches."""
+
+    @_builtins.property
+    def negation(self) -> Global___Expression:
+        """The operand doesn't match; a missing field matches every NOT."""
 
     @_builtins.property
     def words(self) -> Global___Expression.Words:
@@ -322,6 +334,9 @@ class Expression(_message.Message):
         self,
         *,
         all: Global___Expression.All | None = ...,
+        conjunction: Global___Expression.Operands | None = ...,
+        disjunction: Global___Expression.Operands | None = ...,
+        negation: Global___Expression | None = ...,
         words: Global___Expression.Words | None = ...,
         compare: Global___Expression.Compare | None = ...,
         wildcard: Global___Expression.Pattern | None = ...,
@@ -329,11 +344,11 @@ class Expression(_message.Message):
         cidr: Global___Expression.Pattern | None = ...,
         exists: Global___FieldRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "and", b"and", "cidr", b"cidr", "compare", b"compare", "exists", b"exists", "kind", b"kind", "not", b"not", "or", b"or", "regex", b"regex", "wildcard", b"wildcard", "words", b"words"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "cidr", b"cidr", "compare", b"compare", "conjunction", b"conjunction", "disjunction", b"disjunction", "exists", b"exists", "kind", b"kind", "negation", b"negation", "regex", b"regex", "wildcard", b"wildcard", "words", b"words"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "and", b"and", "cidr", b"cidr", "compare", b"compare", "exists", b"exists", "kind", b"kind", "not", b"not", "or", b"or", "regex", b"regex", "wildcard", b"wildcard", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "cidr", b"cidr", "compare", b"compare", "conjunction", b"conjunction", "disjunction", b"disjunction", "exists", b"exists", "kind", b"kind", "negation", b"negation", "regex", b"regex", "wildcard", b"wildcard", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["all", "and", "or", "not", "words", "compare", "wildcard", "regex", "cidr", "exists"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["all", "conjunction", "disjunction", "negation", "words", "compare", "wildcard", "regex", "cidr", "exists"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

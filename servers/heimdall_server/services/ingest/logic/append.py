@@ -8,36 +8,20 @@ from dataclasses import dataclass
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from heimdall_server.domain.decoding import DecodeContext, Format
+from heimdall_server.domain.decoding import DecodeContext
 from heimdall_server.domain.errors import InvalidArgumentError, OverloadedError
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import SourceKey
 from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.pipeline import Pipeline
 from heimdall_server.services.ingest.logic.session import AppendSession
-from heimdall_server.services.ingest.logic.sources import DumpFacts, SourceState
 from heimdall_server.services.ingest.logic.state import IngestState
+from heimdall_server.services.ingest.model import OpenIn, SourceState
 
 SETTLE_WAIT_S: Final = 10.0
 """How long a new stream waits for frames of the stream before that are being written."""
 DEFAULT_DATASET: Final = "logs"
 DEFAULT_DUMP_DATASET: Final = "dumps"
-
-
-@dataclass(frozen=True, slots=True)
-class OpenIn:
-    """What a client opens."""
-
-    source: str
-    format: Format | None
-    service: str = ""
-    host: str = ""
-    time_zone: str = ""
-    reference_time_ns: int = 0
-    dataset: str = ""
-    tlp: str = ""
-    file_name: str = ""
-    dump: DumpFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 from heimdall_server.domain.decoding import DecodeContext
 from heimdall_server.domain.errors import NotFoundError
 from heimdall_server.ports.journal import DeadLetter, Journal, SourceKey
+from heimdall_server.services.ingest.model import LetterInfo
 
-LETTER_COUNT_MAX: Final = 100_000
+LETTER_COUNT_MAX: Final = 10_000
 """Letters that are indexed; beyond it the oldest are no longer listed."""
 
 
@@ -27,25 +28,6 @@ def context_to_json(context: DecodeContext) -> str:
 def context_from_json(text: str) -> DecodeContext:
     """Back from a dead letter."""
     return DecodeContext(**json.loads(text))
-
-
-@dataclass(frozen=True, slots=True)
-class LetterInfo:
-    """A dead letter without its bytes."""
-
-    letter_id: str
-    """`<position>-<index in the frame>`."""
-    position: int
-    index: int
-    key: SourceKey
-    offset: int
-    row: int
-    reason: str
-    field: str
-    time_ns: int
-    raw_size_bytes: int
-    format: str
-    """Name of the format kind."""
 
 
 class DeadLetterIndex:
@@ -139,6 +121,6 @@ async def read_letter(journal: Journal, info: LetterInfo) -> DeadLetter:
         NotFoundError: The frame is gone.
         CorruptionError: The frame is damaged.
     """
-    async for frame in journal.read(0, after=info.position - 1, through=info.position):
+    async for frame in journal.read_control(0, after=info.position - 1, through=info.position):
         return frame.entry.dead_letters[info.index]
     raise NotFoundError("dead letter", info.letter_id)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from heimdall_server.decode import arrow, dispatch, otlp
+from heimdall_server.decode import dispatch
 from heimdall_server.domain.decoding import DecodeContext, Decoded, Format, FormatKind, RowError
 from heimdall_server.domain.errors import InvalidArgumentError, RecordTooLargeError
-from heimdall_server.domain.records import RECORD_BYTES_MAX
+from heimdall_server.domain.records import RECORD_BYTES_MAX, RECORD_SCHEMA
 
 WHOLE_PAYLOAD_KINDS = (FormatKind.ARROW, FormatKind.OTLP)
 """Formats whose payloads are self-contained: offsets count records, nothing is ever held."""
@@ -64,7 +64,11 @@ class Lane:
     file_name: str = ""
     tail: bytes = b""
     skipping: bool = False
-    """Inside an over-long record: what comes is dropped up to its end."""
+    """Inside an over-long record, for which its dead letter stands: what comes is dropped up to its end."""
+    skip_bytes: int = 0
+    """How much of it is known to be left."""
+    skip_ends: bool = False
+    """Whether the record ends after `skip_bytes`."""
     dead: bool = field(default=False)
     """The stream went back: what is still queued for this lane must be dropped."""
 
@@ -93,10 +97,8 @@ class Lane:
         decoded: list[Decoded] = []
         for chunk in chunks:
             context = self._numbered(context)
-            if self.format is not None and self.format.kind is FormatKind.OTLP:
-                one = otlp.decode([chunk.payload], context).decoded
-            else:
-                one = arrow.decode(chunk.payload, context)
+            assert self.format is not None  # noqa: S101 - the caller has looked
+            one = dispatch.decode(chunk.payload, self.format, context, at_start=chunk.offset == 0)
             if one.record_count != chunk.next_offset - chunk.offset:
                 raise InvalidArgumentError(
                     "batch.next_offset",
@@ -128,32 +130,32 @@ class Lane:
             self.format = resolved
         decoded: list[Decoded] = []
         rows = 0
-        if self.skipping:
-            buffer = self._skip(buffer)
-        cut = self._cut(buffer, final=final, flush=flush)
-        if cut:
+        while True:
+            buffer = self._pass_over(buffer, final=final)
+            try:
+                cut = 0 if self.skipping else self._cut(buffer, final=final, flush=flush)
+            except RecordTooLargeError as error:
+                decoded.append(self._oversized(buffer, rows, error))
+                rows += 1
+                self.skipping = True
+                continue
+            if not cut:
+                break
             one = dispatch.decode(buffer[:cut], self.format, self._numbered(context), at_start=self.offset == 0)
-            decoded.append(Decoded(one.batch, [replace(e, offset=self.offset + e.offset) for e in one.errors]))
+            errors = [replace(e, row=rows + e.row, offset=self.offset + e.offset) for e in one.errors]
+            decoded.append(Decoded(one.batch, errors))
             rows += one.record_count
             self._count(one.record_count)
             buffer = buffer[cut:]
             self.offset += cut
-        if len(buffer) > RECORD_BYTES_MAX:
-            error = RowError(
-                row=rows,
-                offset=self.offset,
-                reason=str(RecordTooLargeError(len(buffer), RECORD_BYTES_MAX)).replace(
-                    f"of {len(buffer)} bytes", "without an end"
-                ),
-                raw=buffer[:RECORD_BYTES_MAX],
-            )
-            decoded.append(Decoded(dispatch.empty_batch(), [error]))
-            self._count(1)
-            self.offset += len(buffer)
-            buffer = b""
-            self.skipping = not final
         self.tail = buffer
         return Fed(decoded, start, self.offset, self.offset + len(buffer), resolved)
+
+    def _oversized(self, buffer: bytes, row: int, error: RecordTooLargeError) -> Decoded:
+        self._count(1)
+        reason = f"a record without an end within the limit of {error.limit_bytes} bytes"
+        letter = RowError(row=row, offset=self.offset, reason=reason, raw=buffer[:RECORD_BYTES_MAX])
+        return Decoded(RECORD_SCHEMA.empty_table().to_batches()[0], [letter])
 
     def _cut(self, buffer: bytes, *, final: bool, flush: bool) -> int:
         assert self.format is not None  # noqa: S101 - resolved by the caller
@@ -164,13 +166,21 @@ class Lane:
                 return dispatch.complete_length(buffer[:whole_lines], self.format, at_start=at_start, final=True)
         return dispatch.complete_length(buffer, self.format, at_start=at_start, final=final)
 
-    def _skip(self, buffer: bytes) -> bytes:
-        """Drop the rest of an over-long record, which its dead letter already stands for."""
-        end = buffer.find(b"\n") + 1
-        dropped = end or len(buffer)
-        self.skipping = not end
-        self.offset += dropped
-        return buffer[dropped:]
+    def _pass_over(self, buffer: bytes, *, final: bool) -> bytes:
+        """Drop what is left of an over-long record."""
+        assert self.format is not None  # noqa: S101 - resolved by the caller
+        while self.skipping and buffer:
+            if not self.skip_bytes:
+                self.skip_bytes, self.skip_ends = dispatch.oversize_prefix(buffer, self.format, final=final)
+            dropped = min(self.skip_bytes, len(buffer))
+            self.skip_bytes -= dropped
+            self.offset += dropped
+            buffer = buffer[dropped:]
+            if not self.skip_bytes:
+                self.skipping = not self.skip_ends
+            if not dropped:
+                break
+        return buffer
 
     def _numbered(self, context: DecodeContext) -> DecodeContext:
         return replace(context, first_record_number=self.context.first_record_number)

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -115,25 +115,7 @@ class _Group:
 class Pipeline:
     """See the module. `start` and `close` belong to the event loop that uses it."""
 
-    def __init__(
-        self,
-        *,
-        journal: Journal,
-        protector: Protector,
-        clock: Clock,
-        limits: PipelineLimits,
-        on_durable: Callable[[Entry, int], None],
-    ) -> None:
-        """Put it together.
-
-        Args:
-            journal: Where frames go.
-            protector: What stands in front of it.
-            clock: Stamps what came in.
-            limits: See there.
-            on_durable: Told of each durable frame and its position, before its jobs are.
-        """
-        self._on_durable = on_durable
+    def __init__(self, *, journal: Journal, protector: Protector, clock: Clock, limits: PipelineLimits) -> None:
         self._journal = journal
         self._protector = protector
         self._clock = clock
@@ -304,7 +286,6 @@ class Pipeline:
             return
         metrics.STAGE_SECONDS.labels("journal").observe(time.monotonic() - started)
         self._note_rate(group)
-        self._on_durable(entry, position)
         for run in live:
             run.job.committed(position)
 

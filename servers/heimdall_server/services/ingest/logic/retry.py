@@ -19,18 +19,10 @@ from heimdall_server.services.ingest.logic.lane import WHOLE_PAYLOAD_KINDS, Chun
 from heimdall_server.services.ingest.logic.pipeline import Job, Pipeline
 from heimdall_server.services.ingest.logic.sources import format_from_json
 from heimdall_server.services.ingest.logic.state import IngestState
+from heimdall_server.services.ingest.model import Outcome
 
 REMEMBERED_COUNT: Final = 1_000
 """Answers kept by request id, so that a repeated call gets the first one's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one letter."""
-
-    letter_id: str
-    accepted_count: int = 0
-    error: BaseException | None = None
 
 
 @dataclass(slots=True)

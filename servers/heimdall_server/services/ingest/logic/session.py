@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 import google_crc32c
 import pyarrow as pa
 
-from heimdall_server.domain.decoding import DecodeContext, Format, RowError
+from heimdall_server.domain.decoding import DecodeContext, Format
 from heimdall_server.domain.errors import (
     HeimdallError,
     InvalidArgumentError,
@@ -38,60 +38,8 @@ from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.dead_letters import context_to_json
 from heimdall_server.services.ingest.logic.lane import WHOLE_PAYLOAD_KINDS, Chunk, Fed, Lane
 from heimdall_server.services.ingest.logic.pipeline import Job, Pipeline
-from heimdall_server.services.ingest.logic.sources import DumpFacts, SourceState, format_to_json
-
-
-@dataclass(frozen=True, slots=True)
-class Acked:
-    """Everything before `next_offset` is decided."""
-
-    next_offset: int
-    received_offset: int
-    position: int
-    accepted_count: int = 0
-    rejected_count: int = 0
-    errors: Sequence[RowError] = ()
-    format: Format | None = None
-    repeated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Nacked:
-    """Nothing of the batch at `offset` was kept; go back there."""
-
-    offset: int
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The source is complete."""
-
-    accepted_count: int
-    rejected_count: int
-    next_offset: int
-    position: int
-    elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The stream must end with an error."""
-
-    error: HeimdallError
-
-
-Event = Acked | Nacked | Finished | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class BatchIn:
-    """A batch as the client sent it."""
-
-    offset: int
-    next_offset: int
-    crc32c: int
-    payload: bytes
+from heimdall_server.services.ingest.logic.sources import format_to_json
+from heimdall_server.services.ingest.model import Acked, BatchIn, DumpFacts, Ended, Event, Finished, Nacked, SourceState
 
 
 @dataclass(slots=True)
@@ -195,6 +143,7 @@ class AppendSession:
         self._position = 0
         self._going_back = False
         self._ended = False
+        self._finishing = False
         self.received = state.next_offset
         self._lane = self._new_lane()
 
@@ -247,8 +196,23 @@ class AppendSession:
         self.received = batch.next_offset
         self.open_bytes += len(batch.payload)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, and nothing waits to be sent."""
+        return not self.open_bytes and not self._finishing and self.events.empty()
+
+    def end(self, error: HeimdallError) -> None:
+        """The stream must end with an error, after what was said before."""
+        self.events.put_nowait(Ended(error))
+
+    def flush_if_held(self) -> None:
+        """Nothing came for a while: decode held whole lines, if there are any."""
+        if self._lane.tail and not self._finishing and not self._ended:
+            self.flush()
+
     def finish(self) -> None:
         """No more bytes: decode the tail as it is, then `Finished`."""
+        self._finishing = True
         self._control(AppendJob(self, self._lane, [], 0, finish=True))
 
     def flush(self) -> None:
@@ -259,6 +223,7 @@ class AppendSession:
         try:
             self._pipeline.submit(job)
         except HeimdallError as error:
+            self._finishing = False
             self.events.put_nowait(Nacked(self.received, error))
 
     def fence(self, epoch: int) -> None:
@@ -374,6 +339,7 @@ class AppendSession:
             )
         )
         if job.finish:
+            self._finishing = False
             self.events.put_nowait(
                 Finished(
                     self.accepted_count,
@@ -400,6 +366,7 @@ class AppendSession:
         self.received = self.state.next_offset
         self._lane = self._new_lane()
         self._going_back = True
+        self._finishing = False
         self.events.put_nowait(Nacked(self.received, error))
 
     def _nack(self, batch: BatchIn, offset: int, error: HeimdallError) -> None:

@@ -10,55 +10,16 @@ from __future__ import annotations
 import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from heimdall_server.domain.decoding import Format, FormatKind
 from heimdall_server.domain.errors import BudgetExceededError, InvalidArgumentError
 from heimdall_server.ports.journal import SourceKey, SourceMark
+from heimdall_server.services.ingest.model import REPEAT_WINDOW_COUNT, DumpFacts, SourceState
 
-REPEAT_WINDOW_COUNT: Final = 128
 """Settled client batches a source whose CRC is remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class DumpFacts:
-    """What a dump's opener said."""
-
-    name: str
-    content_sha256: str
-    """Hex."""
-    file_name: str = ""
-    origin: str = ""
-    actor: str = ""
-    time_ns: int = 0
-
-    def to_json(self) -> str:
-        """For a journal mark."""
-        return json.dumps(asdict(self), separators=(",", ":"))
-
-
-@dataclass(slots=True)
-class SourceState:
-    """One source, as the journal has it."""
-
-    key: SourceKey
-    next_offset: int = 0
-    """Everything before it is decided and durable."""
-    epoch: int = 0
-    format: Format | None = None
-    accepted_count: int = 0
-    rejected_count: int = 0
-    position: int = 0
-    finished: bool = False
-    dump: DumpFacts | None = None
-    batches: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=REPEAT_WINDOW_COUNT))
-    """(offset, next_offset, crc32c) of the newest settled batches, oldest first."""
-
-    @property
-    def record_count(self) -> int:
-        """Records decided, good and bad."""
-        return self.accepted_count + self.rejected_count
+SNAPSHOT_BATCH_COUNT: Final = 8
+"""How many of them a snapshot keeps: it must stay small."""
 
 
 def format_to_json(format_: Format) -> str:
@@ -173,7 +134,7 @@ class SourceTable:
                 "position": s.position,
                 "finished": s.finished,
                 "dump": s.dump.to_json() if s.dump else "",
-                "batches": list(s.batches),
+                "batches": list(s.batches)[-SNAPSHOT_BATCH_COUNT:],
             }
             for s in self._sources.values()
             if s.position

@@ -7,13 +7,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from heimdall_server.ports.journal import Entry, RequestMark
+from heimdall_server.ports.journal import Frame, RequestMark
 from heimdall_server.services.ingest.logic.dead_letters import DeadLetterIndex
 from heimdall_server.services.ingest.logic.sources import SourceTable
 
 REQUEST_WINDOW_NS: Final = 10 * 60 * 1_000_000_000
 """How long a byte-identical Export gets the first answer."""
-REQUEST_COUNT_MAX: Final = 200_000
+REQUEST_COUNT_MAX: Final = 20_000
 """Answered exports remembered; beyond it the oldest go, whatever their age."""
 
 
@@ -34,13 +34,14 @@ class IngestState:
         self.requests: OrderedDict[tuple[str, bytes], RequestMark] = OrderedDict()
         self.counts = Counts()
 
-    def replay(self, entry: Entry, position: int) -> None:
-        """Take over a frame at start: the same as what its writer did when it became durable."""
+    def apply(self, frame: Frame) -> None:
+        """Take in a durable frame: at start, and before each `append` returns. See `ControlState`."""
+        entry = frame.entry
         for mark in entry.sources:
-            self.sources.apply(mark, position=position)
+            self.sources.apply(mark, position=frame.position)
         for request in entry.requests:
             self.remember(request)
-        self.letters.add(position, entry.dead_letters)
+        self.letters.add(frame.position, entry.dead_letters)
         self.letters.resolve(entry.resolved_letters)
 
     def remember(self, request: RequestMark) -> None:
@@ -59,7 +60,7 @@ class IngestState:
         return mark if mark is not None and now_ns - mark.time_ns <= REQUEST_WINDOW_NS else None
 
     def snapshot(self) -> bytes:
-        """Everything, for the first frame of a journal segment."""
+        """Everything, for the first frame of a journal segment. See `ControlState`."""
         return json.dumps(
             {
                 "version": 1,
@@ -74,7 +75,7 @@ class IngestState:
         ).encode()
 
     def restore(self, snapshot: bytes) -> None:
-        """Replace everything by a snapshot."""
+        """Replace everything by a snapshot. See `ControlState`."""
         raw = json.loads(snapshot)
         self.sources.restore(raw["sources"])
         self.letters.restore(raw["letters"])

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+
+import pyarrow as pa
 
 from heimdall_server.domain.expression.fields import resolve
-from heimdall_server.domain.expression.tree import TimeRange
+from heimdall_server.domain.expression.tree import Aggregate, Function, Query, Stats, TimeRange
 from heimdall_server.ports.clock import Clock
-from heimdall_server.ports.log_store import FieldInfo, FieldValue, Limits, LogStore, StoreQuery
+from heimdall_server.ports.log_store import FieldInfo, Limits, LogStore, StoreQuery
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
-from heimdall_server.services.query.logic.question import (
-    Question,
-    check_datasets,
-    check_time_range,
-    understand,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """A field's top values."""
-
-    values: Sequence[FieldValue]
+from heimdall_server.services.query.logic.question import check_datasets, check_time_range, understand
+from heimdall_server.services.query.model import Question, Values
 
 
 class CatalogueUseCase:
@@ -69,5 +60,12 @@ class CatalogueUseCase:
             datasets=check_datasets(datasets, self._datasets),
             limits=self._limits,
         )
+        ref = resolve(field)
+        totals = Stats((Aggregate(Function.COUNT, ref, "records"), Aggregate(Function.COUNT_DISTINCT, ref, "distinct")))
+        counting = replace(query, query=Query(query.query.filter, (totals,)))
         async with self._admission.admit(caller):
-            return Values(await self._store.field_values(resolve(field), query, count_max=count_max))
+            values = await self._store.field_values(ref, query, count_max=count_max)
+            async with self._store.query(counting) as result:
+                batches = [batch async for batch in result.batches()]
+        row = pa.Table.from_batches(batches).to_pylist()[0]
+        return Values(values, int(row["records"] or 0), int(row["distinct"] or 0))

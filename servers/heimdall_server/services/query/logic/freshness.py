@@ -20,8 +20,8 @@ class Visibility(Protocol):
         """Age of the oldest acknowledged record that doesn't yet; 0: none."""
         ...
 
-    async def wait_through(self, position: int, *, timeout_s: float) -> bool:
-        """Wait until a position (of shard 0) is visible.
+    async def wait_through(self, positions: Positions, timeout_s: float) -> bool:
+        """Wait until everything up to some positions is visible.
 
         Returns:
             False if the time ran out first.

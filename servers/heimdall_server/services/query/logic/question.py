@@ -2,56 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final
 
 from heimdall_server.domain.errors import InvalidArgumentError
-from heimdall_server.domain.expression.tree import All, Limit, Query, Sort, Stats, TimeRange, Where
+from heimdall_server.domain.expression.tree import All, Query, Sort, Stats, TimeRange, Where
 from heimdall_server.language.format import format_query
 from heimdall_server.language.parser import parse
 from heimdall_server.language.sql import parse_sql
-
-
-
-class Form(enum.StrEnum):
-    """How a question came."""
-
-    TEXT = "text"
-    SQL = "sql"
-    TREE = "tree"
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked, before it is understood."""
-
-    form: Form
-    text: str = ""
-    tree: Query | None = None
-
-
-ANYTHING: Final = Question(Form.TREE, tree=Query(All()))
-
-
-@dataclass(frozen=True, slots=True)
-class Understood:
-    """What is asked, as a tree, with its canonical text."""
-
-    query: Query
-    canonical_text: str
-
-    @property
-    def plain_rows(self) -> bool:
-        """Whether the answer is records in store order, so that a broken stream can go on."""
-        return not any(isinstance(stage, Stats | Sort) for stage in self.query.stages)
-
-    @property
-    def row_limit(self) -> int | None:
-        """The last `limit` of the query, if it has one."""
-        limits = [stage.count for stage in self.query.stages if isinstance(stage, Limit)]
-        return min(limits) if limits else None
+from heimdall_server.services.query.model import Form, Question, Understood
 
 
 def understand(question: Question, *, now_ns: int, known_fields: Collection[str] = ()) -> Understood:

@@ -4,109 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
 
 from heimdall_server.domain.errors import InvalidArgumentError, QueryTimeoutError, TokenError
 from heimdall_server.domain.expression.fields import FieldRef, Scope
-from heimdall_server.domain.expression.tree import Fields, Query, Stage, TimeRange
-from heimdall_server.ports.clock import Clock
-from heimdall_server.ports.journal import Journal, Positions
-from heimdall_server.ports.log_store import Limits, LogStore, Order, Plan, RowKey, Statistics, StoreQuery
+from heimdall_server.domain.expression.tree import Fields, Query, Stage
 from heimdall_server.planner.planner import choose_path
+from heimdall_server.ports.clock import Clock
+from heimdall_server.ports.journal import Journal
+from heimdall_server.ports.log_store import Limits, LogStore, RowKey, Statistics, StoreQuery
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
-from heimdall_server.services.query.logic.question import (
-    Question,
-    Understood,
-    check_datasets,
-    check_time_range,
-    understand,
-)
+from heimdall_server.services.query.logic.question import check_datasets, check_time_range, understand
 from heimdall_server.services.query.logic.tokens import Place, TokenCodec, digest
+from heimdall_server.services.query.model import (
+    Answer,
+    Done,
+    Explained,
+    Header,
+    Missing,
+    Progress,
+    Rows,
+    SearchIn,
+    Understood,
+)
 
 PROGRESS_S: Final = 1.0
 """A sign of life is sent when nothing else was for so long."""
 KEY_COLUMNS: Final = ("time", "shard", "position", "row")
 """Columns that say where a row is; a token is made of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchIn:
-    """What a caller asks."""
-
-    question: Question
-    time_range: TimeRange = field(default_factory=TimeRange)
-    datasets: Sequence[str] = ()
-    order: Order = Order.NEWEST_FIRST
-    row_limit: int = 0
-    """0: the server's."""
-    timeout_s: float | None = None
-    consistent: bool = False
-    at_least: int = 0
-    """Position (of shard 0) to wait for."""
-    resume_token: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """Comes first."""
-
-    schema: pa.Schema
-    canonical_text: str
-    through: Positions
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Some rows."""
-
-    batch: pa.RecordBatch
-    resume_token: bytes
-    """Empty where rows have no order to go on by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A sign of life."""
-
-    statistics: Statistics
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A part of the answer that isn't there."""
-
-    what: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Comes last."""
-
-    statistics: Statistics
-    plan: Plan
-    missing: Sequence[Missing]
-    resume_token: bytes
-
-
-Answer = Header | Rows | Progress | Done
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """How a query would be answered."""
-
-    understood: Understood
-    plan: Plan
-    actual: Statistics | None
-    visible_through: Positions
-    lag_s: float
 
 
 class SearchUseCase:
@@ -133,7 +64,7 @@ class SearchUseCase:
         self._limits = limits
         self._datasets = datasets
 
-    async def search(self, caller: str, request: SearchIn) -> AsyncIterator[Answer]:
+    async def search(self, caller: str, request: SearchIn) -> AsyncGenerator[Answer, None]:
         """Run a query.
 
         Raises:
@@ -157,8 +88,8 @@ class SearchUseCase:
             through = store_query.through or result.through
             visible = [name for name in result.schema.names if name not in hidden]
             yield Header(pa.schema([result.schema.field(n) for n in visible]), understood.canonical_text, through)
-            async with aclosing(result.batches()) as batches:
-                async for batch in _with_heartbeat(batches, PROGRESS_S):
+            async with aclosing(_with_heartbeat(result.batches(), PROGRESS_S)) as batches:
+                async for batch in batches:
                     if batch is None:
                         yield Progress(result.statistics)
                         continue
@@ -211,9 +142,7 @@ class SearchUseCase:
         asked = min(request.row_limit, limits.result_rows) if request.row_limit else limits.result_rows
         return max(asked - place.returned, 0)
 
-    def _store_query(
-        self, request: SearchIn, query: Query, limits: Limits, place: Place, wanted: int
-    ) -> StoreQuery:
+    def _store_query(self, request: SearchIn, query: Query, limits: Limits, place: Place, wanted: int) -> StoreQuery:
         store_query = StoreQuery(
             query=query,
             time_range=check_time_range(request.time_range),
@@ -231,7 +160,7 @@ class SearchUseCase:
             target = max(target, self._journal.head().get(0, 0))
         if target > self._journal.head().get(0, 0):
             raise InvalidArgumentError("at_least", "lies beyond the end of the journal")
-        if target and not await self._visibility.wait_through(target, timeout_s=limit_s):
+        if target and not await self._visibility.wait_through({0: target}, limit_s):
             raise QueryTimeoutError(limit_s)
 
     def _missing(self, statistics: Statistics, request: SearchIn) -> list[Missing]:
@@ -264,7 +193,7 @@ def _key_of(batch: pa.RecordBatch) -> RowKey:
 
 async def _with_heartbeat(
     batches: AsyncIterator[pa.RecordBatch], every_s: float
-) -> AsyncIterator[pa.RecordBatch | None]:
+) -> AsyncGenerator[pa.RecordBatch | None, None]:
     """The batches, and None whenever none came for a while."""
     pending: asyncio.Future[pa.RecordBatch] | None = None
     try:

@@ -28,9 +28,13 @@ class Place:
     through: Positions = field(default_factory=dict)
     """Search: the snapshot. Watch: everything up to here has been looked at."""
     after: RowKey | None = None
-    """Search: the last row that was delivered."""
+    """Search: the last row that was delivered. Watch: the same, where it is in the midst of a frame."""
     returned: int = 0
     """Search: rows delivered so far, so that a row limit holds over resumed calls."""
+    since_ns: int = 0
+    """Watch: records before the seam count only if their time isn't before this; aggregates: the oldest open bucket."""
+    seam: int = 0
+    """Watch: the journal position at which it went from history to live."""
 
 
 class TokenCodec:
@@ -50,8 +54,8 @@ class TokenCodec:
         raw: dict[str, Any] = {"j": self._journal_id, "p": {str(k): v for k, v in place.through.items()}}
         if place.after is not None:
             raw["a"] = [place.after.time_ns, place.after.shard, place.after.position, place.after.row]
-        if place.returned:
-            raw["n"] = place.returned
+        counts = {"n": place.returned, "s": place.since_ns, "m": place.seam}
+        raw |= {name: value for name, value in counts.items() if value}
         body = _VERSION + bound_to[:_BOUND_BYTES] + json.dumps(raw, separators=(",", ":")).encode()
         return body + self._mac(body)
 
@@ -72,7 +76,7 @@ class TokenCodec:
         if raw["j"] != self._journal_id:
             raise TokenError("it belongs to another journal")
         after = RowKey(*raw["a"]) if "a" in raw else None
-        return Place({int(k): v for k, v in raw["p"].items()}, after, raw.get("n", 0))
+        return Place({int(k): v for k, v in raw["p"].items()}, after, raw.get("n", 0), raw.get("s", 0), raw.get("m", 0))
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, "sha256")[:_MAC_BYTES]

@@ -13,8 +13,18 @@ from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.expression.tree import TimeRange
 from heimdall_server.ports.journal import Positions
 from heimdall_server.ports.log_store import FieldInfo, FieldValue, Order, Path, Plan, Statistics
-from heimdall_server.services.query.logic.question import ANYTHING, Form, Question
-from heimdall_server.services.query.logic.search import Answer, Done, Explained, Header, Progress, Rows, SearchIn
+from heimdall_server.services.query.model import (
+    ANYTHING,
+    Answer,
+    Done,
+    Explained,
+    Form,
+    Header,
+    Progress,
+    Question,
+    Rows,
+    SearchIn,
+)
 from heimdall_server.services.query.translate.rows import batches_out, schema_out
 from heimdall_server.services.query.translate.tree import query_in, query_out
 
@@ -146,7 +156,7 @@ def plan_out(plan: Plan, tier: str) -> pb.Plan:
 
 
 def answer_out(
-    answer: Answer, encoding: pb.RowEncoding, *, tier: str, journal_id: str
+    answer: Answer, encoding: pb.RowEncoding.ValueType, *, tier: str, journal_id: str
 ) -> Iterator[pb.SearchResponse]:
     """Messages for a part of the answer."""
     match answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import math
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _PAYLOAD_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 64 * 1024
 _ARROW_CHUNK_ROWS: Final = 8_192
 
 
-def schema_out(schema: pa.Schema, encoding: pb.RowEncoding) -> pb.SearchResponse.Schema:
+def schema_out(schema: pa.Schema, encoding: pb.RowEncoding.ValueType) -> pb.SearchResponse.Schema:
     """Columns, and for Arrow the IPC schema message."""
     arrow = encoding != pb.ROW_ENCODING_JSON
     return pb.SearchResponse.Schema(
@@ -29,7 +29,9 @@ def schema_out(schema: pa.Schema, encoding: pb.RowEncoding) -> pb.SearchResponse
     )
 
 
-def batches_out(batch: pa.RecordBatch, encoding: pb.RowEncoding, token: bytes) -> Iterator[pb.SearchResponse.Batch]:
+def batches_out(
+    batch: pa.RecordBatch, encoding: pb.RowEncoding.ValueType, token: bytes
+) -> Iterator[pb.SearchResponse.Batch]:
     """Messages for one batch; only the last carries the token, since it stands for all of them."""
     pieces = _json_pieces(batch) if encoding == pb.ROW_ENCODING_JSON else _arrow_pieces(batch)
     held: pb.SearchResponse.Batch | None = None
@@ -93,7 +95,7 @@ def _value(value: object) -> object:
     """JSON has no NaN and no infinity; they travel as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if isinstance(value, datetime.datetime | datetime.date):
+    if isinstance(value, dt.datetime | dt.date):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()

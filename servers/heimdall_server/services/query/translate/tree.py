@@ -86,11 +86,11 @@ def _expression_in(message: pb.Expression, depth: int) -> tree.Expression:
     if depth > _DEPTH_MAX:
         raise InvalidArgumentError("question.tree.filter", f"must not nest deeper than {_DEPTH_MAX} levels")
     which = message.WhichOneof("kind")
-    if which in ("and", "or"):
+    if which in ("conjunction", "disjunction"):
         operands = tuple(_expression_in(operand, depth + 1) for operand in getattr(message, which).operands)
-        return tree.And(operands) if which == "and" else tree.Or(operands)
-    if which == "not":
-        return tree.Not(_expression_in(getattr(message, which), depth + 1))
+        return tree.And(operands) if which == "conjunction" else tree.Or(operands)
+    if which == "negation":
+        return tree.Not(_expression_in(message.negation, depth + 1))
     if which == "words":
         return tree.Words(_field_in(message.words.field), tuple(message.words.words))
     if which == "compare":
@@ -112,11 +112,11 @@ def _expression_out(expression: tree.Expression) -> pb.Expression:
         case tree.All():
             return pb.Expression(all=pb.Expression.All())
         case tree.And(operands):
-            return pb.Expression(**{"and": pb.Expression.Operands(operands=[_expression_out(o) for o in operands])})
+            return pb.Expression(conjunction=pb.Expression.Operands(operands=[_expression_out(o) for o in operands]))
         case tree.Or(operands):
-            return pb.Expression(**{"or": pb.Expression.Operands(operands=[_expression_out(o) for o in operands])})
+            return pb.Expression(disjunction=pb.Expression.Operands(operands=[_expression_out(o) for o in operands]))
         case tree.Not(operand):
-            return pb.Expression(**{"not": _expression_out(operand)})
+            return pb.Expression(negation=_expression_out(operand))
         case tree.Words(field, words):
             return pb.Expression(words=pb.Expression.Words(field=_field_out(field), words=words))
         case tree.Compare(field, operator, value):

@@ -1,0 +1,72 @@
+"""Rows of an answer: Arrow IPC messages to batches, batches to plain Python values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from heimdall.query.v1 import query_service_pb2
+from heimdall_client.errors import InputError
+
+Row = dict[str, Any]
+
+
+def read_schema(message: bytes) -> pa.Schema | None:
+    """Schema of an answer; None where it travels as JSON."""
+    return pa.ipc.read_schema(pa.py_buffer(message)) if message else None
+
+
+def read_batch(schema_message: bytes, batch_message: bytes) -> pa.RecordBatch:
+    """A record batch of an answer.
+
+    Args:
+        schema_message: Arrow IPC schema message, which came first.
+        batch_message: Arrow IPC record batch message, with what dictionaries it needs before it.
+
+    Raises:
+        InputError: The bytes aren't that.
+    """
+    try:
+        return pa.ipc.open_stream(pa.py_buffer(schema_message + batch_message)).read_next_batch()
+    except (pa.ArrowInvalid, OSError, StopIteration) as error:
+        name = "answer"
+        raise InputError(name, f"not an Arrow record batch: {error}") from error
+
+
+def rows_of(batch: pa.RecordBatch) -> list[Row]:
+    """Rows as dicts.
+
+    Times become aware `datetime`s, which hold microseconds: what lies below is cut (Arrow keeps it). Maps become
+    dicts, ids lower-case hex, and an id of zeros, which means none, an empty string.
+    """
+    columns = [_plain(column) for column in batch.columns]
+    names = batch.schema.names
+    lists = [
+        column.to_pylist(maps_as_pydicts="lossy") if pa.types.is_nested(column.type) else column.to_pylist()
+        for column in columns
+    ]
+    hexes = [pa.types.is_fixed_size_binary(column.type) for column in columns]
+    lists = [[_id(value) for value in values] if is_id else values for values, is_id in zip(lists, hexes, strict=True)]
+    return [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
+
+
+def rows_of_message(batch: query_service_pb2.SearchResponse.Batch, schema_message: bytes) -> list[Row]:
+    """Rows of a batch message, in whichever encoding it is."""
+    if batch.arrow_batch:
+        return rows_of(read_batch(schema_message, batch.arrow_batch))
+    return [json.loads(row) for row in batch.json_rows]
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        # cut, not rounded, and towards the past on both sides of 1970
+        floored = pc.floor_temporal(column, unit="microsecond")
+        return floored.cast(pa.timestamp("us", tz=column.type.tz))
+    return column
+
+
+def _id(value: bytes | None) -> str | None:
+    return None if value is None else value.hex() if any(value) else ""

@@ -1,0 +1,295 @@
+"""The configuration: one validated root over the leaves that stand beside the code they configure.
+
+From, the later winning: defaults, the profile, a TOML file, `HEIMDALL_` variables (`__` nests:
+`HEIMDALL_JOURNAL__BYTES_MAX`). Everything that is wrong is told at once. Secrets come by file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import tomli_w
+from cryptography import x509
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, WrapValidator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from heimdall_server.crypto.certificates import authority_trust_domain
+from heimdall_server.domain.datasets import DEFAULT_DATASETS, Dataset
+from heimdall_server.domain.errors import ConfigurationError, HeimdallError
+from heimdall_server.projections.read_ahead import ReadLimits
+from heimdall_server.protect.policy import PrivacyPolicy
+from heimdall_server.rpc.limits import RpcLimits
+from heimdall_server.rpc.permissions import AccessPolicy
+from heimdall_server.rpc.server import ListenConfig
+from heimdall_server.rpc.tls_files import TlsConfig
+from heimdall_server.services.ingest.logic.pipeline import PipelineLimits
+from heimdall_server.services.query.logic.admission import AdmissionLimits
+from heimdall_server.storage.journal.config import JournalConfig
+
+DATA_DIR: Final = Path(".heimdall")
+CONFIG_FILE: Final = "heimdall.toml"
+SERVICES: Final = ("ingest", "query", "admin")
+REDACTED: Final = "[redacted]"
+_PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "dev": {"journal": {"disk_reserve_bytes": 512 * 1024 * 1024}},
+    "staging": {},
+    "prod": {"log_level": "INFO"},
+}
+
+
+def _told(value: Any, check: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Let a leaf's own error join the others."""
+    try:
+        return check(value)
+    except ConfigurationError as error:
+        raise ValueError("\n".join(error.problems)) from error
+    except HeimdallError as error:
+        raise ValueError(str(error)) from error
+
+
+_Told: Final = WrapValidator(_told)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """Ingest."""
+
+    pipeline: PipelineLimits = dataclasses.field(default_factory=PipelineLimits)
+    """How much is decoded together."""
+    source_count_max: int = 10_000
+    """Sources whose state is remembered; the one that was quiet longest is forgotten first."""
+    dead_letter_bytes: Literal["keep", "drop"] = "keep"
+    """Whether the bytes of what can't be decoded are kept (encrypted, in the journal) so that it can be retried."""
+    otlp_dataset: str = "logs"
+    """Dataset of records that come by OTLP."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WarmConfig:
+    """The warm store."""
+
+    engine: Literal["chdb", "clickhouse"] = "chdb"
+    """`chdb`: inside this process, in `data_dir`. `clickhouse`: a server, over HTTP."""
+    database: str = "heimdall"
+    memory_bytes_max: int = 4 * 1024 * 1024 * 1024
+    """All that chDB may use, caches and merges included."""
+    query_connections: int = 4
+    """Queries that run at once in the engine."""
+    host: str = ""
+    """Of a ClickHouse server."""
+    port: int = 8443
+    username: str = "default"
+    password_file: Path | None = None
+    """File with the password and nothing else."""
+    secure: bool = True
+    """TLS to the ClickHouse server."""
+    ca_file: str = ""
+    read: ReadLimits = dataclasses.field(default_factory=ReadLimits)
+    """How large the pieces are that go into the store, and how long one waits to be full."""
+
+    def __post_init__(self) -> None:
+        """Check what belongs together.
+
+        Raises:
+            ConfigurationError: A server is wanted and none is named.
+        """
+        if self.engine == "clickhouse" and not self.host:
+            raise ConfigurationError(("warm.host: names the ClickHouse server that warm.engine asks for",))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """How datasets are forgotten."""
+
+    check_s: float = 300.0
+    """How often."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeysConfig:
+    """The key that everything at rest is encrypted under."""
+
+    file: Path | None = None
+    """Key file; default: `keys/root.key` in `data_dir`, made at the first start and never again."""
+    value: SecretStr | None = None
+    """The key itself, for secret stores that give variables (`HEIMDALL_KEYS__VALUE`); wins over the file."""
+
+
+# A key that a leaf doesn't know is a mistake of the operator's, not something to pass over.
+for _leaf in (
+    AccessPolicy,
+    AdmissionLimits,
+    Dataset,
+    IngestConfig,
+    JournalConfig,
+    KeysConfig,
+    ListenConfig,
+    PipelineLimits,
+    ReadLimits,
+    RetentionConfig,
+    RpcLimits,
+    TlsConfig,
+    WarmConfig,
+):
+    setattr(_leaf, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010 - pydantic's hook, not the leaf's
+
+
+def _privacy(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    if isinstance(value, PrivacyPolicy):
+        return value
+    if not isinstance(value, Mapping) or set(value) - {"version", "rules"}:
+        msg = "takes `version` and `rules`"
+        raise ValueError(msg)
+    return _told(value, lambda raw: PrivacyPolicy.parse(raw.get("rules", []), version=int(raw.get("version", 1))))
+
+
+class Config(BaseSettings):
+    """The whole configuration of a server process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEIMDALL_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        toml_file=None,
+    )
+
+    profile: Literal["dev", "staging", "prod"] = "dev"
+    """Which set of defaults to start from."""
+    data_dir: Path = DATA_DIR
+    """Where everything is kept: journal, store, keys, certificates."""
+    services: tuple[Literal["ingest", "query", "admin"], ...] = SERVICES
+    """Services that this process runs."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    metrics_address: str = "127.0.0.1:9464"
+    """`host:port` on loopback; empty: no metrics."""
+    listen: Annotated[ListenConfig, _Told] = Field(default_factory=ListenConfig)
+    tls: Annotated[TlsConfig, _Told]
+    access: Annotated[AccessPolicy, _Told]
+    limits: Annotated[RpcLimits, _Told] = Field(default_factory=RpcLimits)
+    keys: Annotated[KeysConfig, _Told] = Field(default_factory=KeysConfig)
+    journal: Annotated[JournalConfig, _Told]
+    ingest: Annotated[IngestConfig, _Told] = Field(default_factory=IngestConfig)
+    warm: Annotated[WarmConfig, _Told] = Field(default_factory=WarmConfig)
+    admission: Annotated[AdmissionLimits, _Told] = Field(default_factory=AdmissionLimits)
+    retention: Annotated[RetentionConfig, _Told] = Field(default_factory=RetentionConfig)
+    privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(default_factory=PrivacyPolicy)
+    datasets: dict[str, Annotated[Dataset, _Told]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """Add what follows from other values: paths from `data_dir`, names from keys, the profile's defaults."""
+        raw = dict(raw)
+        for section, values in _PROFILES.get(str(raw.get("profile", "dev")), {}).items():
+            raw[section] = (
+                {**values, **raw.get(section, {})} if isinstance(values, Mapping) else raw.get(section, values)
+            )
+        data_dir = Path(raw.get("data_dir", DATA_DIR))
+        certs = data_dir / "certs"
+        raw["journal"] = {"path": data_dir / "journal", **raw.get("journal", {})}
+        tls = {
+            "certificate_file": certs / "server.pem",
+            "key_file": certs / "server-key.pem",
+            **raw.get("tls", {}),
+        }
+        if "trust" not in tls and (certs / "ca.pem").is_file():
+            tls["trust"] = {_trust_domain(certs / "ca.pem"): certs / "ca.pem"}
+        raw["tls"] = tls
+        if "access" not in raw:
+            domains = list(tls.get("trust", {})) or ["heimdall.local"]
+            default = AccessPolicy.default(domains[0])
+            raw["access"] = {"grants": dict(default.grants), "roles": dict(default.roles)}
+        named = raw.get("datasets", {})
+        datasets = {one.name: dataclasses.asdict(one) for one in DEFAULT_DATASETS}
+        if isinstance(named, Mapping):
+            for name, values in named.items():
+                datasets[name] = {**datasets.get(name, {}), "name": name, **values}
+        raw["datasets"] = datasets
+        return raw
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Variables win over the file, whose values are given to the constructor."""
+        return env_settings, init_settings
+
+    @property
+    def key_file(self) -> Path:
+        """Where the root key is."""
+        return self.keys.file or self.data_dir / "keys" / "root.key"
+
+    def to_toml(self) -> str:
+        """The configuration in force, secrets redacted."""
+        return tomli_w.dumps(_plain(self.model_dump(mode="python")))
+
+
+def _trust_domain(path: Path) -> str:
+    return authority_trust_domain(x509.load_pem_x509_certificate(path.read_bytes()))
+
+
+def load(path: Path | None = None, **overrides: object) -> tuple[Config, tuple[str, ...]]:
+    """Read the configuration.
+
+    Args:
+        path: TOML file; None: `HEIMDALL_CONFIG`, else `heimdall.toml` in the data folder if there is one.
+        overrides: Values of the command line; they win over the file, variables win over them.
+
+    Returns:
+        The configuration, and the files it was read from.
+
+    Raises:
+        ConfigurationError: With every problem.
+    """
+    named = path or (Path(os.environ["HEIMDALL_CONFIG"]) if "HEIMDALL_CONFIG" in os.environ else None)
+    data_dir = Path(os.environ.get("HEIMDALL_DATA_DIR", str(overrides.get("data_dir", DATA_DIR))))
+    file = named or data_dir / CONFIG_FILE
+    values: dict[str, Any] = {}
+    if named is not None or file.is_file():
+        try:
+            values = tomllib.loads(file.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError((f"{file}: {error}",)) from error
+    try:
+        config = Config(**{**values, **{k: v for k, v in overrides.items() if v is not None}})
+    except ValidationError as error:
+        raise ConfigurationError(tuple(_problems(error))) from error
+    except HeimdallError as error:
+        raise ConfigurationError((str(error),)) from error
+    return config, (str(file),) if values else ()
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems = []
+    for one in error.errors(include_url=False, include_input=False, include_context=False):
+        place = ".".join(str(part) for part in one["loc"] if not str(part).startswith("function-"))
+        text = one["msg"].removeprefix("Value error, ")
+        problems += [line if line.startswith(place) else f"{place}: {line}" for line in text.splitlines()]
+    return problems
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any leaf
+    """What TOML can say; None is left out."""
+    if isinstance(value, SecretStr):
+        return REDACTED
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value if one is not None]
+    if isinstance(value, Path):
+        return str(value)
+    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,119 @@
+"""Makes a database fit this program: tables, new columns, and the refusal of what a newer one wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from heimdall_server.domain.datasets import AgeFrom, Dataset, PartitionUnit
+from heimdall_server.domain.errors import ConfigurationError
+from heimdall_server.storage.clickhouse.connection import Connection
+from heimdall_server.storage.clickhouse.schema import (
+    META_TABLE,
+    ROLLUPS,
+    STORE_SCHEMA_VERSION,
+    Tables,
+    create_meta,
+    create_records,
+    create_rollup,
+    identifier,
+    period_expression,
+    record_columns,
+    rollup_table,
+)
+
+_VERSION_FACT = "schema_version"
+
+
+def migrate(connection: Connection, tables: Tables, datasets: Sequence[Dataset]) -> dict[str, Dataset]:
+    """Make or change the tables.
+
+    Args:
+        connection: Blocks on it.
+        tables: Names.
+        datasets: As configured.
+
+    Returns:
+        Every dataset that has tables: the configured ones, and those that an earlier configuration had.
+
+    Raises:
+        ConfigurationError: A newer program wrote the database, or a dataset that holds records is to be
+            partitioned otherwise. Nothing was changed.
+        EngineError: The engine failed.
+    """
+    connection.command(f"CREATE DATABASE IF NOT EXISTS {identifier(tables.database)}")
+    connection.command(create_meta(tables))
+    _refuse_newer(connection, tables)
+    found = _found_partitioning(connection, tables)
+    problems = [
+        f"dataset {dataset.name}: it holds records partitioned by {found[dataset.name]}; "
+        f"restore its partition_unit and age_from, or use another dataset"
+        for dataset in datasets
+        if dataset.name in found and found[dataset.name] != period_expression(dataset)
+    ]
+    if problems:
+        raise ConfigurationError(tuple(problems))
+    configured = {dataset.name: dataset for dataset in datasets}
+    left = {name: _from_partitioning(name, key) for name, key in found.items() if name not in configured}
+    wanted = {**configured, **left}
+    for dataset in wanted.values():
+        connection.command(create_records(tables, dataset))
+        for rollup in ROLLUPS:
+            connection.command(create_rollup(tables, dataset, rollup))
+        _add_columns(connection, tables, dataset)
+    connection.command(
+        f"INSERT INTO {tables.meta} (name, value, written) VALUES "
+        f"('{_VERSION_FACT}', '{STORE_SCHEMA_VERSION}', now64(9))"
+    )
+    return wanted
+
+
+def filled_datasets(connection: Connection, tables: Tables) -> set[str]:
+    """Datasets that hold records."""
+    parts = connection.table(
+        "SELECT DISTINCT table FROM system.parts WHERE active AND rows > 0 AND database = {database:String}",
+        {"database": tables.database},
+    )
+    return {name for name in parts.column("table").to_pylist() if ":" not in name}
+
+
+def _refuse_newer(connection: Connection, tables: Tables) -> None:
+    facts = connection.table(
+        f"SELECT max(toUInt32OrZero(value)) AS version FROM {tables.meta} WHERE name = '{_VERSION_FACT}'"
+    )
+    version = int(facts.column("version")[0].as_py())
+    if version > STORE_SCHEMA_VERSION:
+        problem = f"the warm store has schema version {version}, this server knows up to {STORE_SCHEMA_VERSION}"
+        raise ConfigurationError((f"{problem}; upgrade the server",))
+
+
+def _found_partitioning(connection: Connection, tables: Tables) -> dict[str, str]:
+    """Dataset → partition key, of the records tables that exist."""
+    found = connection.table(
+        "SELECT name, partition_key FROM system.tables WHERE database = {database:String} AND name != {meta:String}",
+        {"database": tables.database, "meta": META_TABLE},
+    )
+    rows: Mapping[str, str] = dict(
+        zip(found.column("name").to_pylist(), found.column("partition_key").to_pylist(), strict=True)
+    )
+    return {name: key for name, key in rows.items() if rollup_table(name, ROLLUPS[0]) in rows}
+
+
+def _from_partitioning(name: str, key: str) -> Dataset:
+    for unit in PartitionUnit:
+        for age_from in AgeFrom:
+            dataset = Dataset(name, unit, age_from=age_from)
+            if period_expression(dataset) == key:
+                return dataset
+    raise ConfigurationError((f"dataset {name}: its table is partitioned by {key}, which this server never made",))
+
+
+def _add_columns(connection: Connection, tables: Tables, dataset: Dataset) -> None:
+    found = connection.table(
+        "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String}",
+        {"database": tables.database, "table": dataset.name},
+    )
+    have = set(found.column("name").to_pylist())
+    for name, declaration in record_columns(dataset).items():
+        if name not in have:
+            records = tables.records(dataset.name)
+            connection.command(f"ALTER TABLE {records} ADD COLUMN IF NOT EXISTS {identifier(name)} {declaration}")
