@@ -18,6 +18,7 @@ import typer
 from heimdall_server import config as configuration
 from heimdall_server.domain.errors import HeimdallError
 from heimdall_server.rpc.logs import configure_logging
+from heimdall_server.rpc.native_logs import NativeLogs
 from heimdall_server.wiring.process import run
 
 EXIT_CANNOT_START = 2
@@ -43,7 +44,8 @@ def serve(
     try:
         overrides = {"services": tuple(services.split(",")) if services else None, "data_dir": data_dir}
         config, files = configuration.load(config_file, **overrides)
-        configure_logging(config.log_level)
+        # gRPC tells only on descriptor 2 why it refused a handshake: that belongs into the log, too.
+        configure_logging(config.log_level, stream=NativeLogs().start())
         # Frozen start-up objects are never collected: fewer and shorter pauses of the collector.
         gc.freeze()
         asyncio.run(run(config, files))

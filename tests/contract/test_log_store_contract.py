@@ -33,6 +33,7 @@ from tests.support.log_stores import (
     DAY_NS,
     MINUTE_NS,
     SECOND_NS,
+    TIME_NS,
     asked,
     counted,
     fill,
@@ -41,7 +42,6 @@ from tests.support.log_stores import (
     rollup_counts,
     rows_of,
 )
-from tests.support.random_records import TIME_NS
 
 __all__ = ["chdb_engine"]
 SLOW = Regex(resolve("body"), "(a|b|c)*x(d|e|f)*y(g|h)*z[0-9]+$")

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -22,6 +23,7 @@ from prometheus_client import REGISTRY
 from heimdall.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
 from heimdall.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
 from heimdall.query.v1 import query_service_pb2, query_service_pb2_grpc
+from heimdall.types.v1 import method_policy_pb2
 from heimdall_server.domain.errors import (
     BudgetExceededError,
     OffsetGapError,
@@ -31,6 +33,8 @@ from heimdall_server.domain.errors import (
 from heimdall_server.rpc.calls import current_call
 from heimdall_server.rpc.limits import RpcLimits
 from heimdall_server.rpc.logs import JsonFormatter
+from heimdall_server.rpc.permissions import AccessPolicy
+from heimdall_server.rpc.server import ListenConfig, RpcServer
 from tests.support.pki import TRUST_DOMAIN, Pki
 from tests.support.rpc_server import Behaviour, details_of, get_status, info_of, serving, unpack_all
 
@@ -399,3 +403,47 @@ async def test_reflection_answers_in_both_versions(pki: Pki, version: str) -> No
             await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
             assert (await call.read()).file_descriptor_response.file_descriptor_proto
         await call.done_writing()
+
+
+def upload_handlers(server: Any) -> None:
+    """A method of the shape that none of ours has: a stream in, one message out."""
+
+    async def upload(requests: AsyncIterator[Any], _: Any) -> Any:
+        offsets = [request.batch.offset async for request in requests]
+        if 13 in offsets:
+            raise OffsetGapError("s", 1, 13)
+        return ingest_service_pb2.AppendResponse.Ack(next_offset=sum(offsets))
+
+    handler: Any = grpc.stream_unary_rpc_method_handler(
+        upload,
+        request_deserializer=AppendRequest.FromString,
+        response_serializer=ingest_service_pb2.AppendResponse.Ack.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("heimdall.test.v1.Upload", {"Put": handler}),)
+    )
+
+
+async def test_stream_with_one_answer_is_checked_and_mapped_like_any_other(pki: Pki) -> None:
+    file = descriptor_pb2.FileDescriptorProto(name="heimdall/test/v1/upload.proto", package="heimdall.test.v1")
+    file.message_type.add(name="Nothing")
+    method = file.service.add(name="Upload").method.add(name="Put", client_streaming=True)
+    method.input_type = method.output_type = ".heimdall.test.v1.Nothing"
+    method.options.Extensions[method_policy_pb2.policy].permission = "ingest.append"
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+    server = RpcServer(ListenConfig("127.0.0.1:0", ""), pki.tls_files(), AccessPolicy.default(TRUST_DOMAIN))
+    server.add("heimdall.test.v1.Upload", lambda _, target: upload_handlers(target), object())
+    await server.start()
+    try:
+        async with pki.channel(server.mesh_address, pki.leaf("bo")) as channel:
+            put: Any = channel.stream_unary(
+                "/heimdall.test.v1.Upload/Put",
+                request_serializer=AppendRequest.SerializeToString,
+                response_deserializer=ingest_service_pb2.AppendResponse.Ack.FromString,
+            )
+            assert (await put(iter([batch(1), batch(2)]), timeout=5)).next_offset == 3
+            assert info_of(details_of(await failed(put(iter([batch(13)]), timeout=5)))).reason == "OFFSET_GAP"
+            error = await failed(put(iter([batch(1), AppendRequest()]), timeout=5))
+            assert info_of(details_of(error)).reason == "INVALID_ARGUMENT"
+    finally:
+        await server.stop()

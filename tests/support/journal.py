@@ -57,7 +57,7 @@ def make_batch(bodies: Sequence[str]) -> pa.RecordBatch:
 def make_entry(name: str, *, rows: int = 2, body_bytes: int = 16, epoch: int = 1) -> Entry:
     """An entry with a source mark and records that name it."""
     key = SourceKey("spiffe://test/client", name)
-    mark = SourceMark(key, epoch, 0, rows, 7, rows, 0, format='{"format":"ndjson"}')
+    mark = SourceMark(key, epoch, 0, rows, rows, 0, batches=((0, rows, 7),), format='{"format":"ndjson"}')
     return Entry(make_batch([f"{name}/{row}".ljust(body_bytes, ".") for row in range(rows)]), sources=(mark,))
 
 
@@ -69,7 +69,17 @@ def full_entry(name: str) -> Entry:
         entry.batch,
         sources=(
             SourceMark(
-                key, 3, 10, 2**40, 2**32 - 1, 5, 1, format="{}", dump='{"name":"d"}', finished=True, first_row=4
+                key,
+                3,
+                10,
+                2**40,
+                5,
+                1,
+                format="{}",
+                dump='{"name":"d"}',
+                finished=True,
+                first_row=4,
+                batches=((10, 2**40, 2**32 - 1),),
             ),
         ),
         requests=(RequestMark("spiffe://test/otel", b"\1" * 32, START_NS, 8, 2, "two refused"),),

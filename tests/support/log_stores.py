@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from heimdall_server.domain.datasets import AgeFrom, Dataset, PartitionUnit
@@ -22,12 +23,13 @@ from heimdall_server.domain.expression.tree import (
     Stats,
     TimeRange,
 )
-from heimdall_server.domain.records import RECORD_SCHEMA, with_position
+from heimdall_server.domain.records import RECORD_SCHEMA, TIME_TYPE, default_column, with_position
 from heimdall_server.ports.log_store import FrameRange, Path, StoreQuery
 from heimdall_server.storage.clickhouse.connection import Engine
 from heimdall_server.storage.clickhouse.store import ClickHouseConfig, ClickHouseLogStore
-from tests.support.random_records import TIME_NS, batch_of, record
 
+TIME_NS = 1_767_225_600_000_000_000
+"""2026-01-01T00:00:00Z."""
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
 DAY_NS = 86_400 * SECOND_NS
@@ -54,28 +56,32 @@ async def opened_store(
 def frame(
     position: int, count: int, *, step_ns: int = SECOND_NS, start_ns: int = TIME_NS, **values: Any
 ) -> pa.RecordBatch:
-    """A frame's records: one a step, services and hosts in turn."""
-    records = [
-        record(
-            row,
-            **{
-                "time": start_ns + (position * 1000 + row) * step_ns,
-                "observed_time": start_ns + DAY_NS,
-                "service": ("api", "web", "db")[row % 3],
-                "host": f"host-{row % 5}",
-                "source": ("a.log", "b.log")[position % 2],
-                "severity": (9, 17)[row % 2],
-                "body": f"Request {row} of frame-{position} done",
-                "attributes": {"user": f"u{row % 4}", "path": "/x"},
-                "attributes_number": {"ms": float(row)},
-                "trace_id": position.to_bytes(15, "big") + bytes([row % 7 + 1]),
-                **values,
-            },
-        )
-        for row in range(count)
-    ]
-    plain = pa.RecordBatch.from_arrays(batch_of(records).columns[: len(RECORD_SCHEMA)], schema=RECORD_SCHEMA)
-    return with_position(plain, shard=0, position=position)
+    """A frame's records: one a step, services and hosts in turn; `values` are the same in each."""
+    rows = np.arange(count)
+    times = start_ns + (position * 1000 + rows) * step_ns
+    columns = {
+        "time": pa.array(times).cast(TIME_TYPE),
+        "observed_time": pa.array(np.full(count, start_ns + DAY_NS)).cast(TIME_TYPE),
+        "service": [("api", "web", "db")[row % 3] for row in rows],
+        "host": [f"host-{row % 5}" for row in rows],
+        "source": [("a.log", "b.log")[position % 2]] * count,
+        "severity": [(9, 17)[row % 2] for row in rows],
+        "body": [f"Request {row} of frame-{position} done" for row in rows],
+        "attributes": [[("user", f"u{row % 4}"), ("path", "/x")] for row in rows],
+        "attributes_number": [[("ms", float(row))] for row in rows],
+        "trace_id": [position.to_bytes(15, "big") + bytes([row % 7 + 1]) for row in rows],
+        "dataset": ["logs"] * count,
+    }
+    for name, value in values.items():
+        columns[name] = [list(value.items()) if isinstance(value, dict) else value] * count
+    arrays = []
+    for field in RECORD_SCHEMA:
+        column = columns.get(field.name)
+        if column is None:
+            arrays.append(default_column(field.name, count))
+        else:
+            arrays.append(column if isinstance(column, pa.Array) else pa.array(column, field.type))
+    return with_position(pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA), shard=0, position=position)
 
 
 async def fill(store: ClickHouseLogStore, frames: Sequence[pa.RecordBatch]) -> None:

@@ -157,21 +157,19 @@ class IngestCalls(Connection):
         if isinstance(dump, str):
             digest = await hash_content(stream, name=name, total_bytes=total_bytes, on_progress=on_progress)
             source["dump"] = source_pb2.Dump(name=dump, content_sha256=digest, file_name=source["file_name"])
-        content = await asyncio.to_thread(Input, stream, name=name)
-        format_ = translate.to_format(source.get("format"), source.get("format_options"))
-        if is_arrow(content.head, "" if content.compression else name, format_):
-            source["format"] = "arrow"
-        elif format_ is not None and format_.kind == source_pb2.Format.KIND_OTLP:
-            raise InputError(name, "OTLP isn't a file format here; point an OpenTelemetry exporter at the server")
-        ingester = self.ingester(source_id, options=options, on_retry=on_retry, **source)
-        async with ingester:
-            return await feed(
-                ingester,
-                content,
-                total_bytes=total_bytes,
-                finish=finish,
-                on_progress=on_progress,
-            )
+        content = Input(stream, name=name)
+        try:
+            await asyncio.to_thread(content.begin)
+            format_ = translate.to_format(source.get("format"), source.get("format_options"))
+            if is_arrow(content.head, "" if content.compression else name, format_):
+                source["format"] = "arrow"
+            elif format_ is not None and format_.kind == source_pb2.Format.KIND_OTLP:
+                problem = "OTLP isn't a file format here; point an OpenTelemetry exporter at the server"
+                raise InputError(name, problem)
+            async with self.ingester(source_id, options=options, on_retry=on_retry, **source) as ingester:
+                return await feed(ingester, content, total_bytes=total_bytes, finish=finish, on_progress=on_progress)
+        finally:
+            content.stop()
 
     async def ingest_file(
         self,

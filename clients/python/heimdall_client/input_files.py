@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import select
 import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final, Self
@@ -16,6 +17,8 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 ARROW_FILE_MAGIC: Final = b"ARROW1"
 BLOCK_BYTES: Final = 1024 * 1024
+STOP_CHECK_MS: Final = 200
+"""How often a read that waits for a pipe looks whether it should stop."""
 AHEAD_COUNT: Final = 2
 """Blocks that are read before they are asked for."""
 
@@ -23,7 +26,7 @@ AHEAD_COUNT: Final = 2
 class Input:
     """Bytes to ingest. gzip and zstd are told by their first bytes and decompressed as they are read.
 
-    Blocking; not thread-safe. It doesn't close the file it reads.
+    Blocking; not thread-safe, but for `stop`. It doesn't close the file it reads.
 
     Args:
         source: Read from where it stands.
@@ -38,17 +41,37 @@ class Input:
         """What is read."""
         self.start = source.tell() if source.seekable() else None
         """Where it began; None: it can't seek."""
-        self._head = b""
+        self.head = b""
+        """The first bytes, as they are; after `begin`."""
+        self.compression = ""
+        """`gzip`, `zstd` or empty; after `begin`."""
+        self._stopped = False
+        self._ready = _readiness(source) if self.start is None else None
+        self._unread = b""
         self._offset = 0
         self._stream: Any = _Raw(self)
-        self.head = self._fill_head()
-        """The first bytes, as they are."""
-        kind = "gzip" if self.head.startswith(GZIP_MAGIC) else "zstd" if self.head.startswith(ZSTD_MAGIC) else ""
-        self.compression = kind
-        """`gzip`, `zstd` or empty."""
-        if kind:
+
+    def begin(self) -> Self:
+        """Read the first bytes and tell the compression.
+
+        Raises:
+            InputError: It can't be read.
+        """
+        try:
+            while len(self._unread) < len(ARROW_FILE_MAGIC) and (part := self._pull(BLOCK_BYTES)):
+                self._unread += part
+        except OSError as error:
+            raise InputError(self.name, f"it can't be read: {error}") from error
+        self.head = self._unread[: len(ARROW_FILE_MAGIC)]
+        if self.head.startswith((GZIP_MAGIC, ZSTD_MAGIC)):
+            self.compression = "gzip" if self.head.startswith(GZIP_MAGIC) else "zstd"
             # Arrow's codecs release the GIL, read what was concatenated, and tell when the end is missing.
-            self._stream = pa.CompressedInputStream(pa.PythonFile(_Raw(self), mode="r"), kind)
+            self._stream = pa.CompressedInputStream(pa.PythonFile(_Raw(self), mode="r"), self.compression)
+        return self
+
+    def stop(self) -> None:
+        """A read that waits for a pipe or a terminal ends soon, as if nothing more came."""
+        self._stopped = True
 
     def read(self, size: int = BLOCK_BYTES) -> bytes:
         """Up to `size` decompressed bytes; none only at the end.
@@ -80,7 +103,7 @@ class Input:
         if self.start is not None and not self.compression:
             there = min(count, self.source.seek(0, 2) - self.start)
             self.source.seek(self.start + there)
-            self._head = b""
+            self._unread = b""
             self._offset = self.raw_bytes = there
             return there
         left = count
@@ -91,24 +114,35 @@ class Input:
             left -= len(block)
         return count - left
 
-    def _fill_head(self) -> bytes:
-        head = b""
-        while len(head) < len(ARROW_FILE_MAGIC):
-            part = self.source.read(len(ARROW_FILE_MAGIC) - len(head))
-            if not part:
-                break
-            head += part
-        self._head = head
-        return head
-
     def read_raw(self, size: int) -> bytes:
-        """From the source, as it is; what `head` took comes first."""
-        if self._head:
-            part, self._head = self._head[:size], self._head[size:]
-        else:
-            part = self.source.read(size) or b""
+        """From the source, as it is; what `begin` read comes first."""
+        part = self._unread or self._pull(size)
+        part, self._unread = part[:size], part[size:]
         self.raw_bytes += len(part)
         return part
+
+    def _pull(self, size: int) -> bytes:
+        # A thread that is blocked inside a buffered reader holds its lock, which kills the interpreter when it ends.
+        # So a pipe is asked for data first, and then read no further than what is there.
+        if self._ready is None:
+            return self.source.read(size) or b""
+        while not self._stopped:
+            if self._ready.poll(STOP_CHECK_MS):
+                return getattr(self.source, "read1", self.source.read)(size) or b""
+        return b""
+
+
+def _readiness(source: BinaryIO) -> Any:  # noqa: ANN401 - select.poll has no public type
+    """What tells whether a pipe has data; None where that can't be told."""
+    if not hasattr(select, "poll"):
+        return None
+    try:
+        number = source.fileno()
+    except (OSError, AttributeError):
+        return None
+    ready = select.poll()
+    ready.register(number, select.POLLIN)
+    return ready
 
 
 class _Raw:
@@ -132,8 +166,8 @@ class _Raw:
 class ReadAhead:
     """Calls a blocking function again and again in a thread of its own, a little ahead of who asks.
 
-    The thread is a daemon, unlike asyncio's: a read that blocks for ever (a terminal) must not keep the program from
-    ending on Ctrl-C. It ends with the last item, or as soon as its read returns after `aclose`.
+    The thread is a daemon, unlike asyncio's: a read that blocks for ever must not keep the program from ending on
+    Ctrl-C. It ends with the last item, or as soon as its read returns after `aclose`.
 
     Args:
         produce: Returns the next item, None at the end.

@@ -14,9 +14,9 @@ from heimdall_client.errors import InputError
 Row = dict[str, Any]
 
 
-def read_schema(message: bytes) -> pa.Schema | None:
-    """Schema of an answer; None where it travels as JSON."""
-    return pa.ipc.read_schema(pa.py_buffer(message)) if message else None
+def read_schema(message: bytes) -> pa.Schema:
+    """Schema of an answer, from its Arrow IPC message."""
+    return pa.ipc.read_schema(pa.py_buffer(message))
 
 
 def read_batch(schema_message: bytes, batch_message: bytes) -> pa.RecordBatch:

@@ -133,7 +133,14 @@ class AsyncSearch:
                 yield batch
 
     async def batches(self) -> AsyncGenerator[pa.RecordBatch, None]:
-        """The answer as Arrow record batches."""
+        """The answer as Arrow record batches.
+
+        Raises:
+            TypeError: It was asked for as JSON.
+        """
+        if self._request.row_encoding == query_service_pb2.ROW_ENCODING_JSON:
+            msg = "a search with encoding='json' gives rows, not tables"
+            raise TypeError(msg)
         async with aclosing(self.batch_messages()) as messages:
             async for batch in messages:
                 yield rows.read_batch(self._schema.arrow_schema, batch.arrow_batch)
@@ -160,11 +167,7 @@ class AsyncSearch:
     async def to_arrow(self) -> pa.Table:
         """All of the answer as an Arrow table."""
         batches = [batch async for batch in self.batches()]
-        schema = rows.read_schema(self._schema.arrow_schema)
-        if schema is None:
-            msg = "a search with encoding='json' gives rows, not tables"
-            raise TypeError(msg)
-        return pa.Table.from_batches(batches, schema)
+        return pa.Table.from_batches(batches, rows.read_schema(self._schema.arrow_schema))
 
     async def to_polars(self) -> pl.DataFrame:
         """All of the answer as a polars data frame.

@@ -58,7 +58,7 @@ async def hash_content(
         raise InputError(name, problem)
     start = source.tell()
     loop = asyncio.get_running_loop()
-    content = await asyncio.to_thread(Input, source, name=name)
+    content = await asyncio.to_thread(Input(source, name=name).begin)
 
     def tell() -> None:
         if on_progress is not None:

@@ -116,7 +116,9 @@ class Interrupted:
 @dataclass(slots=True)
 class _Watch:
     create: _Request.Create
-    """As the caller asked for it, with the newest question."""
+    """As the caller asked for it."""
+    question: query_service_pb2.Question
+    """The newest one. Questions are replaced, never changed in place: tokens refer to them."""
     token: bytes = b""
     token_question: query_service_pb2.Question = field(default_factory=query_service_pb2.Question)
     running_question: query_service_pb2.Question = field(default_factory=query_service_pb2.Question)
@@ -155,10 +157,10 @@ class WatchState:
         if create.watch_id in self._watches:
             msg = f"there is a watch {create.watch_id!r} already"
             raise ValueError(msg)
-        watch = self._watches[create.watch_id] = _Watch(create)
+        watch = self._watches[create.watch_id] = _Watch(create, create.question)
         if create.start.resume_token:
             watch.token = create.start.resume_token
-            watch.token_question.CopyFrom(create.question)
+            watch.token_question = create.question
         return self.recreate(create.watch_id)
 
     def update(self, watch_id: str, question: query_service_pb2.Question) -> list[_Request]:
@@ -168,7 +170,7 @@ class WatchState:
             KeyError: No such watch.
         """
         watch = self._watches[watch_id]
-        watch.create.question.CopyFrom(question)
+        watch.question = question
         watch.awaited.append(question)
         return [_Request(update=_Request.Update(watch_id=watch_id, question=question))]
 
@@ -195,16 +197,15 @@ class WatchState:
         watch = self._watches[watch_id]
         create = _Request.Create()
         create.CopyFrom(watch.create)
-        requests = [_Request(create=create)]
-        watch.awaited = deque([watch.create.question])
+        question = watch.token_question if watch.token else watch.question
+        create.question.CopyFrom(question)
         if watch.token:
             create.start.resume_token = watch.token
-            create.question.CopyFrom(watch.token_question)
-            requests = [_Request(create=create)]
-            if watch.token_question != watch.create.question:
-                watch.awaited.appendleft(watch.token_question)
-                update = _Request.Update(watch_id=watch_id, question=watch.create.question)
-                requests.append(_Request(update=update))
+        watch.awaited = deque([question])
+        requests = [_Request(create=create)]
+        if question != watch.question:
+            watch.awaited.append(watch.question)
+            requests.append(_Request(update=_Request.Update(watch_id=watch_id, question=watch.question)))
         return requests
 
     def receive(self, response: _Response) -> tuple[WatchEvent | Interrupted | None, list[_Request]]:

@@ -127,12 +127,16 @@ def mint_leaf(
 
     Raises:
         InvalidArgumentError: The identity is of another trust domain than the authority's.
+        ConfigurationError: The authority isn't valid any more.
     """
     trust_domain = authority_trust_domain(authority.certificate)
     if names.identity.trust_domain != trust_domain:
         field = "trust_domain"
         raise InvalidArgumentError(field, f"must be {trust_domain}, the authority's own")
     start = now or dt.datetime.now(dt.UTC)
+    if start >= authority.certificate.not_valid_after_utc:
+        problem = "the certificate authority has expired; move it away and run 'heimdall certs init' for a new one"
+        raise ConfigurationError((problem,))
     key = ec.generate_private_key(ec.SECP256R1())
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if names.serves:

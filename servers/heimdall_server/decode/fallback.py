@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from heimdall_server.domain.records import RECORD_BYTES_MAX
 
 Explain = Callable[[bytes], tuple[str, str]]
 """A refused line → (reason without the line's values, field or "")."""
+
+EXPLAINED_MAX: Final = 1000
+"""Refused records of a chunk that get a diagnosis of their own: it is slow, and holds the GIL."""
 
 
 def is_utf8(chunk: bytes) -> bool:
@@ -60,10 +64,13 @@ def row_errors(
         ends: Offset behind it, its line end not counted.
         explain: The format's own diagnosis. What is true of any format is said here: too long, not UTF-8.
     """
-    errors = []
+    errors: list[RowError] = []
     for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
         raw = chunk[start : min(end, start + RECORD_BYTES_MAX)]
-        reason, field = _any_format(raw, end - start) or explain(raw)
+        if len(errors) < EXPLAINED_MAX:
+            reason, field = _any_format(raw, end - start) or explain(raw)
+        else:
+            reason, field = f"malformed, as the {EXPLAINED_MAX} records refused before it", ""
         errors.append(RowError(row=row, offset=start, reason=reason, field=field, raw=raw))
     return errors
 

@@ -102,16 +102,14 @@ def fields(tokens: Tokens, paths: Paths) -> Fields:
         is_object = opener == jt.OBJECT_OPEN
         empty = is_object & (code[np.minimum(value + 1, len(code) - 1)] == jt.OBJECT_CLOSE)
         kept_whole = is_object & (np.array(paths.whole, np.bool_)[path] | ((level == 1) & _whole_objects(path, paths)))
-        # Members of what is kept whole are no fields, whatever they are.
-        outermost = kept_whole & ~_inside(key, value[kept_whole], _closers(tokens, value[kept_whole]))
-        whole |= empty | outermost
+        whole |= empty | kept_whole
         kind[whole] = Kind.JSON
         start[whole] -= 1
-        closer = _closers(tokens, value[whole])
-        end[whole] = tokens.start[closer] + 1
+        end[whole] = tokens.start[_closers(tokens, value[whole])] + 1
         dropped |= is_object & ~whole
-        if outermost.any():
-            dropped |= _inside(key, value[outermost], _closers(tokens, value[outermost]))
+        if kept_whole.any():
+            # Members of what is kept whole are no fields.
+            dropped |= _inside(key, value[kept_whole], _closers(tokens, value[kept_whole]))
     kept = ~dropped
     return Fields(line[kept], path[kept], kind[kept], start[kept], end[kept])
 
@@ -178,7 +176,9 @@ def _closers(tokens: Tokens, opener: Index) -> Index:
 
 
 def _inside(key: Index, opener: Index, closer: Index) -> Mask:
-    """Keys between an opener and its closer (the pairs ascend and don't overlap)."""
+    """Keys between an opener and its closer; openers ascend."""
     before = np.searchsorted(opener, key)
-    out: Mask = (before > 0) & (key < closer[np.maximum(before - 1, 0)])
+    # Pairs may lie within one another: what counts is the last of all closers so far.
+    reach = np.concatenate([np.zeros(1, np.int64), np.maximum.accumulate(closer)])
+    out: Mask = key < reach[before]
     return out

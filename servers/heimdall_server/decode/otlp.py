@@ -20,7 +20,6 @@ import numpy.typing as npt
 import ptars
 import pyarrow as pa
 import pyarrow.compute as pc
-from google.protobuf.message import DecodeError
 
 from heimdall.stored.v1 import otlp_shadow_pb2
 from heimdall_server.decode import severity
@@ -32,8 +31,8 @@ from heimdall_server.domain.decoding import DecodeContext, Decoded, RowError
 from heimdall_server.domain.errors import FormatError
 from heimdall_server.domain.records import RECORD_BYTES_MAX, RECORD_SCHEMA, TIME_TYPE
 
-SLICE_BYTES_MAX: Final = 2 << 20
-"""Most that goes to `ptars` at once, if requests are no larger: it holds the GIL for about 10 ms a MiB."""
+SLICE_BYTES_MAX: Final = 4 << 20
+"""Most that goes to `ptars` at once, if requests are no larger: it holds the GIL for about 2.5 ms a MiB."""
 
 _INT64_MAX: Final = np.uint64(np.iinfo(np.int64).max)
 _SEVERITY_MAX: Final = 24
@@ -63,7 +62,7 @@ def decode(payloads: Sequence[bytes], context: DecodeContext) -> OtlpDecoded:
     Returns:
         Good requests whole; bad ones named. Never raises for what the payloads hold.
 
-    Cost: about 1 µs a record; the GIL is held for a third of it.
+    Cost: about 1.5 µs a record of eight attributes; the GIL is held for half of it.
     """
     batches: list[pa.RecordBatch] = []
     counts: list[int] = []
@@ -74,14 +73,14 @@ def decode(payloads: Sequence[bytes], context: DecodeContext) -> OtlpDecoded:
         pieces: list[tuple[list[bytes], tuple[pa.RecordBatch, list[int]] | None]]
         try:
             pieces = [(group, _decode(group, context, seen))]
-        except (ValueError, DecodeError):
+        except FormatError:
             pieces = [([payload], None) for payload in group]
         for piece, result in pieces:
             try:
                 batch, of_each = result or _decode(piece, context, seen)
-            except (ValueError, DecodeError) as error:
-                problem = FormatError("otlp", f"protobuf of an export request: {_without_values(error)}")
-                errors.append(RowError(seen, len(counts), str(problem), raw=piece[0][:RECORD_BYTES_MAX]))
+            except FormatError as problem:
+                reason = f"not an OTLP export request: {problem.problem}"
+                errors.append(RowError(seen, len(counts), reason, raw=piece[0][:RECORD_BYTES_MAX]))
                 counts.append(0)
                 problems.append(problem)
                 seen += 1
@@ -90,7 +89,7 @@ def decode(payloads: Sequence[bytes], context: DecodeContext) -> OtlpDecoded:
             counts += of_each
             problems += [None] * len(piece)
             seen += batch.num_rows
-    whole = pa.concat_batches(batches) if batches else RECORD_SCHEMA.empty_table().to_batches()[0]
+    whole = pa.concat_batches(batches) if batches else pa.RecordBatch.from_pylist([], RECORD_SCHEMA)
     return OtlpDecoded(Decoded(whole, errors), counts, problems)
 
 
@@ -116,13 +115,23 @@ def _reader() -> Callable[[list[bytes]], pa.RecordBatch]:
     return read
 
 
+def _exports(payloads: list[bytes]) -> pa.ListArray:
+    """For each request the list of its OtlpResourceLogs."""
+    try:
+        return _reader()(payloads).column(0)
+    except ValueError as error:
+        # The message may go on with what was seen.
+        problem = "some text isn't UTF-8" if "UTF-8" in str(error) else "truncated, or not protobuf"
+        raise FormatError("otlp", problem) from None
+
+
 def _decode(payloads: list[bytes], context: DecodeContext, first_row: int) -> tuple[pa.RecordBatch, list[int]]:
     """Decode requests that are all good.
 
     Raises:
-        ValueError, DecodeError: One of them isn't.
+        FormatError: One of them isn't.
     """
-    exports = _reader()(payloads).column(0)
+    exports = _exports(payloads)
     resource_logs = exports.values
     scope_lists = resource_logs.field("scope_logs")
     scope_logs = scope_lists.values
@@ -263,8 +272,3 @@ def _split(pairs: list[Pairs], key: str, count: int) -> tuple[list[Pairs], pa.Ar
 
 def _triples(pairs: list[Pairs]) -> list[tuple[Indices, pa.Array, pa.Array]]:
     return [(some.owners, some.keys, some.values) for some in pairs if len(some.owners)]
-
-
-def _without_values(error: Exception) -> str:
-    """What went wrong, from a parser's message that may go on with what it saw."""
-    return "some text isn't UTF-8" if "UTF-8" in str(error) else "truncated or not protobuf"

@@ -83,7 +83,7 @@ def pairs_of(attributes: pa.ListArray) -> list[Pairs]:
         attributes: A list of OtlpKeyValue for each owner, no nulls.
 
     Raises:
-        ValueError, google.protobuf.message.DecodeError: A value that isn't an AnyValue.
+        FormatError: A value isn't an AnyValue.
     """
     offsets = attributes.offsets.to_numpy()
     flat = attributes.values

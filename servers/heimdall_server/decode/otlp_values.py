@@ -13,16 +13,20 @@ import base64
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, EntityRef, KeyValueList
+
+from heimdall_server.domain.errors import FormatError
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+_Parsed = TypeVar("_Parsed", bound=Message)
 _Flags: TypeAlias = npt.NDArray[np.bool_]
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
 
@@ -49,8 +53,7 @@ def scalars(values: pa.BinaryArray) -> Iterator[tuple[Indices | None, pa.Array]]
         a kind once.
 
     Raises:
-        ValueError: Some text isn't UTF-8.
-        google.protobuf.message.DecodeError: A value isn't an AnyValue.
+        FormatError: A value isn't an AnyValue, or some text isn't UTF-8.
     """
     starts, lengths, data = _layout(values)
     tags = np.zeros(len(values), np.uint8)
@@ -74,7 +77,7 @@ def texts_of(values: pa.BinaryArray) -> list[pa.Array]:
     """A column of AnyValues as columns of scalars: in each row at most one of them has a value, the others null.
 
     Raises:
-        ValueError, google.protobuf.message.DecodeError: As `scalars`.
+        FormatError: As `scalars`.
     """
     return [column if at is None else spread(column, at, len(values)) for at, column in scalars(values)]
 
@@ -90,9 +93,9 @@ def entity_references(references: Sequence[bytes]) -> str:
     """Serialized EntityRef messages as a JSON array.
 
     Raises:
-        google.protobuf.message.DecodeError: One isn't.
+        FormatError: One isn't.
     """
-    read = [EntityRef.FromString(raw) for raw in references]
+    read = [_parsed(EntityRef, raw) for raw in references]
     return _json(
         [
             {
@@ -150,12 +153,18 @@ def _texts(values: pa.BinaryArray, at: Indices) -> tuple[Indices, pa.Array]:
 
 
 def _checked(texts: pa.BinaryArray) -> pa.StringArray:
-    """The same as text.
+    """The same as text, which has to be UTF-8."""
+    try:
+        return texts.cast(pa.string())
+    except pa.ArrowInvalid:
+        raise FormatError("otlp", "some text isn't UTF-8") from None
 
-    Raises:
-        ValueError: It isn't UTF-8.
-    """
-    return texts.cast(pa.string())
+
+def _parsed(kind: type[_Parsed], raw: bytes) -> _Parsed:
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        raise FormatError("otlp", f"a value isn't {kind.DESCRIPTOR.full_name}, or some text isn't UTF-8") from None
 
 
 def _integers(starts: Indices, lengths: Indices, tags: _Bytes, data: _Bytes) -> tuple[Indices, pa.Array]:
@@ -200,7 +209,7 @@ def _varints(starts: Indices, sizes: Indices, data: _Bytes) -> Indices:
 def _one_by_one(values: pa.BinaryArray, at: Indices) -> Iterator[tuple[Indices, pa.Array]]:
     """The other kinds, and what is written unusually, by the OpenTelemetry classes."""
     distinct = values.take(pa.array(at)).dictionary_encode()
-    read = [_scalar(AnyValue.FromString(raw)) for raw in distinct.dictionary.to_pylist()]
+    read = [_scalar(_parsed(AnyValue, raw)) for raw in distinct.dictionary.to_pylist()]
     codes = distinct.indices.to_numpy()
     for kind, arrow in ((str, pa.string()), (bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
         wanted = [code for code, value in enumerate(read) if type(value) is kind]

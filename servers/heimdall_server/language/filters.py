@@ -19,7 +19,7 @@ from heimdall_server.domain.expression.check import DEPTH_MAX, LEAVES_MAX
 from heimdall_server.domain.expression.columns import Columns
 from heimdall_server.domain.expression.fields import FieldKind, FieldRef, Scope
 from heimdall_server.domain.expression.tree import All, And, Exists, Expression, Not, Operator, Or
-from heimdall_server.language.scanner import NAME, Scanner, Term
+from heimdall_server.language.scanner import Scanner, Term
 from heimdall_server.language.suggestions import did_you_mean, misspelt_core_field
 from heimdall_server.language.values import Values
 
@@ -158,13 +158,9 @@ class FilterParser:
         """`name:…`, or `name > …` in a `where`; None if what stands here is plain text."""
         scanner = self._scanner
         start = scanner.position
-        if scanner.peek() == '"':
-            name = scanner.quoted()
-        else:
-            found = scanner.match(NAME)
-            if found is None:
-                return None
-            name = Term(found[0], start)
+        name = scanner.maybe_name()
+        if name is None:
+            return None
         if scanner.peek() == ":":
             scanner.position += 1
             expression = self._of_field(name)
@@ -199,6 +195,7 @@ class FilterParser:
         return ref is not None and ref.scope is Scope.ANY and name not in self._known
 
     def _resolve(self, name: Term) -> FieldRef:
+        self._scanner.check_name(name)
         ref = self._columns.resolve(name.raw)
         if ref is None:
             self._scanner.error(

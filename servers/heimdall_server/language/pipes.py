@@ -120,6 +120,7 @@ class PipeParser:
         return self._resolve(self._scanner.name("a field"))
 
     def _resolve(self, name: Term) -> FieldRef:
+        self._scanner.check_name(name)
         ref = self._columns.resolve(name.raw)
         if ref is None:
             hint = did_you_mean(name.raw, self._columns.names())
@@ -214,12 +215,17 @@ class PipeParser:
             scanner.error(f"{name} needs a field", f"write {name}(field)")
         column = aggregate_name(function, ref, quantile)
         if scanner.take_word("as", any_case=True):
-            column = scanner.name("a column name").raw
+            column = self._column_name()
         made = Aggregate(function, ref, column, quantile)
         rule = aggregate_rule(made, self._columns)
         if rule:
             scanner.error(rule, at=start)
         return made
+
+    def _column_name(self) -> str:
+        name = self._scanner.name("a column name")
+        self._scanner.check_name(name)
+        return name.raw
 
     def _quantile(self) -> float:
         scanner = self._scanner
@@ -254,7 +260,7 @@ class PipeParser:
         bucket = Bucket(self._interval(interval.text, interval.column))
         scanner.expect(")", "a ) is missing behind the arguments")
         if scanner.take_word("as", any_case=True):
-            bucket = replace(bucket, name=scanner.name("a column name").raw)
+            bucket = replace(bucket, name=self._column_name())
         return bucket
 
     def _interval(self, text: str, column: int) -> int:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from heimdall_server.domain.errors import QuerySyntaxError
+from heimdall_server.domain.expression.check import NAME_CHARACTERS_MAX
 from heimdall_server.domain.expression.patterns import canonical_regex
 
 NAME: Final = re.compile(r"[A-Za-z_@][A-Za-z0-9_.@$#/-]*")
 """A field name that needs no quotes."""
+_SENTENCE_MAX: Final = 300
 _SPACE: Final = re.compile(r"\s*")
 _TERM: Final = re.compile(r'(?:\\.|[^\\\s()"|])+', re.DOTALL)
 _BOUND: Final = re.compile(r'(?:\\.|[^\\\s\]}"])+', re.DOTALL)
@@ -76,7 +78,10 @@ class Scanner:
     def error(self, problem: str, suggestion: str = "", *, at: int | None = None) -> NoReturn:
         """Refuse the text, pointing at `at` (default: here)."""
         column = self.position if at is None else at
-        raise QuerySyntaxError(self.text, min(column, len(self.text)), problem, suggestion)
+        sentences = (
+            each if len(each) <= _SENTENCE_MAX else each[:_SENTENCE_MAX] + "…" for each in (problem, suggestion)
+        )
+        raise QuerySyntaxError(self.text, min(column, len(self.text)), *sentences)
 
     def skip_space(self) -> None:
         """Go to the next character that isn't white."""
@@ -128,13 +133,23 @@ class Scanner:
     def name(self, what: str) -> Term:
         """A plain or quoted name."""
         self.skip_space()
-        if self.peek() == '"':
-            return self.quoted()
-        column = self.position
-        found = self.match(NAME)
+        found = self.maybe_name()
         if found is None:
             self.error(f"{what} is missing here")
-        return Term(found[0], column)
+        return found
+
+    def maybe_name(self) -> Term | None:
+        """A plain or quoted name, if one stands here."""
+        column = self.position
+        if self.peek() == '"':
+            return self.quoted()
+        found = self.match(NAME)
+        return None if found is None else Term(found[0], column)
+
+    def check_name(self, name: Term) -> None:
+        """Refuse a name that no field or column can have."""
+        if not 0 < len(name.raw) <= NAME_CHARACTERS_MAX:
+            self.error(f"a name has 1 to {NAME_CHARACTERS_MAX} characters", at=name.column)
 
     def quoted(self) -> Term:
         """A text in double quotes; a backslash escapes a quote or a backslash, nothing else."""

@@ -37,8 +37,6 @@ class SourceMark:
     """Where these bytes (records) began, in the client's unit."""
     next_offset: int
     """Everything before it is decided: stored or a dead letter."""
-    crc: int
-    """CRC-32C of the bytes [offset, next_offset), as taken for the repeat check."""
     accepted_count: int
     rejected_count: int
     format: str = ""

@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.rpc.early import CIPHER_SUITES, CIPHER_SUITES_VARIABLE
+from heimdall_server.rpc.native_logs import expect_refused_hello
 from heimdall_server.rpc.tls_files import TlsMaterial, allows
 
 _TIMEOUT_S: Final = 5.0
@@ -45,6 +46,7 @@ def _probe(host: str, port: int, material: TlsMaterial) -> None:
 
 def _refuses_tls_1_2(host: str, port: int, context: ssl.SSLContext) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
+    expect_refused_hello()
     context.set_ciphers("ALL:@SECLEVEL=0")
     try:
         with _connect(host, port) as raw, context.wrap_socket(raw) as secured:

@@ -300,7 +300,7 @@ def to_status(error: BaseException) -> status_pb2.Status:
     if row is _BUG and call is not None:
         metadata["request_id"] = call.request_id
     info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=_reason_name(row.reason), metadata=metadata)
-    sentence = row.sentence(error)
+    sentence = row.sentence(error) or info.reason.replace("_", " ").lower()
     if len(sentence) > _MESSAGE_CHARACTERS_MAX:
         sentence = sentence[: _MESSAGE_CHARACTERS_MAX - 1] + "…"
     return _bounded(int(row.code.value[0]), sentence, info, row.details(error))

@@ -197,6 +197,14 @@ def test_a_reason_holds_nothing_of_the_record() -> None:
     assert not any("hunter2" in error.reason for error in decoded.errors)
 
 
+def test_of_very_many_malformed_lines_the_first_are_explained_and_all_are_kept() -> None:
+    decoded = read(b"nope\n" * 1500 + b'{"a":1}\n')
+    assert len(decoded.errors) == 1500
+    assert {error.raw for error in decoded.errors} == {b"nope"}
+    assert [error.row for error in decoded.errors] == list(range(1500))
+    assert decoded.errors[-1].reason == "malformed, as the 1000 records refused before it"
+
+
 def test_a_record_over_the_limit_is_refused_with_its_size() -> None:
     decoded = read(b'{"a":"' + b"x" * RECORD_BYTES_MAX + b'"}\n{"b":1}\n')
     (error,) = decoded.errors
@@ -235,6 +243,21 @@ def test_a_record_of_ten_thousand_keys_loses_none() -> None:
     (row,) = read(json.dumps(record)).batch.to_pylist()
     assert len(row["attributes_number"]) == 128
     assert dict(row["attributes_number"]) | json.loads(row["overflow"]) == record
+
+
+def test_an_object_whose_members_could_be_no_attributes_is_kept_whole() -> None:
+    deep = {"x": {"y": 1, "z": {}}, "l": [1]}
+    record = {"k" * 256: deep, "a": {"b" * 254: deep, "c": 1}, "end": True}
+    (row,) = read(json.dumps(record, separators=(",", ":"))).batch.to_pylist()
+    assert row["attributes_number"] == [("a.c", 1.0)]
+    assert row["attributes_bool"] == [("end", True)]
+    assert {key: json.loads(value) for key, value in row["attributes"]} == {"k" * 256: deep, "a." + "b" * 254: deep}
+
+
+def test_long_names_over_many_members_do_not_multiply() -> None:
+    record = {"k" * 10_000: {f"m{number}": number for number in range(50_000)}}
+    (row,) = read(json.dumps(record)).batch.to_pylist()
+    assert len(row["overflow"]) < 3 * len(json.dumps(record))
 
 
 def test_long_keys_and_values_go_to_overflow() -> None:

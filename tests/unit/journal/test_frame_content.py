@@ -31,7 +31,7 @@ ENTRIES = st.builds(
             epoch=COUNT,
             offset=COUNT,
             next_offset=COUNT,
-            crc=st.integers(0, 2**32 - 1),
+            batches=st.lists(st.tuples(COUNT, COUNT, st.integers(0, 2**32 - 1)), max_size=3).map(tuple),
             accepted_count=COUNT,
             rejected_count=COUNT,
             format=TEXT,

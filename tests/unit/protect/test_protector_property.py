@@ -30,7 +30,20 @@ TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=8).map(
 KEYS = st.sampled_from(
     ["user", "user.email", "password", "db_password", "clientSecret", "Authorization", "ssn", "lesson", "card.number", "pan", "phone", "api-key", "note", ""]
 )  # fmt: skip
-NUMBERS = st.sampled_from([0.0, -1.5, 200.0, 1.7e12, 4111111111111111.0, 4111111111111112.0, 378282246310005.0, 2.0**60, 4.5e15 + 0.5, float("inf")])
+NUMBERS = st.sampled_from(
+    [
+        0.0,
+        -1.5,
+        200.0,
+        1.7e12,
+        4111111111111111.0,
+        4111111111111112.0,
+        378282246310005.0,
+        2.0**60,
+        4.5e15 + 0.5,
+        float("inf"),
+    ]
+)
 TEXT_MAPS = st.dictionaries(KEYS, TEXTS, max_size=3)
 NUMBER_MAPS = st.dictionaries(KEYS, NUMBERS, max_size=3)
 

@@ -67,7 +67,10 @@ def _encode_source(mark: SourceMark) -> stored.JournalSourceMark:
         epoch=mark.epoch,
         offset=mark.offset,
         next_offset=mark.next_offset,
-        crc=mark.crc,
+        batches=[
+            stored.JournalBatchMark(offset=offset, next_offset=next_offset, crc32c=crc)
+            for offset, next_offset, crc in mark.batches
+        ],
         accepted_count=mark.accepted_count,
         rejected_count=mark.rejected_count,
         format=mark.format,
@@ -83,7 +86,7 @@ def _decode_source(mark: stored.JournalSourceMark) -> SourceMark:
         epoch=mark.epoch,
         offset=mark.offset,
         next_offset=mark.next_offset,
-        crc=mark.crc,
+        batches=tuple((batch.offset, batch.next_offset, batch.crc32c) for batch in mark.batches),
         accepted_count=mark.accepted_count,
         rejected_count=mark.rejected_count,
         format=mark.format,

@@ -133,7 +133,7 @@ class JournalSourceMark(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
-    CRC_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
     ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
     REJECTED_COUNT_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
@@ -146,8 +146,6 @@ class JournalSourceMark(_message.Message):
     """Where these bytes (or records) began, in the client's unit. From 0."""
     next_offset: _builtins.int
     """Everything before it is decided: stored or a dead letter. At least `offset`."""
-    crc: _builtins.int
-    """CRC-32C of what lies between the two offsets; a repeat must have the same. 0 where nothing lies between."""
     accepted_count: _builtins.int
     """Records stored. 0: none."""
     rejected_count: _builtins.int
@@ -164,6 +162,10 @@ class JournalSourceMark(_message.Message):
     def key(self) -> Global___JournalSourceKey:
         """The source."""
 
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalBatchMark]:
+        """The client's batches that this mark settles, oldest first: what a repeat is compared with."""
+
     def __init__(
         self,
         *,
@@ -171,7 +173,7 @@ class JournalSourceMark(_message.Message):
         epoch: _builtins.int = ...,
         offset: _builtins.int = ...,
         next_offset: _builtins.int = ...,
-        crc: _builtins.int = ...,
+        batches: _abc.Iterable[Global___JournalBatchMark] | None = ...,
         accepted_count: _builtins.int = ...,
         rejected_count: _builtins.int = ...,
         format: _builtins.str = ...,
@@ -181,11 +183,41 @@ class JournalSourceMark(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "crc", b"crc", "dump", b"dump", "epoch", b"epoch", "finished", b"finished", "first_row", b"first_row", "format", b"format", "key", b"key", "next_offset", b"next_offset", "offset", b"offset", "rejected_count", b"rejected_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "batches", b"batches", "dump", b"dump", "epoch", b"epoch", "finished", b"finished", "first_row", b"first_row", "format", b"format", "key", b"key", "next_offset", b"next_offset", "offset", b"offset", "rejected_count", b"rejected_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JournalSourceMark: _TypeAlias = JournalSourceMark  # noqa: Y015
+
+@_typing.final
+class JournalBatchMark(_message.Message):
+    """One batch of a client, as it came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    CRC32C_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Where it began, in the client's unit. From 0."""
+    next_offset: _builtins.int
+    """Where it ended. More than `offset`."""
+    crc32c: _builtins.int
+    """CRC-32C of its payload."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        next_offset: _builtins.int = ...,
+        crc32c: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "next_offset", b"next_offset", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JournalBatchMark: _TypeAlias = JournalBatchMark  # noqa: Y015
 
 @_typing.final
 class JournalRequestMark(_message.Message):

@@ -160,10 +160,10 @@ class Lane:
     def _cut(self, buffer: bytes, *, final: bool, flush: bool) -> int:
         assert self.format is not None  # noqa: S101 - resolved by the caller
         at_start = self.offset == 0
-        if flush and not final:
+        by_line = self.format.kind in (FormatKind.TEXT, FormatKind.SYSLOG, FormatKind.NDJSON)
+        if flush and not final and by_line and self.format.options.get("framing") != "octet":
             whole_lines = buffer.rfind(b"\n") + 1
-            if whole_lines and self.format.kind in (FormatKind.TEXT, FormatKind.SYSLOG, FormatKind.NDJSON):
-                return dispatch.complete_length(buffer[:whole_lines], self.format, at_start=at_start, final=True)
+            return dispatch.complete_length(buffer[:whole_lines], self.format, at_start=at_start, final=True)
         return dispatch.complete_length(buffer, self.format, at_start=at_start, final=final)
 
     def _pass_over(self, buffer: bytes, *, final: bool) -> bytes:

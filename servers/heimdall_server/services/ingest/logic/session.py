@@ -275,7 +275,6 @@ class AppendSession:
             epoch=self.epoch,
             offset=fed.offset,
             next_offset=fed.next_offset,
-            crc=0,
             accepted_count=fed.accepted_count,
             rejected_count=len(errors),
             format=format_to_json(format_) if format_ and not self._format_written else "",
