@@ -125,3 +125,13 @@ def split(data: bytes, parts: int) -> Iterator[bytes]:
         end = len(data) if part == parts - 1 else data.rfind(b"\n", 0, len(data) * (part + 1) // parts) + 1
         yield data[start:end]
         start = end
+
+
+def ndjson_batches(payloads: list[bytes], source: str) -> list[pb.AppendRequest]:
+    """Append requests with these payloads."""
+    requests = [_open(source, source_pb2.Format.KIND_NDJSON)]
+    offset = 0
+    for payload in payloads:
+        requests.append(_batch(offset, offset + len(payload), payload))
+        offset += len(payload)
+    return [*requests, pb.AppendRequest(finish=pb.AppendRequest.Finish())]

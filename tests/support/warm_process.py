@@ -24,7 +24,7 @@ from heimdall_server.projections.warm import WarmHooks, WarmProjection
 from heimdall_server.storage.clickhouse.embedded import ChdbEngine
 from heimdall_server.storage.clickhouse.store import ClickHouseConfig, ClickHouseLogStore
 from tests.support.journal import opened, small_config
-from tests.support.log_stores import DATASETS, DAY_NS, asked, counted, frame, rollup_counts, rows_of
+from tests.support.log_stores import DATASETS, DAY_NS, TIME_NS, asked, counted, frame, rollup_counts, rows_of
 
 BATCH_ROWS = 100_000
 
@@ -54,8 +54,9 @@ def entry(position: int, count: int) -> Entry:
     """A frame's records, of both datasets and several days."""
     parts = []
     for dataset in ("logs", "dumps"):
-        # A frame a day, three frames to a month's end: several partitions a batch.
-        batch = frame(position, count // 2, dataset=dataset, step_ns=50_000_000, start_ns=position * 20 * DAY_NS)
+        # The third frame is of another day: the batch touches two partitions of `logs`.
+        start_ns = TIME_NS + position // 3 * DAY_NS
+        batch = frame(position, count // 2, dataset=dataset, step_ns=50_000_000, start_ns=start_ns)
         parts.append(pa.RecordBatch.from_arrays(batch.columns[: len(RECORD_SCHEMA)], schema=RECORD_SCHEMA))
     return Entry(pa.Table.from_batches(parts).combine_chunks().to_batches()[0])
 

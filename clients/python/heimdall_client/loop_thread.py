@@ -14,6 +14,9 @@ from heimdall_client.errors import ClosedError
 CLOSE_S: Final = 10.0
 """How long tasks may take to end once they are cancelled."""
 
+SLEEP_S: Final = 0.5
+"""How long a waiting thread sleeps at a stretch."""
+
 _Result = TypeVar("_Result")
 
 
@@ -61,7 +64,7 @@ class LoopThread:
 
         self.loop.call_soon_threadsafe(begin)
         try:
-            return future.result()
+            return _result(future)
         except concurrent.futures.CancelledError:
             raise ClosedError(what) from None
         except BaseException:
@@ -73,6 +76,13 @@ class LoopThread:
     def close(self) -> None:
         """Cancel what runs, end the thread. May be called more than once."""
         self._finalizer()
+
+
+def _result(future: concurrent.futures.Future[_Result]) -> _Result:
+    # A signal that arrives just before the thread goes to sleep is noticed only when it wakes.
+    while not future.done():
+        concurrent.futures.wait((future,), timeout=SLEEP_S)
+    return future.result()
 
 
 def _settle(future: concurrent.futures.Future[_Result], task: asyncio.Task[_Result]) -> None:

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from heimdall_server.domain.expression.needs import Needs, query_needs
-from heimdall_server.domain.expression.tree import TimeRange
+from heimdall_server.domain.expression.needs import MINUTE_NS, Needs, covers_whole_minutes, query_needs
 from heimdall_server.ports.log_store import Path, StoreQuery
-
-MINUTE_NS: Final = 60_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +48,6 @@ def choose_path(query: StoreQuery, rollups: Sequence[frozenset[str]]) -> PathCho
     if covers_whole_minutes(query.time_range):
         return PathChoice(Path.MINUTE_COLUMN, f"{refusal}; whole minutes are told by the minute column")
     return PathChoice(Path.SCAN, f"{refusal}; records of the time range are read, up to the row limit")
-
-
-def covers_whole_minutes(time_range: TimeRange) -> bool:
-    """True if a range has a bound and holds at least one whole minute."""
-    start, end = time_range.start_ns_inclusive, time_range.end_ns_exclusive
-    if start is None and end is None:
-        return False
-    if start is None or end is None:
-        return True
-    return -(-start // MINUTE_NS) < end // MINUTE_NS
 
 
 def _rollup_refusal(query: StoreQuery, needs: Needs, rollups: Sequence[frozenset[str]]) -> str:

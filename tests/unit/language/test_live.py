@@ -149,7 +149,7 @@ def test_quantiles_of_few_values_are_exact(values: list[float], level: float, st
 
 @pytest.mark.parametrize("shape", ["uniform", "skewed", "ordered", "equal"])
 def test_quantiles_of_many_values_are_off_by_a_hundredth_in_rank(shape: str) -> None:
-    generator = random.Random(1)  # noqa: S311 # samples, not secrets
+    generator = random.Random(1)  # samples, not secrets
     values = {
         "uniform": [generator.random() for _ in range(50_000)],
         "skewed": [generator.paretovariate(1) for _ in range(50_000)],

@@ -118,7 +118,8 @@ class Corpus:
 
     def _grouped(self, value: str, separator: str) -> str:
         sizes = (4, 6, 5) if len(value) == 15 else (4,) * 9
-        groups, rest = [], value
+        groups: list[str] = []
+        rest = value
         for size in sizes:
             groups, rest = [*groups, rest[:size]], rest[size:]
         return separator.join(filter(None, groups))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
@@ -16,7 +17,9 @@ def masked(lines: list[str]) -> list[str]:
     return bodies
 
 
-def test_precision_and_recall_on_a_generated_corpus_are_high(record_testsuite_property) -> None:
+def test_precision_and_recall_on_a_generated_corpus_are_high(
+    record_testsuite_property: Callable[[str, object], None],
+) -> None:
     corpus = Corpus(seed=3)
     personal, clean = corpus.personal(2_100), corpus.near_misses(3_000)
     found, missed, wrong = Counter[str](), Counter[str](), Counter[str]()

@@ -71,8 +71,8 @@ POLICIES = [
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy.version))
-@settings(max_examples=150, deadline=None)
-@given(records=st.lists(rows(), max_size=6))
+@settings(max_examples=25, deadline=None)
+@given(records=st.lists(rows(), max_size=12))
 def test_columns_equal_the_rules_applied_value_by_value(policy: PrivacyPolicy, records: list[Row]) -> None:
     batch = batch_of(records)
     protected = PolicyProtector(policy).protect(batch).batch
@@ -82,8 +82,8 @@ def test_columns_equal_the_rules_applied_value_by_value(policy: PrivacyPolicy, r
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy.version))
-@settings(max_examples=150, deadline=None)
-@given(records=st.lists(rows(), max_size=6))
+@settings(max_examples=25, deadline=None)
+@given(records=st.lists(rows(), max_size=12))
 def test_protecting_twice_changes_nothing(policy: PrivacyPolicy, records: list[Row]) -> None:
     protector = PolicyProtector(policy)
     once = protector.protect(batch_of(records)).batch
@@ -98,7 +98,7 @@ DOCUMENTS = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(document=DOCUMENTS, ascii_only=st.booleans())
 def test_json_text_stays_json(document: object, ascii_only: bool) -> None:
     if not isinstance(document, dict | list):
@@ -108,7 +108,7 @@ def test_json_text_stays_json(document: object, ascii_only: bool) -> None:
     json.loads(masked.batch.column("overflow")[0].as_py())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(records=st.lists(rows(), min_size=3, max_size=8), start=st.integers(0, 2))
 def test_slices_of_longer_columns_are_read_right(records: list[Row], start: int) -> None:
     sliced = batch_of(records).slice(start)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd
+from typing import Final
 
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import (
@@ -26,9 +27,21 @@ from heimdall_server.domain.expression.tree import (
     Query,
     Sort,
     Stats,
+    TimeRange,
     Where,
     Words,
 )
+
+
+MINUTE_NS: Final = 60_000_000_000
+
+
+def covers_whole_minutes(time_range: TimeRange) -> bool:
+    """True if a range has a bound and holds at least one whole minute."""
+    start, end = time_range.start_ns_inclusive, time_range.end_ns_exclusive
+    if start is None or end is None:
+        return start is not None or end is not None
+    return -(-start // MINUTE_NS) < end // MINUTE_NS
 
 
 def expression_fields(expression: Expression) -> Iterator[FieldRef]:

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from heimdall_server.domain.datasets import AgeFrom, Dataset, PartitionUnit
+from heimdall_server.domain.expression.needs import MINUTE_NS
 from heimdall_server.storage.clickhouse.schema import PARTITIONS_PER_INSERT_MAX, Rollup
-
-_MINUTE_NS = 60_000_000_000
 
 
 def by_dataset(batches: Sequence[pa.RecordBatch]) -> dict[str, list[pa.RecordBatch]]:
@@ -65,7 +64,7 @@ def counted(batches: Sequence[pa.RecordBatch], dataset: Dataset, rollup: Rollup)
     """Records of a dataset as rows of a rollup, in groups that touch few partitions each."""
     period = pa.array(np.concatenate([periods(batch, dataset) for batch in batches]), pa.date32())
     minutes = np.concatenate([batch.column("time").cast(pa.int64()).to_numpy() for batch in batches])
-    minute = pa.array((minutes // _MINUTE_NS * 60).astype(np.uint32))
+    minute = pa.array((minutes // MINUTE_NS * 60).astype(np.uint32))
     columns = [pa.chunked_array([batch.column(name) for batch in batches]) for name in rollup.dimensions]
     names = ["period", "minute", *rollup.dimensions]
     table = pa.table([period, minute, *columns], names=names)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from heimdall_server.domain.datasets import Dataset
-from heimdall_server.domain.expression.needs import Needs, query_needs
+from heimdall_server.domain.expression.needs import MINUTE_NS, Needs, covers_whole_minutes, query_needs
 from heimdall_server.domain.expression.tree import TimeRange
 from heimdall_server.domain.records import POSITIONED_SCHEMA
 from heimdall_server.ports.journal import Positions
@@ -20,7 +20,6 @@ from heimdall_server.storage.clickhouse.compile import Parameters
 from heimdall_server.storage.clickhouse.schema import ROLLUPS, Rollup, Tables, hot_column, identifier
 from heimdall_server.storage.clickhouse.stages import Output, compile_query
 
-MINUTE_NS: Final = 60_000_000_000
 _SECOND_NS: Final = 1_000_000_000
 _DATE_TIME_MAX: Final = 2**32 - 1
 KEY_COLUMNS: Final = ("time", "shard", "position", "row")
@@ -135,7 +134,7 @@ def _record_path(query: StoreQuery, needs: Needs) -> tuple[Path, str]:
         if query.order in _BY_POSITION:
             return Path.SCAN, "records by position: the parts that hold the positions are read and sorted"
         return Path.NEWEST_FIRST, "records are stored in time order: reading stops when there are enough"
-    if query.path is not Path.SCAN and Bounds.whole_minutes(query.time_range) and query.after is None:
+    if query.path is not Path.SCAN and covers_whole_minutes(query.time_range) and query.after is None:
         return Path.MINUTE_COLUMN, "whole minutes are told by the minute column, part minutes by the time"
     return Path.SCAN, "records of the time range are read, up to the row limit"
 
@@ -158,14 +157,6 @@ class Bounds:
     """On `time`, of the whole minutes, for the index only; empty: none."""
     edges: str
     """On `time`; empty: there are none."""
-
-    @staticmethod
-    def whole_minutes(time_range: TimeRange) -> bool:
-        """True if a range has a bound and holds a whole minute."""
-        start, end = time_range.start_ns_inclusive, time_range.end_ns_exclusive
-        if start is None or end is None:
-            return start is not None or end is not None
-        return -(-start // MINUTE_NS) < end // MINUTE_NS
 
     @classmethod
     def of(cls, time_range: TimeRange, parameters: Parameters) -> Bounds:
