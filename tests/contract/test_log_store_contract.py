@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pyarrow as pa
 import pytest
@@ -26,9 +26,12 @@ from heimdall_server.domain.expression.tree import (
 )
 from heimdall_server.domain.records import POSITIONED_SCHEMA
 from heimdall_server.ports.log_store import FrameRange, Limits, Order, Path, RowKey
+from heimdall_server.storage.clickhouse.connection import Engine
 from heimdall_server.storage.clickhouse.embedded import ChdbEngine
+from heimdall_server.storage.clickhouse.remote import RemoteEngine, ServerAddress
 from heimdall_server.storage.clickhouse.store import ClickHouseLogStore
 from tests.support.chdb_engine import chdb_engine
+from tests.support.clickhouse_http import served
 from tests.support.log_stores import (
     DAY_NS,
     MINUTE_NS,
@@ -47,10 +50,21 @@ __all__ = ["chdb_engine"]
 SLOW = Regex(resolve("body"), "(a|b|c)*x(d|e|f)*y(g|h)*z[0-9]+$")
 
 
+@pytest.fixture(scope="module", params=["embedded", "server"])
+def engine(request: pytest.FixtureRequest, chdb_engine: ChdbEngine) -> Iterator[Engine]:
+    if request.param == "embedded":
+        yield chdb_engine
+    else:
+        with served(chdb_engine.target) as port:
+            yield RemoteEngine(ServerAddress("127.0.0.1", port))
+
+
 @pytest.fixture
-async def store(chdb_engine: ChdbEngine, request: pytest.FixtureRequest) -> AsyncIterator[ClickHouseLogStore]:
+async def store(
+    engine: Engine, chdb_engine: ChdbEngine, request: pytest.FixtureRequest
+) -> AsyncIterator[ClickHouseLogStore]:
     database = f"contract_{request.node.originalname}"
-    async with opened_store(chdb_engine, database) as opened:
+    async with opened_store(engine, database) as opened:
         yield opened
     connection = chdb_engine.connect()
     connection.command(f"DROP DATABASE `{database}` SYNC")

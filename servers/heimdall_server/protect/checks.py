@@ -33,6 +33,10 @@ _ISSUERS: Final = re.compile(
 _DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
 _MASK_BEFORE: Final = re.compile(r"\[[a-z0-9]+\]$")
 _MASK_BEHIND: Final = re.compile(r"\[[a-z0-9]+\]")
+_LIKE_JSON: Final = re.compile(r"[ \t\r\n]*[\[{]")
+_JSON_GOES_ON: Final = re.compile(r"[ \t\r\n]*(?:[,\]}]|$)")
+_JSON_LABEL: Final = re.compile(r'"[ \t\r\n]*:[ \t\r\n]*$')
+_BEFORE_NEGATIVE: Final = frozenset(" \t\r\n:[,(=")
 _SEPARATORS: Final = str.maketrans("", "", " -")
 
 # ISO 13616: length of a country's IBAN.
@@ -84,6 +88,8 @@ def card(match: re.Match[str]) -> int:
     before = text[start - 1] if start else ""
     if before in (".", ",") and start > 1 and _ends_number(text[start - 2]):
         return REJECTED
+    if before == "-" and (start == 1 or text[start - 2] in _BEFORE_NEGATIVE):
+        return REJECTED
     for end in _ends(match):
         digits = text[start:end].translate(_SEPARATORS)
         is_phone = before == "+" and len(digits) <= PHONE_DIGITS_MAX
@@ -93,11 +99,28 @@ def card(match: re.Match[str]) -> int:
     return REJECTED
 
 
+def json_card(match: re.Match[str]) -> int:
+    """A card number that is a number of JSON: only as text may it become something else."""
+    if not match[1].startswith('"') and not _LIKE_JSON.match(match.string):
+        return REJECTED
+    return json_number(match) if plausible_card(match[0][len(match[1]) :]) else REJECTED
+
+
+def json_number(match: re.Match[str]) -> int:
+    """A number that ends as one in JSON does."""
+    return match.end() if _JSON_GOES_ON.match(match.string, match.end()) else REJECTED
+
+
+def unless_json_number(match: re.Match[str]) -> int:
+    """A labelled value that isn't a bare number behind a quoted label, as in JSON."""
+    return REJECTED if _JSON_LABEL.search(match[1]) else match.end()
+
+
 def sure_cards(values: pl.Series, pattern: str) -> pl.Series:
     """The column check beside `card`: one candidate, no decimal point or sign near it, issuer and check digit right."""
     digits = values.str.extract(pattern, 0).str.replace_all("[ -]", "").fill_null("")
     sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (values.str.count_matches(pattern) == 1)
-    sure &= ~values.str.contains(r"[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]")
+    sure &= ~values.str.contains(r"(?:^|[ \t\r\n:\[,(=])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]")
     padded = digits.str.zfill(CARD_DIGITS_MAX).to_arrow().cast(pa.binary()).cast(pa.binary(CARD_DIGITS_MAX))
     table = np.frombuffer(padded.buffers()[1], np.uint8).reshape(-1, CARD_DIGITS_MAX) - np.uint8(48)
     doubled = table[:, -2::-2]
@@ -169,6 +192,8 @@ def phone(match: re.Match[str]) -> int:
 
 def labelled_phone(match: re.Match[str]) -> int:
     """As `phone`, but local numbers count, too."""
+    if unless_json_number(match) == REJECTED:
+        return REJECTED
     text, start = match.string, match.end(match.lastindex or 0)
     for end in _ends(match):
         if LOCAL_PHONE_DIGITS_MIN <= sum(map(_digit, text[start:end])) <= PHONE_DIGITS_MAX:

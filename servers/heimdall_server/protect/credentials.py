@@ -37,7 +37,7 @@ SECRET_RULES: Final = (
         "secret",
         r"PRIVATE KEY",
         r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-        r'(?:[^"-]|-{1,4}[^"-])*(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)?',
+        r'(?:[^"\\-]|\\[^"]|-{1,4}[^"\\-])*(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)?',
         group="words",
     ),
     Rule(

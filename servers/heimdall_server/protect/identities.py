@@ -44,6 +44,16 @@ IDENTITY_RULES: Final = (
         group="words",
     ),
     Rule(
+        "json_card",
+        "card",
+        r"[0-9]{13}",
+        r'("[ \t\r\n]{0,3}:[ \t\r\n]{0,3}|[\[,][ \t\r\n]{0,3})[2-6][0-9]{12,18}\b',
+        opening='"',
+        closing='"',
+        check=checks.json_card,
+        column_check=unless(r"[:,\[][ \t\r\n]{0,3}[2-6][0-9]{12}"),
+    ),
+    Rule(
         "card",
         "card",
         r"[0-9]{13}|[0-9]{4}[ -][0-9]{4}[ -]?[0-9]{2}",
@@ -54,11 +64,23 @@ IDENTITY_RULES: Final = (
         column_check=checks.sure_cards,
     ),
     Rule(
+        "json_ssn",
+        "ssn",
+        r"(?i:ssn|social[ _-]?security)",
+        rf'((?i:ssn|social[ _-]?security[ _-]?(?:number|no))"[ \t\r\n]{{0,3}}:[ \t\r\n]{{0,3}})'
+        rf"{_SSN_AREA}{_SSN_GROUP}{_SSN_SERIAL}\b",
+        opening='"',
+        closing='"',
+        check=checks.json_number,
+        group="words",
+    ),
+    Rule(
         "labelled_ssn",
         "ssn",
-        r"(?i:ssn|social security)",
-        rf"(\b(?i:ssn|social security(?: number| no\.?)?){_LABELLED})"
+        r"(?i:ssn|social[ _-]?security)",
+        rf"(\b(?i:ssn|social[ _-]?security(?:[ _-]?(?:number|no\.?))?){_LABELLED})"
         rf"{_SSN_AREA}[ -]?{_SSN_GROUP}[ -]?{_SSN_SERIAL}\b",
+        check=checks.unless_json_number,
         group="words",
     ),
     Rule(
@@ -68,6 +90,16 @@ IDENTITY_RULES: Final = (
         rf"\b{_SSN_AREA}-{_SSN_GROUP}-{_SSN_SERIAL}\b",
         check=checks.unless_in_number,
         column_check=unless(r"[]0-9][.-][0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}[.-][0-9]"),
+    ),
+    Rule(
+        "json_phone",
+        "phone",
+        rf"(?i:{_PHONE_NAMES})",
+        rf'((?i:(?:{_PHONE_NAMES})(?:[ _-]?(?:number|no|nr))?)"[ \t\r\n]{{0,3}}:[ \t\r\n]{{0,3}})[0-9]{{6,15}}\b',
+        opening='"',
+        closing='"',
+        check=checks.json_number,
+        group="words",
     ),
     Rule(
         "labelled_phone",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,7 +133,7 @@ def test_backoff_grows_honours_the_server_and_gives_up() -> None:
     for ceiling_s in (1, 2, 4, 4):
         assert 0 <= backoff.next_delay_s(ValueError()) <= ceiling_s
     now_s = 99
-    told = errors.OverloadedError(errors.grpc.StatusCode.RESOURCE_EXHAUSTED, "", retry_after_s=20)
+    told = errors.OverloadedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "", retry_after_s=20)
     assert 20 <= backoff.next_delay_s(told) <= 25
     now_s = 100
     with pytest.raises(errors.GaveUpError, match="the last problem was: last"):

@@ -36,13 +36,14 @@ class ChdbEngine:
             memory_bytes_max: All that the engine may use, caches and merges included.
         """
         self.path = path
-        self._target = f"{path.resolve()}?{urlencode({'max_server_memory_usage': memory_bytes_max})}"
+        self.target = f"{path.resolve()}?{urlencode({'max_server_memory_usage': memory_bytes_max})}"
+        """As chDB names a folder and its options."""
 
     def connect(self) -> ChdbConnection:
         """Open a connection to the one engine of this process."""
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            return ChdbConnection(self._target)
+            return ChdbConnection(self.target)
         except RuntimeError as error:
             raise StoreError(STORE_NAME, f"the folder can't be opened: {EngineError(str(error)).detail}") from error
 

@@ -43,6 +43,7 @@ class RunningQuery:
         self._rows = 0
         self._truncated_by = ""
         self._ended = False
+        self._exhausted = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -133,10 +134,13 @@ class RunningQuery:
                 await self._kill(self.tag)
                 wait_s = _STOP_AGAIN_S
         closing.result()
+        if self._stream is not None and not self._exhausted:
+            # A server goes on reading for a while after its client has hung up.
+            await self._kill(self.tag)
 
     def _open(self, sql: str) -> pa.RecordBatch | None:
         self._stream = self._line.connection.stream(sql, self.statement.parameters)
-        return self._stream.next()
+        return self._next()
 
     def _empty_schema(self) -> pa.Schema:
         # Streams of no rows tell no schema.
@@ -144,7 +148,15 @@ class RunningQuery:
         return connection.table(f"SELECT * FROM ({self.statement.sql}) LIMIT 0", self.statement.parameters).schema
 
     def _next(self) -> pa.RecordBatch | None:
-        return self._stream.next() if self._stream is not None else None
+        if self._stream is None:
+            return None
+        try:
+            batch = self._stream.next()
+        except EngineError:
+            self._exhausted = True
+            raise
+        self._exhausted = batch is None
+        return batch
 
     def _close(self) -> None:
         if self._stream is not None:
