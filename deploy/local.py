@@ -33,6 +33,8 @@ SAMPLE_SPAN_S: Final = 24 * 3600.0
 SAMPLE_SOURCE: Final = "samples/shop"
 SAMPLE_DATASET: Final = "samples"
 QUERY: Final = "severity:>=ERROR | stats count() by service | sort -count"
+OURS: Final = ("certs", "heimdall.toml", "journal", "keys", "server.log", "server.pid")
+"""What tells a folder of ours; another one isn't deleted."""
 QUIET: Final = ("GRPC_VERBOSITY", "NONE")
 """Asking whether the server is there yet fails by nature, so gRPC needn't tell; the server itself should."""
 HINTS: Final[Mapping[str, str]] = {
@@ -103,7 +105,7 @@ def clean(*, yes: bool) -> None:
     if not data_dir.is_dir():
         say("Nothing to clean", f"{shown(data_dir)} doesn't exist")
         return
-    if not any((data_dir / name).exists() for name in ("certs", "journal", "keys", "server.log")):
+    if not any((data_dir / name).exists() for name in OURS):
         msg = f"{data_dir} doesn't look like a folder of Heimdall's: not deleted"
         raise LocalError(msg)
     if not yes and sys.stdin.isatty():
@@ -112,13 +114,15 @@ def clean(*, yes: bool) -> None:
             say("Nothing deleted")
             return
     with alone(data_dir):
-        stop(data_dir)
+        stop(data_dir, only_if_running=True)
         shutil.rmtree(data_dir)
     say("Deleted", shown(data_dir))
 
 
 def _certificates(config: Config) -> ClientConfig:
     """Mint what is missing, renew what gets old, and tell how to connect."""
+    import typer
+
     from heimdall_client import load_config
     from heimdall_server.rpc import certs_command
     from heimdall_server.rpc.server import split_address
@@ -133,14 +137,18 @@ def _certificates(config: Config) -> ClientConfig:
     client_toml = config.data_dir / "client.toml"
     if config.tls.certificate_file == directory / "server.pem":
         is_number = reachable.replace(".", "").isdecimal() or ":" in reachable
-        with contextlib.redirect_stdout(None):
-            certs_command.init(
-                directory=directory,
-                client_config=client_toml,
-                address=address,
-                dns=None if is_number else [reachable],
-                ip=[reachable] if is_number else None,
-            )
+        try:
+            with contextlib.redirect_stdout(None):
+                certs_command.init(
+                    directory=directory,
+                    client_config=client_toml,
+                    address=address,
+                    dns=None if is_number else [reachable],
+                    ip=[reachable] if is_number else None,
+                )
+        except typer.Exit as error:  # it has said why
+            msg = f"the certificates in {shown(directory)} can't be made or renewed"
+            raise LocalError(msg) from error
         _follow_address(client_toml, address)
     return load_config(config_file=client_toml, address=address, environ={})
 

@@ -50,13 +50,23 @@ class PidFile:
         self.path = data_dir / "server.pid"
 
     def running(self) -> int | None:
-        """The server's process; None: it doesn't run."""
+        """The server's process; None: it doesn't run.
+
+        Raises:
+            LocalError: It runs, and the file doesn't name it.
+        """
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         with os.fdopen(descriptor) as file:
-            return int(file.read().strip() or 0) if _is_locked(descriptor) else None
+            if not _is_locked(descriptor):
+                return None
+            text = file.read().strip()
+            if not text.isdecimal() or int(text) <= 1:  # kill(0) would be our own group
+                msg = f"a process holds {shown(self.path, folder=False)}, and the file doesn't name it: stop it by hand"
+                raise LocalError(msg)
+            return int(text)
 
     def start(self, command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """Start a server that holds the lock until it ends.
@@ -108,8 +118,12 @@ def alone(data_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def stop(data_dir: Path) -> None:
+def stop(data_dir: Path, *, only_if_running: bool = False) -> None:
     """End the server: by SIGTERM, which lets it drain; by a second one, which doesn't; at last by SIGKILL.
+
+    Args:
+        data_dir: Its folder.
+        only_if_running: Say nothing if there is none.
 
     Raises:
         LocalError: It doesn't end, or a server that was started otherwise has the data.
@@ -118,7 +132,8 @@ def stop(data_dir: Path) -> None:
     pid = pid_file.running()
     if pid is None:
         _check_unused(data_dir)
-        say("Heimdall is down", "it didn't run")
+        if not only_if_running:
+            say("Heimdall is down", "it didn't run")
         return
     begin_s = time.monotonic()
     how = "drained"

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ("tests.support.chdb_engine", "tests.support.pki")
+pytest_plugins = ("tests.support.chdb_engine", "tests.support.pki", "tests.support.testbed")

@@ -233,7 +233,10 @@ class Config(BaseSettings):
 
     def to_toml(self) -> str:
         """The configuration in force, secrets redacted."""
-        return tomli_w.dumps(_plain(self.model_dump(mode="python")))
+        values = _plain(self.model_dump(mode="python"))
+        for rule in values["privacy"]["rules"]:
+            rule["class"] = rule.pop("data_class")
+        return tomli_w.dumps(values)
 
 
 def _trust_domain(path: Path) -> str:

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 import pyarrow as pa
 import pytest
 
+from heimdall_server.domain.datasets import Dataset, PartitionUnit
 from heimdall_server.domain.errors import (
     BudgetExceededError,
+    ConfigurationError,
     InvalidInputError,
     QueryCostError,
     QueryTimeoutError,
+    StoreError,
 )
 from heimdall_server.domain.expression.fields import resolve
 from heimdall_server.domain.expression.tree import (
@@ -29,8 +32,7 @@ from heimdall_server.ports.log_store import FrameRange, Limits, Order, Path, Row
 from heimdall_server.storage.clickhouse.connection import Engine
 from heimdall_server.storage.clickhouse.embedded import ChdbEngine
 from heimdall_server.storage.clickhouse.remote import RemoteEngine, ServerAddress
-from heimdall_server.storage.clickhouse.store import ClickHouseLogStore
-from tests.support.chdb_engine import chdb_engine
+from heimdall_server.storage.clickhouse.store import ClickHouseConfig, ClickHouseLogStore
 from tests.support.clickhouse_http import served
 from tests.support.log_stores import (
     DAY_NS,
@@ -46,7 +48,6 @@ from tests.support.log_stores import (
     rows_of,
 )
 
-__all__ = ["chdb_engine"]
 SLOW = Regex(resolve("body"), "(a|b|c)*x(d|e|f)*y(g|h)*z[0-9]+$")
 
 
@@ -284,11 +285,11 @@ async def test_nothing_of_refused_content_stays(store: ClickHouseLogStore, chdb_
 
 
 async def test_more_periods_than_one_insert_may_touch_are_all_inserted(store: ClickHouseLogStore) -> None:
-    await fill(store, [frame(1, 130, step_ns=DAY_NS)])
-    assert len(await rows_of(store, asked())) == 130
+    await fill(store, [frame(1, 60, step_ns=DAY_NS)])
+    assert len(await rows_of(store, asked())) == 60
     counts = await rollup_counts(store, "logs")
     assert counts["rollup host"] == counts["scan host"]
-    assert sum(row["n"] for row in counts["rollup host"]) == 130
+    assert sum(row["n"] for row in counts["rollup host"]) == 60
 
 
 async def test_record_of_a_dataset_that_left_the_configuration_is_stored(store: ClickHouseLogStore) -> None:
@@ -337,6 +338,12 @@ async def test_old_periods_go_first_and_with_their_counts(store: ClickHouseLogSt
     assert len(await rows_of(store, asked())) == 10
 
 
+async def test_old_records_that_came_in_lately_stay(store: ClickHouseLogStore) -> None:
+    await fill(store, [frame(1, 4, step_ns=-DAY_NS // 100)])
+    assert await store.expire("logs", before_ns=TIME_NS, size_bytes_max=None) == {}
+    assert sum((await store.expire("logs", before_ns=TIME_NS + 2 * DAY_NS, size_bytes_max=None)).values()) == 4
+
+
 async def test_explain_tells_path_estimate_and_no_values(store: ClickHouseLogStore) -> None:
     await fill(store, [frame(1, 500), frame(2, 10, dataset="dumps")])
     plan = await store.explain(asked(Words(resolve("body"), ("secretword",))))
@@ -348,3 +355,37 @@ async def test_explain_tells_path_estimate_and_no_values(store: ClickHouseLogSto
     assert plan.estimated_rows == 510
     assert plan.estimated_bytes > 510 * 20
     assert (await store.explain(asked(None, counted("service")))).path is Path.ROLLUP
+
+
+async def test_newer_schema_and_changed_partitioning_are_refused(
+    engine: Engine, store: ClickHouseLogStore, chdb_engine: ChdbEngine
+) -> None:
+    await fill(store, [frame(1, 3)])
+    database = store._tables.database
+    await store.close()
+    monthly = Dataset("logs", PartitionUnit.MONTH)
+    with pytest.raises(ConfigurationError, match="logs"):
+        await ClickHouseLogStore(engine, ClickHouseConfig(database, (monthly,))).open()
+    # A hot key that is new becomes a column; a dataset that left the configuration stays readable.
+    wider = Dataset("logs", hot_keys=("user", "http.path"))
+    async with opened_store(engine, database, datasets=[wider]) as again:
+        assert len(await rows_of(again, asked(Compare(resolve("user"), Operator.EQ, "u1")))) == 1
+        assert {each.dataset for each in await again.usage()} == {"logs", "dumps"}
+    connection = chdb_engine.connect()
+    connection.command(f"INSERT INTO {store._tables.meta} VALUES ('schema_version', '999', now64(9))")  # noqa: S608
+    connection.close()
+    with pytest.raises(ConfigurationError, match="999"):
+        await ClickHouseLogStore(engine, ClickHouseConfig(database)).open()
+
+
+async def test_closing_the_store_ends_what_runs(store: ClickHouseLogStore) -> None:
+    await fill(store, [frame(position, 4000) for position in range(1, 4)])
+    store._tables = _Slow(store._tables)  # type: ignore[assignment]
+    waiting = asyncio.create_task(rows_of(store, asked()))
+    await asyncio.sleep(0.2)
+    await store.close()
+    with pytest.raises(StoreError):
+        await waiting
+    with pytest.raises(StoreError):
+        await rows_of(store, asked())
+    await store.close()

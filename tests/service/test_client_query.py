@@ -43,18 +43,19 @@ async def test_rows_are_python_values(client: AsyncClient) -> None:
     assert len(rows) == 35
     assert rows[7] == {
         "time": dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC),
+        "service": "api",
         "body": "line 7",
         "attributes": {"n": "7"},
         "trace_id": "00" * 15 + "07",
     }
-    assert rows[0]["trace_id"] == ""
+    assert rows[0]["trace_id"] is None
 
 
 async def test_answer_tells_what_it_used_and_what_is_missing(client: AsyncClient) -> None:
     seen: list[int] = []
     search = client.search("service:api", limit=12, on_progress=lambda s: seen.append(s.read_row_count))
     async with search:
-        assert search.columns == ["time", "body", "attributes", "trace_id"]
+        assert search.columns == ["time", "service", "body", "attributes", "trace_id"]
         assert search.canonical_text == "service:api"
         table = await search.to_arrow()
     assert table.num_rows == 12

@@ -7,21 +7,40 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from heimdall_server.storage.clickhouse.embedded import ChdbEngine
+from heimdall_server.storage.clickhouse.embedded import ChdbConnection, ChdbEngine
 
 _NUMBERS = itertools.count(1)
 
 
+@dataclass
+class _Opened:
+    """What is open for the rest of the process, whatever pytest does with its fixtures meanwhile."""
+
+    engine: ChdbEngine | None = None
+    connection: ChdbConnection | None = None
+
+
+_OPENED = _Opened()
+
+
 @pytest.fixture(scope="session")
-def chdb_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbEngine]:
-    """The engine, kept open for the whole session by a connection of its own."""
-    engine = ChdbEngine(tmp_path_factory.mktemp("chdb"), memory_bytes_max=2 << 30)
-    connection = engine.connect()
-    yield engine
-    connection.close()
+def chdb_engine(tmp_path_factory: pytest.TempPathFactory) -> ChdbEngine:
+    """The engine, kept open for the whole process by a connection of its own."""
+    if _OPENED.engine is None:
+        _OPENED.engine = ChdbEngine(tmp_path_factory.mktemp("chdb"), memory_bytes_max=2 << 30)
+        _OPENED.connection = _OPENED.engine.connect()
+    return _OPENED.engine
+
+
+def pytest_sessionfinish() -> None:
+    """Close what is open: a process that ends with open handles may crash."""
+    if _OPENED.connection is not None:
+        _OPENED.connection.close()
+        _OPENED.connection = None
 
 
 @pytest.fixture(scope="module")

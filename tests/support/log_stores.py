@@ -114,7 +114,7 @@ async def rows_of(store: ClickHouseLogStore, query: StoreQuery) -> list[dict[str
     """All rows of an answer."""
     async with store.query(query) as result:
         batches = [batch async for batch in result.batches()]
-        return pa.Table.from_batches(batches, schema=result.schema).to_pylist()
+        return list(pa.Table.from_batches(batches, schema=result.schema).to_pylist())
 
 
 async def rollup_counts(store: ClickHouseLogStore, dataset: str) -> dict[str, list[dict[str, Any]]]:

@@ -124,6 +124,7 @@ def table_of(count: int) -> pa.Table:
     return pa.table(
         {
             "time": pa.array([1_700_000_000_000_000_123 + i for i in range(count)], pa.timestamp("ns", "UTC")),
+            "service": ["api"] * count,
             "body": [f"line {i}" for i in range(count)],
             "attributes": pa.array([[("n", str(i))] for i in range(count)], pa.map_(pa.string(), pa.string())),
             "trace_id": pa.array([bytes(15) + bytes([i % 256]) for i in range(count)], pa.binary(16)),

@@ -83,6 +83,7 @@ class AppendDriver:
         self.already_complete = False
         self.start_offset = 0
         self.break_count = 0
+        """Streams that broke after they were opened."""
         self._stub = stub
         self._protocol = protocol
         self._options = options
@@ -103,12 +104,12 @@ class AppendDriver:
                 problem = await self._one_stream()
                 if problem is None:
                     break
+                self.break_count += self._protocol.phase is Phase.STREAMING
                 self._protocol.disconnect()
                 self.changed.notify()
                 if not self._may_try_again(problem):
                     raise problem
                 delay_s = self._backoff.next_delay_s(problem)
-                self.break_count += self.opened
                 self._tell(problem, delay_s)
                 await asyncio.sleep(delay_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it

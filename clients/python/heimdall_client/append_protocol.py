@@ -203,7 +203,6 @@ class AppendProtocol:
         self.draining = False
         self._finish_sent = False
         self._flush_sent = self._flush_done
-        self._sent = self._received = self.durable_offset
         self._paused_until_s = 0.0
 
     def pause_until(self, time_s: float) -> None:

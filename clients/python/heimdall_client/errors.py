@@ -193,7 +193,7 @@ class RpcError(HeimdallError):
         lines += [
             f"  {violation.field}: {violation.description}"
             for violation in self.field_violations
-            if violation.field not in self.message
+            if violation.description not in self.message
         ]
         notes = []
         if self.retry_after_s is not None and "try again in" not in self.message:

@@ -40,7 +40,7 @@ def rows_of(batch: pa.RecordBatch) -> list[Row]:
     """Rows as dicts.
 
     Times become aware `datetime`s, which hold microseconds: what lies below is cut (Arrow keeps it). Maps become
-    dicts, ids lower-case hex, and an id of zeros, which means none, an empty string.
+    dicts, ids lower-case hex, and an id of zeros, which means none, None.
     """
     columns = [_plain(column) for column in batch.columns]
     names = batch.schema.names
@@ -69,4 +69,4 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _id(value: bytes | None) -> str | None:
-    return None if value is None else value.hex() if any(value) else ""
+    return value.hex() if value and any(value) else None

@@ -72,6 +72,11 @@ class AsyncSearch:
         return [column.name for column in self._schema.columns]
 
     @property
+    def schema(self) -> pa.Schema:
+        """Columns with their Arrow types; after `start`, for `encoding="arrow"`."""
+        return rows.read_schema(self._schema.arrow_schema)
+
+    @property
     def canonical_text(self) -> str:
         """The query as the server understood it; empty before `start`."""
         return self._schema.canonical_text

@@ -61,6 +61,11 @@ class Search:
         return self._twin.columns
 
     @property
+    def schema(self) -> pa.Schema:
+        """Columns with their Arrow types; after `start`, for `encoding="arrow"`."""
+        return self._twin.schema
+
+    @property
     def canonical_text(self) -> str:
         """The query as the server understood it; empty before `start`."""
         return self._twin.canonical_text

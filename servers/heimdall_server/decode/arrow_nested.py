@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from heimdall_server.decode import arrays
 from heimdall_server.domain.errors import RecordTooLargeError
+from heimdall_server.domain.records import ATTRIBUTE_KEY_BYTES_MAX
 
 DEPTH_MAX: Final = 64
 _EXACT_DECIMAL_DIGITS: Final = 15
@@ -40,7 +41,10 @@ def flat(name: str, values: pa.Array, *, size_bytes_max: int, depth: int = 0) ->
     kind = values.type
     if pa.types.is_null(kind):
         return
-    if pa.types.is_struct(kind) and depth < DEPTH_MAX and kind.num_fields:
+    # Under a name that could be no attribute's it is kept whole, as from JSON: long names times many fields would be
+    # far more than was sent.
+    named = len(name.encode()) < ATTRIBUTE_KEY_BYTES_MAX
+    if pa.types.is_struct(kind) and depth < DEPTH_MAX and kind.num_fields and named:
         names = [kind.field(index).name for index in range(kind.num_fields)]
         for child, column in zip(names, values.flatten(), strict=True):
             yield from flat(f"{name}.{child}", column, size_bytes_max=size_bytes_max, depth=depth + 1)

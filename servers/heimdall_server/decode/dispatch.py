@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from heimdall_server.decode import arrow, csv, detect, json_document, lines, ndjson, otlp, syslog, text
+from heimdall_server.decode import arrow, csv, detect, json_document, lines, ndjson, otlp, oversize, syslog, text
 from heimdall_server.domain.decoding import DecodeContext, Decoded, Format, FormatKind
 from heimdall_server.domain.errors import FormatError, RecordTooLargeError
 from heimdall_server.domain.records import RECORD_BYTES_MAX
@@ -19,6 +19,8 @@ FIRST_BYTES_MAX: Final = detect.FIRST_BYTES_MAX
 resolve = detect.resolve
 CHUNK_RECORDS_MAX: Final = 262_144
 """Records of one chunk: a column of records takes 300 bytes each, however short their lines."""
+_SPREAD_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Bytes that the names in a CSV header may become when each row of a chunk gets its own."""
 _ARROW_HEADER: Final = 8
 _ARROW_TRAILER: Final = 4 + len(detect.ARROW_FILE)
 
@@ -44,9 +46,13 @@ def complete_length(buffer: bytes, format: Format, *, at_start: bool, final: boo
     if format.kind in (FormatKind.ARROW, FormatKind.OTLP):
         return len(buffer)
     length = 0
-    front = _front(buffer, format)
-    if len(front) < len(buffer):
+    marks_max = CHUNK_RECORDS_MAX
+    if format.kind is FormatKind.CSV:
+        marks_max = max(1, min(marks_max, _SPREAD_BYTES_MAX // (len(format.options.get("header", "")) + 1)))
+    while length == 0 and len(front := _front(buffer, format, marks_max)) < len(buffer):
+        # A quoted cell may have more line ends than that.
         length = _complete_length(front, format, at_start=at_start, final=False)
+        marks_max *= 2
     length = length or _complete_length(buffer, format, at_start=at_start, final=final)
     if length == 0 and len(buffer) > RECORD_BYTES_MAX:
         raise RecordTooLargeError(len(buffer), RECORD_BYTES_MAX)
@@ -102,9 +108,9 @@ def decode(chunk: bytes, format: Format, context: DecodeContext, *, at_start: bo
     if kind is FormatKind.JSON:
         return json_document.decode(chunk, format, context)
     if kind is FormatKind.ARROW:
-        return arrow.decode(_stream_of(chunk), format, context)
+        return oversize.refuse_oversized(arrow.decode(_stream_of(chunk), format, context))
     if kind is FormatKind.OTLP:
-        return otlp.decode([chunk], context).decoded
+        return oversize.refuse_oversized(otlp.decode([chunk], context).decoded)
     return ndjson.decode(chunk, format, context)
 
 
@@ -119,13 +125,13 @@ def _stream_of(chunk: bytes) -> bytes:
     return chunk[_ARROW_HEADER:end]
 
 
-def _front(buffer: bytes, format_: Format) -> bytes:
-    """The front of a buffer with no more than `CHUNK_RECORDS_MAX` marks that a record has at least one of."""
-    if len(buffer) <= CHUNK_RECORDS_MAX:
+def _front(buffer: bytes, format_: Format, marks_max: int) -> bytes:
+    """The front of a buffer with no more than so many marks that a record has at least one of."""
+    if len(buffer) <= marks_max:
         return buffer
     mark = ord("{") if format_.kind is FormatKind.JSON else ord("\n")
     marks = np.flatnonzero(np.frombuffer(buffer, np.uint8) == mark)
-    return buffer if len(marks) <= CHUNK_RECORDS_MAX else buffer[: int(marks[CHUNK_RECORDS_MAX])]
+    return buffer if len(marks) <= marks_max else buffer[: int(marks[marks_max])]
 
 
 def _complete_length(buffer: bytes, format_: Format, *, at_start: bool, final: bool) -> int:

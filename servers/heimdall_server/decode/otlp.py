@@ -34,6 +34,11 @@ from heimdall_server.domain.records import RECORD_BYTES_MAX, RECORD_SCHEMA, TIME
 SLICE_BYTES_MAX: Final = 4 << 20
 """Most that goes to `ptars` at once, if requests are no larger: it holds the GIL for about 2.5 ms a MiB."""
 
+REQUEST_RECORDS_MAX: Final = 1 << 18
+"""Records of one request: two bytes can be one, and in columns each takes 130."""
+SPREAD_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes that the attributes of resources and scopes may become when each record gets its own."""
+
 _INT64_MAX: Final = np.uint64(np.iinfo(np.int64).max)
 _SEVERITY_MAX: Final = 24
 _ID_BYTES: Final = {"trace_id": 16, "span_id": 8}
@@ -129,7 +134,7 @@ def _decode(payloads: list[bytes], context: DecodeContext, first_row: int) -> tu
     """Decode requests that are all good.
 
     Raises:
-        FormatError: One of them isn't.
+        FormatError: One of them isn't, or they would become too much together.
     """
     exports = _exports(payloads)
     resource_logs = exports.values
@@ -140,6 +145,8 @@ def _decode(payloads: list[bytes], context: DecodeContext, first_row: int) -> tu
     scope_of = _parents(record_lists)
     resource_of = _parents(scope_lists)[scope_of]
     ends = record_lists.offsets.to_numpy()[scope_lists.offsets.to_numpy()[exports.offsets.to_numpy()]]
+    if (np.diff(ends) > REQUEST_RECORDS_MAX).any():
+        raise FormatError("otlp", f"more than {REQUEST_RECORDS_MAX} records in one request; send smaller ones")
 
     core, stamps = _times(records)
     core["body"] = texts_of(records.field("body"))
@@ -152,7 +159,9 @@ def _decode(payloads: list[bytes], context: DecodeContext, first_row: int) -> tu
         core[column] = values.take(pa.array(resource_of))
 
     own = pairs_of(records.field("attributes"))
-    added = [pairs.of_records(scope_of) for pairs in _scope_pairs(scope_logs)]
+    of_scope = _scope_pairs(scope_logs)
+    _check_spread([(of_resource, resource_of), (of_scope, scope_of)])
+    added = [pairs.of_records(scope_of) for pairs in of_scope]
     added += _dropped("otel.", records)
     severities, odd_severities = _severities(records)
     columns = {"severity": severities, "severity_text": records.field("severity_text")}
@@ -174,6 +183,14 @@ def _decode(payloads: list[bytes], context: DecodeContext, first_row: int) -> tu
         at = RECORD_SCHEMA.get_field_index(name)
         batch = batch.set_column(at, RECORD_SCHEMA.field(at), column)
     return batch, np.diff(ends).tolist()
+
+
+def _check_spread(owned: Sequence[tuple[list[Pairs], Indices]]) -> None:
+    """Each record gets the attributes of its resource and scope: a few large ones times many records explode."""
+    size = sum(int(pairs.size_bytes(owner_of)) for some, owner_of in owned for pairs in some)
+    if size > SPREAD_BYTES_MAX:
+        problem = f"the attributes of resources and scopes take {size} bytes when each record gets its own"
+        raise FormatError("otlp", f"{problem}, over the limit of {SPREAD_BYTES_MAX}; send smaller requests")
 
 
 def _parents(lists: pa.ListArray) -> Indices:

@@ -45,6 +45,18 @@ class Pairs:
         index = pa.array(firsts + np.arange(len(firsts)))
         return Pairs(np.repeat(np.arange(len(owner_of)), lengths), self.keys.take(index), self.values.take(index))
 
+    def size_bytes(self, owner_of: Indices) -> int:
+        """Bytes of keys and values once each record has those of its owner.
+
+        Args:
+            owner_of: The owner of each record.
+        """
+        sizes = pc.binary_length(self.keys.dictionary).to_numpy(zero_copy_only=False)[self.keys.indices.to_numpy()]
+        if pa.types.is_string(self.values.type):
+            sizes = sizes + pc.binary_length(self.values).to_numpy(zero_copy_only=False)
+        of_owner = np.bincount(self.owners, sizes, minlength=int(owner_of.max(initial=-1)) + 1)
+        return int(of_owner[owner_of].sum())
+
     def prefixed(self, prefix: str) -> Pairs:
         """The same under longer keys."""
         dictionary = pc.binary_join_element_wise(prefix, self.keys.dictionary, "")

@@ -34,6 +34,8 @@ NEWLINE: Final = "newline"
 OCTET: Final = "octet"
 _STRUCTURED: Final = "structured_data"
 _ELEMENT: Final = r'\[[^\s\]="]+(?: +[^\s\]="]+="(?:[^"\\]|\\.)*")* *\]'
+_ID_CHARACTERS_MAX: Final = 128
+"""RFC 5424 allows 32. Every parameter's key begins with it, so a long one times many would explode: it is cut."""
 _PARAMETER: Final = r'[^\s\]="]+="(?:[^"\\]|\\.)*"'
 _ESCAPES: Final = {"\\\\": "\\", '\\"': '"', "\\]": "]"}
 
@@ -148,7 +150,7 @@ def _parameters(structured: pl.Series) -> pl.DataFrame:
         pl.DataFrame({"row": rows, "element": structured.str.extract_all(_ELEMENT)})
         .explode("element")
         .drop_nulls()
-        .with_columns(pl.col("element").str.extract(r"^\[([^\s\]=\"]+)", 1).alias("id"))
+        .with_columns(pl.col("element").str.extract(r"^\[([^\s\]=\"]+)", 1).str.head(_ID_CHARACTERS_MAX).alias("id"))
     )
     parameters = (
         elements.with_columns(pl.col("element").str.extract_all(_PARAMETER).alias("pair"))

@@ -42,7 +42,7 @@ class Dataset:
     partition_unit: PartitionUnit = PartitionUnit.DAY
     """Can't be changed while the dataset holds records."""
     retention_days: int = 0
-    """A partition goes when its youngest possible record is older; 0: never by age."""
+    """A partition goes when its youngest possible record is older, and came in longer ago; 0: never by age."""
     retention_bytes: int = 0
     """Oldest partitions go while the dataset is larger than this at rest; 0: never by size."""
     age_from: AgeFrom = AgeFrom.TIME

@@ -33,9 +33,11 @@ _ISSUERS: Final = re.compile(
 _DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
 _MASK_BEFORE: Final = re.compile(r"\[[a-z0-9]+\]$")
 _MASK_BEHIND: Final = re.compile(r"\[[a-z0-9]+\]")
-_LIKE_JSON: Final = re.compile(r"[ \t\r\n]*[\[{]")
+_LIKE_JSON: Final = re.compile(r"[ \t\r\n]*(?:\{|\[(?![a-z]+[0-9]?\]))")
 _JSON_GOES_ON: Final = re.compile(r"[ \t\r\n]*(?:[,\]}]|$)")
-_JSON_LABEL: Final = re.compile(r'"[ \t\r\n]*:[ \t\r\n]*$')
+_JSON_LABEL: Final = re.compile(r'(?<!\\)"[ \t\r\n]*:[ \t\r\n]*$')
+_BACKSLASHES_MAX: Final = 64
+_ARRAY_CHARACTERS_MAX: Final = 32 * 1024
 _BEFORE_NEGATIVE: Final = frozenset(" \t\r\n:[,(=")
 _SEPARATORS: Final = str.maketrans("", "", " -")
 
@@ -84,7 +86,7 @@ def plausible_card(digits: str) -> bool:
 
 def card(match: re.Match[str]) -> int:
     """A card number that isn't the fraction of a decimal number or a phone number; digits behind it are left."""
-    text, start = match.string, match.start()
+    text, start = match.string, match.end(1)
     before = text[start - 1] if start else ""
     if before in (".", ",") and start > 1 and _ends_number(text[start - 2]):
         return REJECTED
@@ -100,8 +102,16 @@ def card(match: re.Match[str]) -> int:
 
 
 def json_card(match: re.Match[str]) -> int:
-    """A card number that is a number of JSON: only as text may it become something else."""
-    if not match[1].startswith('"') and not _LIKE_JSON.match(match.string):
+    """A card number that is a number of JSON, a member's or a plain array's: only as text may it become something else."""
+    text, start = match.string, match.start()
+    if match[1].startswith('"'):
+        # An escaped quote: the number stands in JSON that stands in a string.
+        near = text[max(0, start - _BACKSLASHES_MAX) : start]
+        backslashes = len(near) - len(near.rstrip("\\"))
+        in_string = backslashes % 2 == 1
+    else:
+        in_string = start > _ARRAY_CHARACTERS_MAX or text.find('"', 0, start) >= 0 or not _LIKE_JSON.match(text)
+    if in_string:
         return REJECTED
     return json_number(match) if plausible_card(match[0][len(match[1]) :]) else REJECTED
 
@@ -118,7 +128,7 @@ def unless_json_number(match: re.Match[str]) -> int:
 
 def sure_cards(values: pl.Series, pattern: str) -> pl.Series:
     """The column check beside `card`: one candidate, no decimal point or sign near it, issuer and check digit right."""
-    digits = values.str.extract(pattern, 0).str.replace_all("[ -]", "").fill_null("")
+    digits = values.str.extract(pattern, 0).str.replace_all("[^0-9]", "").fill_null("")
     sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (values.str.count_matches(pattern) == 1)
     sure &= ~values.str.contains(r"(?:^|[ \t\r\n:\[,(=])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]")
     padded = digits.str.zfill(CARD_DIGITS_MAX).to_arrow().cast(pa.binary()).cast(pa.binary(CARD_DIGITS_MAX))
@@ -147,8 +157,8 @@ def card_numbers(values: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
 
 def iban(match: re.Match[str]) -> int:
     """An account number of its country's length whose checksum holds; words behind it are left."""
-    text, start = match.string, match.start()
-    length = _IBAN_LENGTHS.get(match[0][:2], 0)
+    text, start = match.string, match.end(1)
+    length = _IBAN_LENGTHS.get(text[start : start + 2], 0)
     end, seen = start, 0
     while end < match.end() and seen < length:
         seen += text[end] != " "
@@ -169,15 +179,6 @@ def unless_in_number(match: re.Match[str]) -> int:
     """A value that isn't a piece of a longer run of digits, dots and dashes."""
     start = match.end(match.lastindex) if match.lastindex else match.start()
     return match.end() if _stands_alone(match.string, start, match.end()) else REJECTED
-
-
-def unless_version(match: re.Match[str]) -> int:
-    """An address that isn't a picture for a dense screen (`icon@2x.png`) or a package (`tool@1.2.rc1`)."""
-    domain = match[0].rpartition("@")[2]
-    if re.match(r"[0-9]x\.", domain):
-        return REJECTED
-    is_version = re.fullmatch(r"[0-9.]+[A-Za-z]+", domain) and _digit(match.string[match.end() : match.end() + 1])
-    return REJECTED if is_version else match.end()
 
 
 def phone(match: re.Match[str]) -> int:

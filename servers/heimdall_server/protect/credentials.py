@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from heimdall_server.protect.checks import unless_literal
-from heimdall_server.protect.rules import Rule, unless
+from heimdall_server.protect.rules import START, Rule, unless
 
 _STRONG: Final = r"pass(?:word|wd|phrase)|pwd"
 _WEAK: Final = r"secret|token|(?:api|access|secret|private|signing|encryption)[_-]?key|credentials?"
@@ -17,8 +17,10 @@ _ANY: Final = rf"{_STRONG}|{_WEAK}"
 _ANY_GATE: Final = rf"(?i:{_ANY})"
 _SIGN: Final = r"[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}"
 
+_QUOTED_GATE: Final = rf"""(?i:{_ANY}|authorization)(?:{_SIGN})?\\*["']"""
+
 # A word: masks that stand in it, escapes (not of white space: those end it), and what isn't punctuation.
-_PIECE: Final = r"""\[[a-z0-9]+\]|\\[^nrtu"'\[ \t\r\n]"""
+_PIECE: Final = r"""\[[a-z0-9]+\]|\\{1,7}u[0-9A-Fa-f]{4}|\\[^nrtu"'\[ \t\r\n]"""
 _STOPS: Final = r""" \t\r\n"',;&)\]}\\<>"""
 _FIRST: Final = rf"(?:{_PIECE}|[^{_STOPS}:=])"
 _REST: Final = rf"(?:{_PIECE}|[^{_STOPS}])*"
@@ -28,8 +30,6 @@ _WORD_WITH_DIGIT: Final = rf"(?:[0-9]|[^{_STOPS}:=0-9\[][^{_STOPS}0-9\[]*[0-9]){
 
 # In JSON text a bare quote behind `password=` closes the string, so a value doesn't begin with what may follow there.
 _AFTER_STRING: Final = r",}\]: \t\r\n"
-_DOUBLE: Final = r'(?:[^"\\]|\\.)'
-_SINGLE: Final = r"(?:[^'\\]|\\.)"
 
 SECRET_RULES: Final = (
     Rule(
@@ -51,25 +51,32 @@ SECRET_RULES: Final = (
     Rule(
         "json_secret",
         "secret",
-        _ANY_GATE,
-        rf'((?i:{_ANY})"[ \t\r\n]{{0,3}}:[ \t\r\n]{{0,3}})'
+        _QUOTED_GATE,
+        rf'((?i:{_ANY}|authorization)"[ \t\r\n]*:[ \t\r\n]*)'
         rf"(?:{_JSON_WORD}"
-        r'|\[(?:[0-9.eE+, \t\r\n-]|null|true|false|"(?:[^"\\]|\\.)*")*\]|\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})',
+        r'|\[(?:[0-9.eE+, \t\r\n-]|null|true|false|"(?:[^"\\]|\\.)*")*\])',
         opening='"',
         closing='"',
         check=unless_literal,
-        column_check=unless(r":[ \t\r\n]{0,3}(?:null|true|false)"),
+        column_check=unless(r":[ \t\r\n]*(?:null|true|false)"),
+        group="words",
+    ),
+    Rule(
+        "single_quoted_secret",
+        "secret",
+        _QUOTED_GATE,
+        rf"""((?i:{_ANY})(?:\\*')?{_SIGN}')[^'\\{_AFTER_STRING}](?:[^'\\\r\n]|\\.)*'""",
+        closing="'",
         group="words",
     ),
     Rule(
         "quoted_secret",
         "secret",
-        _ANY_GATE,
-        rf"""((?i:{_ANY})\\*["']{_SIGN}")(?:{_DOUBLE})+"""
-        rf"""|((?i:{_ANY})\\*["']{_SIGN}')(?:{_SINGLE})+"""
-        rf"""|((?i:{_ANY})(?:\\*["'])?{_SIGN}\\+["'])[^"'\\]+"""
-        rf"""|((?i:{_ANY}){_SIGN}")[^"\\{_AFTER_STRING}]{_DOUBLE}*"""
-        rf"""|((?i:{_ANY}){_SIGN}')[^'\\{_AFTER_STRING}]{_SINGLE}*""",
+        _QUOTED_GATE,
+        rf"""((?i:{_ANY})"{_SIGN}")(?:[^"\\]|\\.)+"""
+        rf"""|((?i:{_ANY})(?:\\*["'])?{_SIGN}\\(?:\\\\)*["'])(?:[^"'\\]|\\{{1,7}}u[0-9A-Fa-f]{{4}})+"""
+        rf"""|((?i:{_ANY})(?:\\*')?{_SIGN}")[^"\\{_AFTER_STRING}](?:[^"\\]|\\.)*"""
+        rf"""|((?i:{_ANY})(?:\\*')?{_SIGN}')[^'"\\{_AFTER_STRING}](?:[^'"\\\r\n]|\\.)*""",
         group="words",
     ),
     Rule(
@@ -102,21 +109,21 @@ SECRET_RULES: Final = (
         "secret",
         r"A(?:KIA|SIA|GPA|IDA|ROA|BIA|CCA)[A-Z0-9]{8}|gh[pousr]_[A-Za-z0-9]{8}|github_pat_|gl[a-z]{1,5}-[A-Za-z0-9_-]{8}"
         r"|xox[a-z]-|xapp-|hooks\.slack\.com|[rs]k_(?:live|test)_|whsec_|AIza|ya29\.|GOCSPX-|npm_[A-Za-z0-9]{8}",
-        r"\bA(?:KIA|SIA|GPA|IDA|ROA|BIA|CCA)[A-Z0-9]{16}\b"  # AWS access key ids
-        r"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{22,}"  # GitHub
-        r"|\bgl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat)-[A-Za-z0-9_-]{20,}"  # GitLab
-        r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,}|\bxapp-[A-Za-z0-9-]{10,}"  # Slack
-        r"|\bhooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9_/-]{20,}"
-        r"|\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|\bwhsec_[A-Za-z0-9]{24,}"  # Stripe
-        r"|\bAIza[A-Za-z0-9_-]{35,}|\bya29\.[A-Za-z0-9_-]{20,}|\bGOCSPX-[A-Za-z0-9_-]{20,}"  # Google
-        r"|\bnpm_[A-Za-z0-9]{36,}",
+        START + r"(?:A(?:KIA|SIA|GPA|IDA|ROA|BIA|CCA)[A-Z0-9]{16}\b"  # AWS access key ids
+        r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}"  # GitHub
+        r"|gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat)-[A-Za-z0-9_-]{20,}"  # GitLab
+        r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"  # Slack
+        r"|hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9_/-]{20,}"
+        r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9]{24,}"  # Stripe
+        r"|AIza[A-Za-z0-9_-]{35,}|ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{20,}"  # Google
+        r"|npm_[A-Za-z0-9]{36,})",
         group="words",
     ),
     Rule(
         "jwt",
         "jwt",
         r"eyJ[A-Za-z0-9_-]{8}",
-        r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+){0,2}",
+        START + r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+){0,2}",
         group="words",
     ),
 )

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from heimdall_server.protect import checks
-from heimdall_server.protect.rules import Rule, unless
+from heimdall_server.protect.rules import START, Rule, unless
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+# Latin, Greek and Cyrillic letters too, or half a local part would stay.
+_LOCAL: Final = r"A-Za-z0-9._%+À-ӿ-"
+_AT_DOMAIN: Final = r"@(?:[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?\.)+[A-Za-z]{2,}"
+_CARD_GATE: Final = r"[0-9]{13}|[0-9]{4}[ -][0-9]{4}[ -]?[0-9]{2}"
 _NANP: Final = r"[2-9][0-9]{2}"
 # Area 000, 666 and 9xx, group 00 and serial 0000 were never issued.
 _SSN_AREA: Final = r"(?:00[1-9]|0[1-9][0-9]|[1-57-8][0-9]{2}|6[0-57-9][0-9]|66[0-57-9])"
@@ -30,44 +34,24 @@ IDENTITY_RULES: Final = (
         "email",
         "email",
         "@",
-        # Latin, Greek and Cyrillic letters too, or half a local part would stay.
-        r"[A-Za-z0-9._%+À-ӿ-]+@(?:[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?\.)+[A-Za-z]{2,}",
-        check=checks.unless_version,
-        column_check=unless("@[0-9]"),
+        rf"(\\{{1,7}}[bfnrt])?(?:[{_LOCAL}]|\\{{1,7}}u[0-9A-Fa-f]{{4}})+{_AT_DOMAIN}",
+        simple_pattern=rf"[{_LOCAL}]+{_AT_DOMAIN}",
+        # Pictures for dense screens (`icon@2x.png`), packages (`tool@1.2.rc1`), an escape before the sign.
+        spared=r"(\\[a-z])@|@([0-9]x\.(?:png|jpe?g|gif|webp|svg|avif)|(?:[0-9]+\.)+[A-Za-z]{2,}[0-9]+(?:[^A-Za-z0-9.-]|$))",
     ),
     Rule(
         "iban",
         "iban",
         r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4} ?[A-Z0-9]{4}",
-        r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+        START + r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
         check=checks.iban,
         group="words",
-    ),
-    Rule(
-        "json_card",
-        "card",
-        r"[0-9]{13}",
-        r'("[ \t\r\n]{0,3}:[ \t\r\n]{0,3}|[\[,][ \t\r\n]{0,3})[2-6][0-9]{12,18}\b',
-        opening='"',
-        closing='"',
-        check=checks.json_card,
-        column_check=unless(r"[:,\[][ \t\r\n]{0,3}[2-6][0-9]{12}"),
-    ),
-    Rule(
-        "card",
-        "card",
-        r"[0-9]{13}|[0-9]{4}[ -][0-9]{4}[ -]?[0-9]{2}",
-        r"\b(?:[2-6][0-9]{12,18}"
-        r"|[2-6][0-9]{3}(?: [0-9]{4}){3}(?: [0-9]{1,3})?|[2-6][0-9]{3}(?:-[0-9]{4}){3}(?:-[0-9]{1,3})?"
-        r"|3[0-9]{3} [0-9]{6} [0-9]{4,5}|3[0-9]{3}-[0-9]{6}-[0-9]{4,5})\b",
-        check=checks.card,
-        column_check=checks.sure_cards,
     ),
     Rule(
         "json_ssn",
         "ssn",
         r"(?i:ssn|social[ _-]?security)",
-        rf'((?i:ssn|social[ _-]?security[ _-]?(?:number|no))"[ \t\r\n]{{0,3}}:[ \t\r\n]{{0,3}})'
+        rf'((?i:ssn|social[ _-]?security[ _-]?(?:number|no))"[ \t\r\n]*:[ \t\r\n]*)'
         rf"{_SSN_AREA}{_SSN_GROUP}{_SSN_SERIAL}\b",
         opening='"',
         closing='"',
@@ -84,18 +68,10 @@ IDENTITY_RULES: Final = (
         group="words",
     ),
     Rule(
-        "ssn",
-        "ssn",
-        r"[0-9]-[0-9]{2}-[0-9]{4}",
-        rf"\b{_SSN_AREA}-{_SSN_GROUP}-{_SSN_SERIAL}\b",
-        check=checks.unless_in_number,
-        column_check=unless(r"[]0-9][.-][0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}[.-][0-9]"),
-    ),
-    Rule(
         "json_phone",
         "phone",
         rf"(?i:{_PHONE_NAMES})",
-        rf'((?i:(?:{_PHONE_NAMES})(?:[ _-]?(?:number|no|nr))?)"[ \t\r\n]{{0,3}}:[ \t\r\n]{{0,3}})[0-9]{{6,15}}\b',
+        rf'((?i:(?:{_PHONE_NAMES})(?:[ _-]?(?:number|no|nr))?)"[ \t\r\n]*:[ \t\r\n]*)[0-9]{{6,15}}\b',
         opening='"',
         closing='"',
         check=checks.json_number,
@@ -111,10 +87,38 @@ IDENTITY_RULES: Final = (
         group="words",
     ),
     Rule(
+        "json_card",
+        "card",
+        _CARD_GATE,
+        r'("[ \t\r\n]*:[ \t\r\n]*|[\[,][ \t\r\n]*)[2-6][0-9]{12,18}\b',
+        opening='"',
+        closing='"',
+        check=checks.json_card,
+        column_check=unless(r"[:,\[][ \t\r\n]*[2-6][0-9]{12}"),
+    ),
+    Rule(
+        "card",
+        "card",
+        _CARD_GATE,
+        START + r"(?:[2-6][0-9]{12,18}"
+        r"|[2-6][0-9]{3}(?: [0-9]{4}){3}(?: [0-9]{1,3})?|[2-6][0-9]{3}(?:-[0-9]{4}){3}(?:-[0-9]{1,3})?"
+        r"|3[0-9]{3} [0-9]{6} [0-9]{4,5}|3[0-9]{3}-[0-9]{6}-[0-9]{4,5})\b",
+        check=checks.card,
+        column_check=checks.sure_cards,
+    ),
+    Rule(
+        "ssn",
+        "ssn",
+        r"[0-9]-[0-9]{2}-[0-9]{4}",
+        START + rf"{_SSN_AREA}-{_SSN_GROUP}-{_SSN_SERIAL}\b",
+        check=checks.unless_in_number,
+        column_check=unless(r"[]0-9][.-][0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}[.-][0-9]"),
+    ),
+    Rule(
         "phone",
         "phone",
         r"\+[1-9]|[0-9]{3}(?:\) ?|[.-])[0-9]{3}[ .-][0-9]{4}|\+\(",
-        rf"(^|[^0-9A-Za-z_+.\]-])(?:\+1[ .-]?\(?{_NANP}\)?[ .-]?{_NANP}[ .-]?[0-9]{{4}}"
+        rf"(^|[^0-9A-Za-z_+.\]-]|\\{{1,7}}[bfnrt])(?:\+1[ .-]?\(?{_NANP}\)?[ .-]?{_NANP}[ .-]?[0-9]{{4}}"
         rf"|\({_NANP}\) ?{_NANP}[ .-][0-9]{{4}}|(?:1[.-])?{_NANP}-{_NANP}-[0-9]{{4}}|{_NANP}\.{_NANP}\.[0-9]{{4}}"
         r"|\+[1-9][0-9]{7,14}"
         r"|\+[1-9][0-9]{0,2}[ .-]?\(?[0-9]{1,5}\)?(?:[ .-][0-9]{2,8}){1,4})\b",
@@ -126,11 +130,12 @@ IDENTITY_RULES: Final = (
         "ipv4",
         "ipv4",
         r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
-        rf"\b{_OCTET}(?:\.{_OCTET}){{3}}\b",
+        START + rf"{_OCTET}(?:\.{_OCTET}){{3}}\b",
         check=checks.unless_in_number,
         column_check=unless(
             r"[]0-9][.-][0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[.-][0-9]"
         ),
     ),
 )
-"""In the order in which they apply: an IBAN's groups look like a card's, an email may hold digits."""
+"""In the order in which they apply: an IBAN's groups look like a card's, an email may hold digits, and what a label
+says counts before what a shape does."""

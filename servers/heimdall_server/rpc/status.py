@@ -21,6 +21,8 @@ from heimdall_server.domain import errors
 from heimdall_server.rpc.calls import REQUEST_ID_KEY, find_call
 
 DOMAIN: Final = "heimdall"
+RETRY_KEY: Final = "google.rpc.retryinfo-bin"
+"""Trailer with the `RetryInfo` alone."""
 DETAILS_KEY: Final = "grpc-status-details-bin"
 STATUS_BYTES_MAX: Final = 4096
 """A whole status, encoded. In base64 it is a third more, and a client's limit on trailers is 8 KiB."""
@@ -329,6 +331,10 @@ async def abort_with(context: AbortingContext, error: BaseException, *, request_
     trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
     if request_id:
         trailers.append((REQUEST_ID_KEY, request_id))
+    retry = error_details_pb2.RetryInfo()
+    if any(detail.Unpack(retry) for detail in status.details):
+        # OpenTelemetry's Python exporter looks here only.
+        trailers.append((RETRY_KEY, retry.SerializeToString()))
     await context.abort(_BY_NUMBER[status.code], status.message, tuple(trailers))
 
 

@@ -23,7 +23,7 @@ def new_protocol(buffer_bytes_max: int = 1 << 20) -> AppendProtocol:
 
 
 def small_limits() -> Response.Limits:
-    return Response.Limits(batches_in_flight=3, bytes_in_flight=40, payload_bytes_max=64)
+    return Response.Limits(batches_in_flight=6, bytes_in_flight=40, payload_bytes_max=64)
 
 
 def opened(protocol: AppendProtocol, offset: int = 0, **limits: int) -> None:
@@ -128,7 +128,7 @@ class AppendMachine(RuleBasedStateMachine):
         if hasattr(self, "source"):
             assert self.written.startswith(bytes(self.source.stored))
             assert self.protocol.durable_offset <= len(self.source.stored)
-            assert self.source.most_in_flight_bytes <= 40 + CHUNK
+            assert self.source.most_in_flight_bytes <= 40
 
     @invariant()
     def memory_is_bounded(self) -> None:
@@ -238,6 +238,28 @@ def test_refusal_with_retry_info_goes_back_and_waits() -> None:
     protocol.pause_until(3.0)
     assert protocol.next_request(2.9) is None
     assert protocol.next_request(3.0) is not None
+
+
+def test_finish_waits_until_what_was_taken_back_is_received_again() -> None:
+    protocol = new_protocol()
+    opened(protocol)
+    protocol.write(b"a\nheld", now_s=0)
+    protocol.next_request(0)
+    protocol.receive(ack(2, received=6))
+    protocol.write(b" on\n", now_s=0)
+    protocol.next_request(0)
+    assert isinstance(protocol.receive(Response(nack=Response.Nack(offset=2, status=JOURNAL_FULL))), Refused)
+    assert protocol.received_offset == 2
+    protocol.want_finish()
+    payloads = []
+    while (request := protocol.next_request(0)) is not None and request.HasField("batch"):
+        payloads.append(request.batch.payload)
+    assert payloads == [b"held", b" on\n"]
+    assert request is None
+    protocol.receive(ack(10))
+    request = protocol.next_request(0)
+    assert request is not None
+    assert request.HasField("finish")
 
 
 def test_conflict_fails_the_source() -> None:

@@ -99,7 +99,7 @@ def with_attributes(*attributes: KeyValue) -> bytes:
     return request(LogRecord(attributes=attributes)).SerializeToString()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(requests=st.lists(REQUESTS, max_size=4))
 def test_columns_equal_the_records_read_one_by_one(requests: list[ExportLogsServiceRequest]) -> None:
     result = otlp.decode([one.SerializeToString() for one in requests], CONTEXT)
@@ -114,7 +114,7 @@ def test_columns_equal_the_records_read_one_by_one(requests: list[ExportLogsServ
     assert all(row["source"] == "otlp" and row["tlp"] == "green" and not row["overflow"] for row in rows_of(batch))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=4), data=st.data())
 def test_damaged_requests_are_refused_alone(requests: list[ExportLogsServiceRequest], data: st.DataObject) -> None:
     payloads = [one.SerializeToString() for one in requests]

@@ -116,6 +116,12 @@ async def running(projection: WarmProjection) -> AsyncIterator[None]:
             await task
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - nobody tells when it changes
+            await asyncio.sleep(0.005)
+
+
 def entry(position: int, count: int = 4) -> Entry:
     return Entry(make_batch([f"{position}/{row}" for row in range(count)]))
 
@@ -191,9 +197,7 @@ async def test_trouble_is_visible_while_it_lasts(
     await journal.append([entry(1)])
     projection = project(journal, store, tmp_path)
     async with running(projection):
-        async with asyncio.timeout(5):
-            while projection.progress.retry_count < 2:
-                await asyncio.sleep(0.005)
+        await until(lambda: projection.progress.retry_count >= 2)
         progress = projection.progress
         assert progress.state is ProjectionState.RETRYING
         assert "no space" in progress.problem
@@ -256,9 +260,7 @@ async def test_reading_goes_on_while_an_insert_runs_but_not_without_bound(
     await journal.append([entry(position, 10) for position in range(1, 12)])
     projection = project(journal, store, tmp_path)
     async with running(projection):
-        async with asyncio.timeout(5):
-            while projection.progress.lag_rows < 30:
-                await asyncio.sleep(0.005)
+        await until(lambda: projection.progress.lag_rows >= 30)
         await asyncio.sleep(0.05)
         assert projection.progress.lag_rows == 30
         store.gate.set()

@@ -71,7 +71,7 @@ POLICIES = [
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy.version))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(records=st.lists(rows(), max_size=12))
 def test_columns_equal_the_rules_applied_value_by_value(policy: PrivacyPolicy, records: list[Row]) -> None:
     batch = batch_of(records)
@@ -82,7 +82,7 @@ def test_columns_equal_the_rules_applied_value_by_value(policy: PrivacyPolicy, r
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy.version))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(records=st.lists(rows(), max_size=12))
 def test_protecting_twice_changes_nothing(policy: PrivacyPolicy, records: list[Row]) -> None:
     protector = PolicyProtector(policy)
@@ -92,20 +92,30 @@ def test_protecting_twice_changes_nothing(policy: PrivacyPolicy, records: list[R
     assert not twice.hits
 
 
-LEAVES = TEXTS | st.integers() | st.booleans() | st.none()
+# An unclosed quote inside a JSON string may be closed by a later one: masking goes before form.
+JSON_TEXTS = st.lists(st.sampled_from([piece for piece in PIECES if "'" not in piece]), max_size=4).map("".join)
+JSON_NUMBERS = st.integers(-(10**12), 10**12) | st.sampled_from([123456789, 491511234567, -5, 1e22])
+CARDS = st.sampled_from([4111111111111111, -4111111111111111, 378282246310005, 4111111111111111.5])
+LEAVES = JSON_TEXTS | JSON_NUMBERS | st.booleans() | st.none()
 DOCUMENTS = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | TEXTS, inner, max_size=3), max_leaves=8
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | JSON_TEXTS, inner | CARDS, max_size=3),
+    max_leaves=8,
 )
 
 
-@settings(max_examples=100, deadline=None)
-@given(document=DOCUMENTS, ascii_only=st.booleans())
-def test_json_text_stays_json(document: object, ascii_only: bool) -> None:
-    if not isinstance(document, dict | list):
-        document = [document]
-    text = json.dumps(document, ensure_ascii=ascii_only)
-    masked = PolicyProtector(PrivacyPolicy(rules=(PrivacyRule("mask"),))).protect(batch_of([{"overflow": text}]))
-    json.loads(masked.batch.column("overflow")[0].as_py())
+@settings(max_examples=30, deadline=None)
+@given(
+    documents=st.lists(DOCUMENTS, min_size=5, max_size=20), ascii_only=st.booleans(), indent=st.sampled_from([None, 1])
+)
+def test_json_text_stays_json(documents: list[object], ascii_only: bool, indent: int | None) -> None:
+    texts = [json.dumps({"d": document}, ensure_ascii=ascii_only, indent=indent) for document in documents]
+    texts += [json.dumps([text]) for text in texts]
+    protector = PolicyProtector(PrivacyPolicy(rules=(PrivacyRule("mask"),)))
+    masked = protector.protect(batch_of([{"overflow": text} for text in texts])).batch
+    for text in masked["overflow"].to_pylist():
+        json.loads(text)
+    assert protector.protect(masked).batch["overflow"] == masked["overflow"]
 
 
 @settings(max_examples=20, deadline=None)

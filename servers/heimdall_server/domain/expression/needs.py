@@ -32,7 +32,6 @@ from heimdall_server.domain.expression.tree import (
     Words,
 )
 
-
 MINUTE_NS: Final = 60_000_000_000
 
 

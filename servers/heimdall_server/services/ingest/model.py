@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from heimdall_server.domain.decoding import Format, RowError
-from heimdall_server.domain.errors import HeimdallError
 from heimdall_server.ports.journal import SourceKey
 
 
@@ -30,6 +29,22 @@ class DumpFacts:
         return json.dumps(asdict(self), separators=(",", ":"))
 
 
+REPEAT_WINDOW_COUNT: Final = 64
+"""Settled client batches a source whose CRC is remembered."""
+ROW_ERRORS_MAX: Final = 100
+"""Row errors that an acknowledgement tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """The middle of an over-long record: what is left of it is passed over."""
+
+    left_bytes: int = 0
+    """How much of it is known to be left; 0: its end isn't known."""
+    ends: bool = False
+    """Whether the record ends after `left_bytes`."""
+
+
 @dataclass(slots=True)
 class SourceState:
     """One source, as the journal has it."""
@@ -39,6 +54,8 @@ class SourceState:
     """Everything before it is decided and durable."""
     epoch: int = 0
     format: Format | None = None
+    skip: Skip | None = None
+    """`next_offset` is in the middle of an over-long record."""
     accepted_count: int = 0
     rejected_count: int = 0
     position: int = 0
@@ -46,14 +63,13 @@ class SourceState:
     dump: DumpFacts | None = None
     batches: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=REPEAT_WINDOW_COUNT))
     """(offset, next_offset, crc32c) of the newest settled batches, oldest first."""
+    row: bytes = b""
+    """The state as a snapshot has it; made when it changes, so that a snapshot of many sources takes no time."""
 
     @property
     def record_count(self) -> int:
         """Records decided, good and bad."""
         return self.accepted_count + self.rejected_count
-
-
-REPEAT_WINDOW_COUNT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +98,27 @@ class Acked:
     accepted_count: int = 0
     rejected_count: int = 0
     errors: Sequence[RowError] = ()
+    """The first `ROW_ERRORS_MAX`."""
     format: Format | None = None
     repeated: bool = False
+
+    def joined(self, later: Acked) -> Acked | None:
+        """One acknowledgement that says both; None: they don't go together."""
+        if self.repeated != later.repeated:
+            return None
+        # The later one's rows count from its own range's beginning.
+        shift = self.accepted_count + self.rejected_count
+        moved = [RowError(e.row + shift, e.offset, e.reason, e.field) for e in later.errors]
+        return Acked(
+            next_offset=max(self.next_offset, later.next_offset),
+            received_offset=max(self.received_offset, later.received_offset),
+            position=max(self.position, later.position),
+            accepted_count=shift - self.rejected_count + later.accepted_count,
+            rejected_count=self.rejected_count + later.rejected_count,
+            errors=[*self.errors, *moved][:ROW_ERRORS_MAX],
+            format=later.format or self.format,
+            repeated=self.repeated,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +144,7 @@ class Finished:
 class Ended:
     """The stream must end with an error."""
 
-    error: HeimdallError
-
-
-@dataclass(frozen=True, slots=True)
-class HalfClosed:
-    """The client sends nothing more."""
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +152,7 @@ class Draining:
     """The server is going away."""
 
 
-Event = Acked | Nacked | Finished | Ended | HalfClosed | Draining
+Event = Acked | Nacked | Finished | Ended | Draining
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +163,20 @@ class BatchIn:
     next_offset: int
     crc32c: int
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FlushIn:
+    """Decode what is held and whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishIn:
+    """The source has no more bytes."""
+
+
+RequestIn = OpenIn | BatchIn | FlushIn | FinishIn
+"""A message of the client's half of an Append stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,16 +18,19 @@ from heimdall_server.services.ingest.model import (
     BatchIn,
     DumpFacts,
     Finished,
+    FinishIn,
+    FlushIn,
     LetterInfo,
     Nacked,
     OpenIn,
     Outcome,
+    RequestIn,
     SourceState,
 )
 
 StatusOf = Callable[[BaseException], status_pb2.Status]
 
-ROW_ERRORS_MAX = 100
+_SECOND_NS: Final = 1_000_000_000
 _KINDS = {
     source_pb2.Format.KIND_NDJSON: FormatKind.NDJSON,
     source_pb2.Format.KIND_JSON: FormatKind.JSON,
@@ -76,12 +80,29 @@ def open_in(message: pb.AppendRequest.Open, *, actor: str, now_ns: int) -> OpenI
         service=defaults.service,
         host=defaults.host,
         time_zone=defaults.time_zone,
-        reference_time_ns=defaults.reference_time.ToNanoseconds() if defaults.HasField("reference_time") else 0,
+        # Not `ToNanoseconds`, which fails for a time that isn't one: whether it is, the use case says.
+        reference_time_ns=defaults.reference_time.seconds * _SECOND_NS + defaults.reference_time.nanos,
         dataset=defaults.dataset,
         tlp=defaults.tlp,
         file_name=message.file_name,
         dump=dump,
     )
+
+
+async def requests_in(
+    messages: AsyncIterator[pb.AppendRequest], *, actor: str, now_ns: Callable[[], int]
+) -> AsyncIterator[RequestIn]:
+    """The client's half of an Append stream."""
+    async for message in messages:
+        match message.WhichOneof("message"):
+            case "batch":
+                yield batch_in(message.batch)
+            case "flush":
+                yield FlushIn()
+            case "finish":
+                yield FinishIn()
+            case _:
+                yield open_in(message.open, actor=actor, now_ns=now_ns())
 
 
 def batch_in(message: pb.AppendRequest.Batch) -> BatchIn:
@@ -103,7 +124,7 @@ def ack_out(event: Acked, journal_id: str) -> pb.AppendResponse:
             position=position_out(journal_id, event.position),
             accepted_count=event.accepted_count,
             rejected_count=event.rejected_count,
-            row_errors=[row_error_out(error) for error in event.errors[:ROW_ERRORS_MAX]],
+            row_errors=[row_error_out(error) for error in event.errors],
             format=format_out(event.format),
             repeated=event.repeated,
         )

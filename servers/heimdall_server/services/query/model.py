@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import pyarrow as pa
 
-from heimdall_server.domain.expression.tree import All, Limit, Query, Sort, Stats, TimeRange
+from heimdall_server.domain.expression.tree import All, Limit, Query, Sort, Stats, TimeRange, Where
 from heimdall_server.ports.journal import Positions
 from heimdall_server.ports.log_store import FieldValue, Order, Plan, Statistics
 
@@ -31,6 +31,9 @@ class Question:
     tree: Query | None = None
 
 
+TokenAfter: TypeAlias = Callable[[int], bytes]
+"""The token to go on behind the first so many rows (at least one) of a batch; empty where rows have no order to go on
+by. Cheap; thread-safe."""
 ANYTHING: Final = Question(Form.TREE, tree=Query(All()))
 
 
@@ -42,15 +45,26 @@ class Understood:
     canonical_text: str
 
     @property
-    def plain_rows(self) -> bool:
-        """Whether the answer is records in store order, so that a broken stream can go on."""
-        return not any(isinstance(stage, Stats | Sort) for stage in self.query.stages)
+    def resumable(self) -> bool:
+        """Whether the answer is records in the order of the store, so that a broken stream can go on behind any."""
+        seen_limit = False
+        for stage in self.query.stages:
+            if isinstance(stage, Stats | Sort) or (seen_limit and isinstance(stage, Where)):
+                return False
+            seen_limit = seen_limit or isinstance(stage, Limit)
+        return True
 
     @property
     def row_limit(self) -> int | None:
-        """The last `limit` of the query, if it has one."""
-        limits = [stage.count for stage in self.query.stages if isinstance(stage, Limit)]
-        return min(limits) if limits else None
+        """The query's own `limit`, if it has one; the least, if it has several."""
+        return min((stage.count for stage in self.query.stages if isinstance(stage, Limit)), default=None)
+
+    def limited(self, count: int) -> Query:
+        """The query with a limit behind it; for one that is resumable it stands in place of its own ones."""
+        stages = self.query.stages
+        if self.resumable:
+            stages = tuple(stage for stage in stages if not isinstance(stage, Limit))
+        return Query(self.query.filter, (*stages, Limit(count)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +98,8 @@ class Rows:
     """Some rows."""
 
     batch: pa.RecordBatch
-    resume_token: bytes
-    """Empty where rows have no order to go on by."""
+    token_after: TokenAfter
+    """A message may carry a part of the rows, and each part its own token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
+import pyarrow as pa
 from google.rpc import status_pb2
 
 from heimdall.query.v1 import query_service_pb2 as pb
@@ -16,14 +20,19 @@ from heimdall_server.domain.errors import DrainingError, TokenError
 from heimdall_server.rpc.admission import Drain
 from heimdall_server.rpc.calls import current_call
 from heimdall_server.rpc.status import ok_status, to_status
+from heimdall_server.services.query import watch_model
 from heimdall_server.services.query.logic.catalogue import CatalogueUseCase
 from heimdall_server.services.query.logic.search import SearchUseCase
 from heimdall_server.services.query.logic.watch.stream import WatchUseCase
+from heimdall_server.services.query.model import Rows
 from heimdall_server.services.query.translate import messages, watches
+from heimdall_server.services.query.translate.rows import RowEncoder
 
-FIELDS_PAGE_DEFAULT = 500
-VALUES_PAGE_DEFAULT = 20
-
+FIELDS_PAGE_DEFAULT: Final = 500
+VALUES_PAGE_DEFAULT: Final = 20
+_INLINE_BYTES_MAX: Final = 64 * 1024
+"""Rows of more bytes than this become messages in a thread."""
+_M = TypeVar("_M")
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,16 +56,19 @@ class QueryServicer(pb_grpc.QueryServiceServicer):
         self._tier = tier
         self._journal_id = journal_id
         self._drain = drain
+        self._encoders = ThreadPoolExecutor(2, thread_name_prefix="query-encode")
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> AsyncIterator[pb.SearchResponse]:
         """See the contract."""
         asked = messages.search_in(request, self._journal_id)
+        encoder = RowEncoder(request.row_encoding)
         async with aclosing(self._search.search(current_call().principal.uri, asked)) as answers:
             async for answer in answers:
-                for message in messages.answer_out(
-                    answer, request.row_encoding, tier=self._tier, journal_id=self._journal_id
-                ):
-                    yield message
+                out = messages.answer_out(answer, encoder, tier=self._tier, journal_id=self._journal_id)
+                large = isinstance(answer, Rows) and _is_large(answer.batch)
+                async with aclosing(self._encoded(out, large=large)) as encoded:
+                    async for message in encoded:
+                        yield message
 
     async def Watch(
         self, request_iterator: AsyncIterator[pb.WatchRequest], context: Context
@@ -66,10 +78,23 @@ class QueryServicer(pb_grpc.QueryServiceServicer):
         requests = watches.requests_in(request_iterator)
         async with aclosing(stream.run(requests, self._drain.event)) as events:
             async for event in events:
-                for message in watches.event_out(event, journal_id=self._journal_id, status_of=_status_of):
-                    yield message
+                out = watches.event_out(event, journal_id=self._journal_id, status_of=_status_of)
+                large = isinstance(event, watch_model.Rows | watch_model.AggregateRows) and _is_large(event.batch)
+                async with aclosing(self._encoded(out, large=large)) as encoded:
+                    async for message in encoded:
+                        yield message
         if self._drain.draining:
             raise DrainingError
+
+    async def _encoded(self, out: Iterator[_M], *, large: bool) -> AsyncGenerator[_M, None]:
+        """The messages, made in a thread where that takes longer than the loop may be held up."""
+        if not large:
+            for message in out:
+                yield message
+            return
+        loop = asyncio.get_running_loop()
+        while (made := await loop.run_in_executor(self._encoders, next, out, None)) is not None:
+            yield made
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
         """See the contract."""
@@ -82,11 +107,12 @@ class QueryServicer(pb_grpc.QueryServiceServicer):
         fields = await self._catalogue.fields(
             current_call().principal.uri, messages.time_range_in(request.time_range), tuple(request.datasets)
         )
-        start = _offset_in(request.page_token) if request.page_token else 0
+        request_digest = _fields_digest(request)
+        start = _offset_in(request.page_token, request_digest) if request.page_token else 0
         end = start + (request.page_size or FIELDS_PAGE_DEFAULT)
         return pb.ListFieldsResponse(
             fields=[messages.field_out(info) for info in fields[start:end]],
-            next_page_token=_offset_out(end) if end < len(fields) else "",
+            next_page_token=_offset_out(end, request_digest) if end < len(fields) else "",
             sampled_count=max((info.sampled_count for info in fields), default=0),
         )
 
@@ -111,16 +137,29 @@ def _status_of(error: BaseException | None) -> status_pb2.Status:
     return ok_status() if error is None else to_status(error)
 
 
-def _offset_out(offset: int) -> str:
+def _is_large(batch: pa.RecordBatch) -> bool:
+    return int(batch.nbytes) > _INLINE_BYTES_MAX
+
+
+def _fields_digest(request: pb.ListFieldsRequest) -> str:
+    """What a page token is bound to: what is listed, however it is paged."""
+    listed = pb.ListFieldsRequest(time_range=request.time_range, datasets=sorted(request.datasets))
+    return hashlib.sha256(listed.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def _offset_out(offset: int, request_digest: str) -> str:
     """A page token: how many fields came before; it says nothing secret, so it isn't MACed."""
-    return base64.urlsafe_b64encode(str(offset).encode()).decode()
+    return base64.urlsafe_b64encode(f"{offset}:{request_digest}".encode()).decode()
 
 
-def _offset_in(token: str) -> int:
+def _offset_in(token: str, request_digest: str) -> int:
     try:
-        offset = int(base64.urlsafe_b64decode(token.encode()))
+        offset, _, digest = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
+        start = int(offset)
     except ValueError as error:
         raise TokenError("it is damaged") from error
-    if offset < 0:
+    if digest != request_digest:
+        raise TokenError("it belongs to another request")
+    if start < 0:
         raise TokenError("it is damaged")
-    return offset
+    return start

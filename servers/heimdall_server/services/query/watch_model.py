@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from heimdall_server.domain.errors import HeimdallError
 from heimdall_server.ports.journal import Positions
-from heimdall_server.services.query.model import Question
+from heimdall_server.services.query.model import Question, TokenAfter
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,17 @@ class AskProgress:
     """Every watch shall say how far it is."""
 
 
-Request = Create | Update | Cancel | AskProgress
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A watch or an update whose question breaks a rule of the language: ends the watch, not the stream."""
+
+    watch_id: str
+    error: HeimdallError
+    update: bool
+    resume_token: bytes = b""
+
+
+Request = Create | Update | Cancel | AskProgress | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ class Rows:
 
     watch_id: str
     batch: pa.RecordBatch
-    through: bytes
+    token_after: TokenAfter
     history: bool
     json: bool
 

@@ -92,9 +92,8 @@ class ChdbConnection:
         records = pa.Table.from_batches(batches)  # noqa: F841 - the engine finds it by its name, in this frame
         columns = ", ".join(f"`{name}`" for name in batches[0].schema.names)
         clause = ", ".join(f"{name} = {format_bind_value(value, top_level=False)}" for name, value in settings.items())
-        sql = (
-            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM Python(records) SETTINGS max_threads = 1, {clause}"
-        )
+        source = f"SELECT {columns} FROM Python(records) SETTINGS max_threads = 1, {clause}"  # noqa: S608 - our names
+        sql = f"INSERT INTO {table} ({columns}) {source}"
         try:
             self._handle.query(sql, "Null")
         except RuntimeError as error:

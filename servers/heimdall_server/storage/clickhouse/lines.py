@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from heimdall_server.domain.errors import BudgetExceededError
-from heimdall_server.storage.clickhouse.connection import Connection, Engine
+from heimdall_server.domain.errors import BudgetExceededError, StoreError
+from heimdall_server.storage.clickhouse.connection import STORE_NAME, Connection, Engine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,6 +22,7 @@ class Line:
         self._engine = engine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._connection: Connection | None = None
+        self._closed = False
 
     @property
     def connection(self) -> Connection:
@@ -37,7 +39,12 @@ class Line:
         """Run a function in the line's thread.
 
         Cancelling the wait doesn't stop the function: the next call comes after it.
+
+        Raises:
+            StoreError: The line is closed.
         """
+        if self._closed:
+            raise StoreError(STORE_NAME, "it is closed")
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
     async def close(self) -> None:
@@ -45,6 +52,7 @@ class Line:
         connection, self._connection = self._connection, None
         if connection is not None:
             await self.call(connection.close)
+        self._closed = True
         self._thread.shutdown(wait=False)
 
 
@@ -77,7 +85,10 @@ class LinePool:
         """Give a line back on which nothing runs."""
         self._free.put_nowait(line)
 
-    async def close(self) -> None:
-        """Close all, after what runs on them."""
+    async def close(self, timeout_s: float) -> None:
+        """Close all, when they were given back or the time is over."""
+        with contextlib.suppress(BudgetExceededError):
+            for _ in self._lines:
+                await self.take(timeout_s)
         for line in self._lines:
             await line.close()

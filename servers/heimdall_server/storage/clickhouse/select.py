@@ -4,6 +4,8 @@ What the query itself says is compiled in `stages`; here is what pins its answer
 FROM: the records, the records by whole minutes, or a rollup with the edges of part minutes from records.
 """
 
+# ruff: noqa: S608 - statements are made of names of ours; what a person says travels as parameters
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

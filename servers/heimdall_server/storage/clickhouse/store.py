@@ -57,6 +57,7 @@ from heimdall_server.storage.clickhouse.writer import Step, Writer
 _LOG = logging.getLogger(__name__)
 _ROLLUP_STARTS_MAX: Final = 3
 _SETTLE_WAIT_S: Final = 0.25
+_CLOSE_WAIT_S: Final = 2.0
 _COUNT: Final = "record_count"
 T = TypeVar("T")
 
@@ -111,10 +112,14 @@ class ClickHouseLogStore:
             ConfigurationError: A newer program wrote the database, or a dataset's partitioning changed.
             StoreError: The engine can't be opened.
         """
-        await self._control.open()
-        await self._changes.open()
-        await self._pool.open()
-        self._writer = await self._changes.call(self._open_writer)
+        try:
+            await self._control.open()
+            await self._changes.open()
+            await self._pool.open()
+            self._writer = await self._changes.call(self._open_writer)
+        except BaseException:
+            await self.close()
+            raise
 
     async def insert(self, range_: FrameRange, batches: Sequence[pa.RecordBatch], *, token: str) -> None:
         """See `LogStore.insert`. Rollups are unsettled from here until `settled`."""
@@ -139,6 +144,7 @@ class ClickHouseLogStore:
     @contextlib.asynccontextmanager
     async def query(self, query: StoreQuery) -> AsyncIterator[Result]:
         """See `LogStore.query`."""
+        self._opened()
         line = await self._pool.take(query.limits.time_s)
         started: list[RunningQuery] = []
         try:
@@ -207,11 +213,13 @@ class ClickHouseLogStore:
 
     async def close(self) -> None:
         """See `LogStore.close`."""
-        for running in list(self._running):
-            await self._kill(running.tag)
-        if self._releasing:
-            await asyncio.wait(self._releasing)
-        await self._pool.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            for running in list(self._running):
+                await self._kill(running.tag)
+            if self._releasing:
+                await asyncio.wait(self._releasing)
+        await self._pool.close(_CLOSE_WAIT_S if writer is not None else 0.0)
         await self._changes.close()
         await self._control.close()
 
@@ -243,8 +251,8 @@ class ClickHouseLogStore:
             for running in started:
                 await running.stop()
                 self._running.discard(running)
-        except EngineError as error:
-            _LOG.warning("a query didn't stop cleanly: %s", error.name)
+        except (EngineError, StoreError) as error:
+            _LOG.warning("a query didn't stop cleanly: %s", type(error).__name__)
         finally:
             self._pool.give(line)
 
@@ -257,6 +265,7 @@ class ClickHouseLogStore:
 
     async def _ask(self, question: Callable[[Connection], T]) -> T:
         """Ask a short question on a query line."""
+        self._opened()
         line = await self._pool.take(30.0)
         try:
             return await line.call(lambda: question(line.connection))

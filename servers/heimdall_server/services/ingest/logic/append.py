@@ -13,15 +13,16 @@ from heimdall_server.domain.errors import InvalidArgumentError, OverloadedError
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import SourceKey
 from heimdall_server.services.ingest.logic import metrics
+from heimdall_server.services.ingest.logic.dead_letters import DEFAULT_DATASET
 from heimdall_server.services.ingest.logic.pipeline import Pipeline
 from heimdall_server.services.ingest.logic.session import AppendSession
 from heimdall_server.services.ingest.logic.state import IngestState
-from heimdall_server.services.ingest.model import OpenIn, SourceState
+from heimdall_server.services.ingest.model import DumpFacts, OpenIn, SourceState
 
 SETTLE_WAIT_S: Final = 10.0
 """How long a new stream waits for frames of the stream before that are being written."""
-DEFAULT_DATASET: Final = "logs"
 DEFAULT_DUMP_DATASET: Final = "dumps"
+_TIME_NS_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,6 @@ class Opening:
 
     session: AppendSession
     already_complete: bool = False
-    complete_state: SourceState | None = None
 
 
 class AppendUseCase:
@@ -47,51 +47,85 @@ class AppendUseCase:
         self._sessions: dict[SourceKey, AppendSession] = {}
         self.stream_count = 0
 
+    @property
+    def session_count(self) -> int:
+        """Sources with a stream, or with batches under way of one that broke."""
+        return len(self._sessions)
+
     async def open(self, principal: str, request: OpenIn) -> Opening:
         """Begin a stream; an older one of the same source is fenced.
 
         Raises:
-            InvalidArgumentError: Unknown dataset or zone, or a dump name that is taken.
+            InvalidArgumentError: Unknown dataset or zone, or a dump that doesn't fit what is there.
             BudgetExceededError: Too many sources.
             OverloadedError: The older stream's last frame is still being written.
         """
         key = SourceKey(principal, request.source)
         context = self._context(request)
-        complete = self._state.sources.find_dump(principal, request.dump) if request.dump else None
-        older = self._sessions.pop(key, None)
-        if older is not None:
-            older.fence(older.epoch + 1)
-            await self._settle(older)
-        state = self._state.sources.open(key)
+        await self._fence(key)
+        complete = self._check_dump(key, request.dump) if request.dump else None
+        state = complete or self._state.sources.open(key)
         session = AppendSession(
             state=state,
             context=context,
-            hint=request.format,
-            file_name=request.file_name,
-            dump=request.dump,
+            request=request,
             pipeline=self._pipeline,
+            counts=self._state.counts,
             keep_raw=self._keep_raw,
+            complete=complete is not None,
         )
-        self._sessions[key] = session
+        if complete is None:
+            self._sessions[key] = session
         self.stream_count += 1
         metrics.STREAMS.set(self.stream_count)
-        return Opening(session, already_complete=complete is not None, complete_state=complete)
+        return Opening(session, already_complete=complete is not None)
 
     def close(self, session: AppendSession) -> None:
         """The stream is over, however it ended; what it submitted goes its way."""
         self.stream_count -= 1
         metrics.STREAMS.set(self.stream_count)
-        key = session.state.key
-        if self._sessions.get(key) is session and not session.open_bytes:
-            del self._sessions[key]
-            self._state.sources.release(key)
-        self._state.counts.accepted += session.accepted_count
-        self._state.counts.rejected += session.rejected_count
+        session.outbox.close()
+        if session.job_count:
+            session.on_idle = lambda: self._forget(session)
+        else:
+            self._forget(session)
 
     def get(self, principal: str, source: str) -> SourceState:
         """Where a source stands; one never seen stands at 0."""
         key = SourceKey(principal, source)
         return self._state.sources.get(key) or SourceState(key)
+
+    def _forget(self, session: AppendSession) -> None:
+        if self._sessions.get(session.key) is session:
+            del self._sessions[session.key]
+            self._state.sources.release(session.key)
+
+    async def _fence(self, key: SourceKey) -> None:
+        """End older streams of a source; their frames that are being written move it on, so they are waited for.
+
+        Several may open the source at once: each fences whoever is there when its turn comes.
+        """
+        while (older := self._sessions.get(key)) is not None:
+            older.fence(older.epoch + 1)
+            try:
+                async with asyncio.timeout(SETTLE_WAIT_S):
+                    while older.committing_count:
+                        older.settled.clear()
+                        await older.settled.wait()
+            except TimeoutError as error:
+                raise OverloadedError(retry_after_s=1.0) from error
+            self._forget(older)
+
+    def _check_dump(self, key: SourceKey, facts: DumpFacts) -> SourceState | None:
+        """The source that holds the dump already, if one does."""
+        complete = self._state.sources.find_dump(key.principal, facts)
+        state = self._state.sources.get(key)
+        if complete is None and state is not None and state.position:
+            if state.dump is None:
+                raise InvalidArgumentError("open.source_id", "the source holds records that are no dump; use another")
+            if (state.dump.name, state.dump.content_sha256) != (facts.name, facts.content_sha256):
+                raise InvalidArgumentError("open.source_id", "the source holds another dump; use another")
+        return complete
 
     def _context(self, request: OpenIn) -> DecodeContext:
         dataset = request.dataset or (DEFAULT_DUMP_DATASET if request.dump else DEFAULT_DATASET)
@@ -101,10 +135,12 @@ class AppendUseCase:
         zone = request.time_zone or "UTC"
         try:
             ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: it names a folder, as `Europe` does
             raise InvalidArgumentError(
                 "open.defaults.time_zone", "must be an IANA name such as Europe/Berlin"
             ) from error
+        if not 0 <= request.reference_time_ns <= _TIME_NS_MAX:
+            raise InvalidArgumentError("open.defaults.reference_time", "must lie between 1970 and 2262")
         return DecodeContext(
             source=request.source,
             dataset=dataset,
@@ -117,13 +153,3 @@ class AppendUseCase:
             first_record_number=1 if request.dump else 0,
             tlp=request.tlp,
         )
-
-    async def _settle(self, older: AppendSession) -> None:
-        """Frames of the fenced stream that are being written move the source on: wait for them."""
-        try:
-            async with asyncio.timeout(SETTLE_WAIT_S):
-                while older.committing:
-                    older.settled.clear()
-                    await older.settled.wait()
-        except TimeoutError as error:
-            raise OverloadedError(retry_after_s=1.0) from error

@@ -3,12 +3,13 @@
 While one group is being decoded and protected (one worker thread; the libraries release the GIL), what arrives
 is coalesced into the next, up to `group_bytes_max`. So a quiet server answers in milliseconds, and a busy one
 works in the large pieces that are cheap. A second task commits: group n is written to the journal while group
-n + 1 is decoded. One source's payloads keep their order throughout.
+n + 1 is decoded. One source's payloads keep their order throughout; sources share a group fairly (`FairQueue`).
 
 Rules:
-* A `Job` is settled exactly once: `committed`, `refused` or dropped because its lane died.
+* A `Job` is settled exactly once: `committed`, `refused` or `dropped`, and jobs of one turn in their order.
 * When a job of a lane is refused, its lane is dead: later jobs of the lane, queued or decoded, are dropped.
 * Nothing is acknowledged before `Journal.append` returned.
+* A job that can't be decoded or protected costs nobody else anything: its group goes on without it.
 """
 
 from __future__ import annotations
@@ -16,21 +17,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
-from heimdall_server.domain.errors import HeimdallError, OverloadedError
+from heimdall_server.domain.errors import DrainingError, HeimdallError, OverloadedError
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Entry, Journal
 from heimdall_server.ports.protector import Protected, Protector
 from heimdall_server.services.ingest.logic import metrics
+from heimdall_server.services.ingest.logic.fair_queue import FairQueue
+from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room
+from heimdall_server.services.ingest.logic.throughput import Throughput
 
 LOG: Final = logging.getLogger(__name__)
+RETRY_S_MIN: Final = 0.5
+"""A caller who finds the queue full is told to wait at least this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,66 +43,24 @@ class PipelineLimits:
     """What the pipeline holds and how much it works on at once."""
 
     group_bytes_max: int = 16 * 1024 * 1024
-    """Payload bytes decoded together, and so about the size of a journal frame."""
+    """Payload bytes decoded together."""
+    group_rows_max: int = 131_072
+    """Records of a group, and so of a journal frame; the piece with which it is reached still goes in."""
+    group_decoded_bytes_max: int = 128 * 1024 * 1024
+    """Bytes that a group's records take in columns, likewise."""
     queue_bytes_max: int = 256 * 1024 * 1024
     """Payload bytes waiting; who offers more is refused (the budget in front of it makes that rare)."""
 
 
-class Job(Protocol):
-    """A piece of work: some payload bytes that become records of one frame."""
-
-    size_bytes: int
-
-    @property
-    def key(self) -> object:
-        """Jobs of one key that wait together become one (`absorb`): larger pieces are cheaper a record."""
-        ...
-
-    def absorb(self, later: Job) -> bool:
-        """Take over a later job of the same key; False: it must stay on its own."""
-        ...
-
-    def stale(self) -> bool:
-        """Whether the stream went back since: then the job is dropped."""
-        ...
-
-    def decode(self, observed_time_ns: int) -> Sequence[pa.RecordBatch]:
-        """Worker thread: payload to `RECORD_SCHEMA` batches.
-
-        Raises:
-            HeimdallError: Nothing of the job is kept.
-        """
-        ...
-
-    def describe(self, entry: Entry, first_row: int, observed_time_ns: int) -> Entry:
-        """Event loop: add what the frame must say about the job (marks, dead letters)."""
-        ...
-
-    def begin_commit(self) -> None:
-        """Event loop: from here on the job may become durable at any moment."""
-        ...
-
-    def committed(self, position: int) -> None:
-        """Event loop: it is durable. `position` is 0 if the job had nothing to write."""
-        ...
-
-    def refused(self, error: BaseException) -> None:
-        """Event loop: nothing of it was kept."""
-        ...
-
-    def dropped(self) -> None:
-        """Event loop: it was stale, and is gone."""
-        ...
-
-
 @dataclass(slots=True)
 class _Run:
-    """Some jobs of one key, decoded."""
+    """A job and its records in the group."""
 
     job: Job
     first_row: int
     row_count: int
     failure: BaseException | None = None
+    dropped: bool = False
 
 
 @dataclass(slots=True)
@@ -105,30 +68,47 @@ class _Group:
     """What is written as one frame."""
 
     runs: list[_Run]
+    left: list[Job]
+    """Jobs for which there was no room."""
     protected: Protected | None
     observed_time_ns: int
-    size_bytes: int
-    elapsed_s: float = 0.0
-    started_s: float = field(default_factory=time.monotonic)
+    taken_s: float
+    size_bytes: int = 0
 
 
 class Pipeline:
     """See the module. `start` and `close` belong to the event loop that uses it."""
 
-    def __init__(self, *, journal: Journal, protector: Protector, clock: Clock, limits: PipelineLimits) -> None:
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        protector: Protector,
+        clock: Clock,
+        limits: PipelineLimits,
+        worker: Executor | None = None,
+    ) -> None:
+        """Prepare a pipeline.
+
+        Args:
+            journal: Where groups become durable.
+            protector: What stands before it.
+            clock: Stamps the observed time of a group.
+            limits: See there.
+            worker: Where groups are decoded, one at a time; None: a thread of its own.
+        """
         self._journal = journal
         self._protector = protector
         self._clock = clock
         self._limits = limits
-        self._queue: deque[Job] = deque()
-        self._queued_bytes = 0
+        self._queue = FairQueue()
         self._working_bytes = 0
         self._arrived = asyncio.Event()
         self._commits: asyncio.Queue[_Group | None] = asyncio.Queue(maxsize=1)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="ingest-decode")
+        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="ingest-decode")
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        self._bytes_per_s = 0.0
+        self._throughput = Throughput()
 
     def start(self) -> None:
         """Begin to work."""
@@ -146,42 +126,32 @@ class Pipeline:
             self._tasks = []
         self._worker.shutdown(wait=True)
 
+    @property
+    def held_bytes(self) -> int:
+        """Payload bytes that were submitted and aren't settled."""
+        return self._queue.size_bytes + self._working_bytes
+
     def submit(self, job: Job) -> None:
         """Queue a job; it is settled through its callbacks.
 
         Raises:
-            OverloadedError: The queue is full, or the pipeline is closing.
+            OverloadedError: The queue is full.
+            DrainingError: The pipeline is closing.
         """
-        if self._closing or self._queued_bytes + job.size_bytes > self._limits.queue_bytes_max:
-            raise OverloadedError(retry_after_s=max(0.5, self.wait_estimate_s()))
-        self._queue.append(job)
-        self._queued_bytes += job.size_bytes
-        metrics.QUEUED_BYTES.set(self._queued_bytes + self._working_bytes)
+        if self._closing:
+            raise DrainingError
+        if self._queue.size_bytes + job.size_bytes > self._limits.queue_bytes_max:
+            raise OverloadedError(retry_after_s=round(max(RETRY_S_MIN, self.wait_estimate_s()), 1))
+        self._queue.put(job)
         self._arrived.set()
+        self._note_held()
 
-    def wait_estimate_s(self) -> float:
-        """How long a job that came now would wait for its acknowledgement, by the rate of late."""
-        if not self._bytes_per_s:
-            return 0.0
-        return (self._queued_bytes + self._working_bytes) / self._bytes_per_s
+    def wait_estimate_s(self, size_bytes: int = 0) -> float:
+        """How long so many bytes that came now would wait to be durable, by the rate of late; 0: not known."""
+        return self._throughput.wait_s(self.held_bytes + size_bytes)
 
-    def _take(self) -> list[Job]:
-        jobs: list[Job] = []
-        newest: dict[object, Job] = {}
-        size = 0
-        while self._queue and (not jobs or size + self._queue[0].size_bytes <= self._limits.group_bytes_max):
-            job = self._queue.popleft()
-            size += job.size_bytes
-            self._queued_bytes -= job.size_bytes
-            if job.stale():
-                job.dropped()
-                continue
-            before = newest.get(job.key)
-            if before is None or not before.absorb(job):
-                jobs.append(job)
-                newest[job.key] = job
-        self._working_bytes += size
-        return jobs
+    def _note_held(self) -> None:
+        metrics.QUEUED_BYTES.set(self.held_bytes)
 
     async def _decode_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -193,48 +163,85 @@ class Pipeline:
                     return
                 self._arrived.clear()
                 continue
-            before = self._working_bytes
-            jobs = self._take()
-            size = self._working_bytes - before
-            now_ns = self._clock.now_ns()
-            try:
-                group = await loop.run_in_executor(self._worker, self._process, jobs, now_ns, size)
-            except Exception as error:
-                # Protect failed: nothing may pass unprotected, so the whole group is refused (in its turn).
-                LOG.exception("ingest group failed", extra={"event": "ingest.group_failed"})
-                group = _Group([_Run(job, 0, 0, error) for job in jobs], None, now_ns, size)
-            await self._commits.put(group)
+            taken_s = time.monotonic()
+            jobs = self._queue.take(self._limits.group_bytes_max)
+            size_bytes = sum(job.size_bytes for job in jobs)
+            self._working_bytes += size_bytes
+            if jobs:
+                group = await loop.run_in_executor(self._worker, self._process, jobs, self._clock.now_ns(), taken_s)
+                left = [job for job in (run.job.split() for run in group.runs) if job is not None] + group.left
+                self._queue.put_back(left)
+                group.size_bytes = size_bytes - sum(job.size_bytes for job in left)
+                self._working_bytes -= size_bytes - group.size_bytes
+                await self._commits.put(group)
+            self._note_held()
 
-    def _process(self, jobs: list[Job], now_ns: int, size_bytes: int) -> _Group:
-        started = time.monotonic()
+    def _process(self, jobs: list[Job], now_ns: int, taken_s: float) -> _Group:
+        """Worker thread: decode and protect. Never raises."""
+        room = Room(self._limits.group_rows_max, self._limits.group_decoded_bytes_max)
+        started_s = time.monotonic()
         runs: list[_Run] = []
         batches: list[pa.RecordBatch] = []
         row = 0
-        for job in jobs:
+        while jobs and not room.full:
+            job = jobs.pop(0)
             try:
-                made = [] if job.stale() else job.decode(now_ns)
-            except HeimdallError as error:
-                runs.append(_Run(job, row, 0, error))
-                continue
-            except Exception as error:
-                # A bug in a decoder must cost its own batch only.
-                LOG.exception("decoder failed", extra={"event": "ingest.decoder_failed"})
+                made = [batch for batch in job.decode(now_ns, room) if batch.num_rows]
+            except BaseException as error:  # noqa: BLE001 - a native library's panic is no Exception, and costs its own job only
+                _log_bug("decoder failed", error)
                 runs.append(_Run(job, row, 0, error))
                 continue
             count = sum(int(batch.num_rows) for batch in made)
-            batches.extend(batch for batch in made if batch.num_rows)
+            batches.extend(made)
             runs.append(_Run(job, row, count))
             row += count
         decoded_s = time.monotonic()
-        metrics.STAGE_SECONDS.labels("decode").observe(decoded_s - started)
-        protected = None
+        metrics.STAGE_DECODE.observe(decoded_s - started_s)
+        group = _Group(runs, jobs, None, now_ns, taken_s)
         if batches:
-            protected = self._protector.protect(_concat(batches))
-            metrics.STAGE_SECONDS.labels("protect").observe(time.monotonic() - decoded_s)
-            metrics.GROUP_RECORDS.observe(row)
-            for name, count in protected.hits.items():
+            self._protect(group, batches)
+            metrics.STAGE_PROTECT.observe(time.monotonic() - decoded_s)
+        return group
+
+    def _protect(self, group: _Group, batches: list[pa.RecordBatch]) -> None:
+        try:
+            group.protected = self._protector.protect(_concat(batches))
+        except BaseException as error:  # noqa: BLE001 - as above; nothing may pass unprotected
+            _log_bug("protection failed", error)
+            self._protect_one_by_one(group, batches)
+        if group.protected is not None:
+            metrics.GROUP_RECORDS.observe(group.protected.batch.num_rows)
+            for name, count in group.protected.hits.items():
                 metrics.PROTECTED.labels(name).inc(count)
-        return _Group(runs, protected, now_ns, size_bytes, time.monotonic() - started)
+
+    def _protect_one_by_one(self, group: _Group, batches: list[pa.RecordBatch]) -> None:
+        """Find the jobs whose records can't be protected, and go on without them."""
+        good: list[Protected] = []
+        row = 0
+        pending = iter(batches)
+        for run in group.runs:
+            if not run.row_count:
+                continue
+            own: list[pa.RecordBatch] = []
+            while sum(int(batch.num_rows) for batch in own) < run.row_count:
+                own.append(next(pending))
+            try:
+                one = self._protector.protect(_concat(own))
+            except BaseException as error:  # noqa: BLE001 - as above
+                _log_bug("protection of a job failed", error)
+                run.failure, run.row_count = error, 0
+                continue
+            good.append(one)
+            run.first_row = row
+            row += run.row_count
+        if good:
+            hits: dict[str, int] = {}
+            sidecars: dict[str, bytes] = {}
+            for one in good:
+                sidecars |= one.sidecars
+                for name, count in one.hits.items():
+                    hits[name] = hits.get(name, 0) + count
+            group.protected = Protected(_concat([one.batch for one in good]), hits, sidecars)
 
     async def _commit_loop(self) -> None:
         while (group := await self._commits.get()) is not None:
@@ -242,59 +249,76 @@ class Pipeline:
                 await self._commit(group)
             finally:
                 self._working_bytes -= group.size_bytes
-                metrics.QUEUED_BYTES.set(self._queued_bytes + self._working_bytes)
+                self._note_held()
 
     async def _commit(self, group: _Group) -> None:
+        entry, live = self._entry_of(group)
+        position = 0
+        if entry is not None:
+            for run in live:
+                _settle(run.job.begin_commit)
+            started_s = time.monotonic()
+            try:
+                (position,) = await self._journal.append([entry])
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+                _log_bug("journal append failed", error)
+                for run in live:
+                    run.failure = error
+            else:
+                end_s = time.monotonic()
+                metrics.STAGE_JOURNAL.observe(end_s - started_s)
+                self._throughput.note(group.size_bytes, taken_s=group.taken_s, end_s=end_s)
+        tried = {id(run) for run in live}
+        for run in group.runs:
+            job, failure = run.job, run.failure
+            if run.dropped or (failure is not None and id(run) not in tried and job.stale()):
+                _settle(job.dropped)
+            elif failure is not None:
+                _settle(job.refused, failure)
+            else:
+                _settle(job.committed, position)
+
+    def _entry_of(self, group: _Group) -> tuple[Entry | None, list[_Run]]:
+        """The frame of a group, without what became stale since or failed (None: nothing to write), and who is in it."""
         batch = group.protected.batch if group.protected else None
         live: list[_Run] = []
         parts: list[pa.RecordBatch] = []
+        notes = Notes()
         row = 0
-        dropped = False
         for run in group.runs:
-            if run.job.stale():
-                run.job.dropped()
-            elif run.failure is not None:
-                run.job.refused(run.failure)
-            if run.failure is not None or run.job.stale():
-                dropped = dropped or run.row_count > 0
+            run.dropped = run.failure is None and run.job.stale()
+            if run.dropped or run.failure is not None:
+                continue
+            try:
+                run.job.describe(notes, row, group.observed_time_ns)
+            except Exception as error:  # noqa: BLE001 - a bug that must cost its own job only
+                _log_bug("describing a job failed", error)
+                run.failure = error
                 continue
             if batch is not None and run.row_count:
                 parts.append(batch.slice(run.first_row, run.row_count))
-            live.append(_Run(run.job, row, run.row_count))
             row += run.row_count
-        if dropped:
+            live.append(run)
+        if batch is not None and row < batch.num_rows:
             batch = _concat(parts) if parts else None
-        entry = Entry(batch=batch, sidecars=group.protected.sidecars if group.protected else {})
-        for run in live:
-            entry = run.job.describe(entry, run.first_row, group.observed_time_ns)
-        if not live:
-            return
-        if batch is None and not (entry.sources or entry.requests or entry.dead_letters or entry.resolved_letters):
-            for run in live:
-                run.job.committed(0)
-            return
-        for run in live:
-            run.job.begin_commit()
-        started = time.monotonic()
-        try:
-            (position,) = await self._journal.append([entry])
-        except Exception as error:
-            if not isinstance(error, HeimdallError):
-                LOG.exception("journal append failed", extra={"event": "ingest.append_failed"})
-            for run in live:
-                run.job.refused(error)
-            return
-        metrics.STAGE_SECONDS.labels("journal").observe(time.monotonic() - started)
-        self._note_rate(group)
-        for run in live:
-            run.job.committed(position)
+        if batch is None and not notes:
+            return None, live
+        sidecars = group.protected.sidecars if group.protected is not None and batch is not None else {}
+        entry = Entry(batch, notes.sources, notes.requests, notes.dead_letters, notes.resolved_letters, sidecars)
+        return entry, live
 
-    def _note_rate(self, group: _Group) -> None:
-        elapsed = max(time.monotonic() - group.started_s + group.elapsed_s, 1e-3)
-        rate = group.size_bytes / elapsed
-        # Small groups say little about what the pipeline can do: their fixed costs dominate.
-        if group.size_bytes > self._limits.group_bytes_max // 16 or not self._bytes_per_s:
-            self._bytes_per_s = 0.8 * self._bytes_per_s + 0.2 * rate if self._bytes_per_s else rate
+
+def _settle(callback: Callable[..., None], *arguments: object) -> None:
+    """A bug in a job's callback must not stop the others' acknowledgements."""
+    try:
+        callback(*arguments)
+    except Exception:
+        LOG.exception("ingest callback failed", extra={"event": "ingest.callback_failed"})
+
+
+def _log_bug(what: str, error: BaseException) -> None:
+    if not isinstance(error, HeimdallError):
+        LOG.error(what, extra={"event": "ingest.failed"}, exc_info=error)
 
 
 def _concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

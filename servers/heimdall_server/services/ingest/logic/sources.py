@@ -1,36 +1,25 @@
 """What is known of each source: where it stands, who feeds it, what a repeat is compared with.
 
 The state is made from journal frames alone (`apply`), so that a restart rebuilds it: from the snapshot that
-opens the newest segment, then the marks behind it. It is held in memory, bounded by `source_count_max`: the
-source that was quiet longest is forgotten first, after `forget_after_s`.
+opens the newest segment, then the marks behind it. It is held in memory, bounded by `source_count_max`: beyond it,
+of the identity with the most sources the one that was quiet longest is forgotten. So nobody's sources push out
+those of others.
 """
 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict, deque
-from collections.abc import Iterable
-from typing import Any, Final
+from collections import Counter, OrderedDict, deque
+from typing import Final
 
-from heimdall_server.domain.decoding import Format, FormatKind
 from heimdall_server.domain.errors import BudgetExceededError, InvalidArgumentError
 from heimdall_server.ports.journal import SourceKey, SourceMark
+from heimdall_server.services.ingest.logic import metrics
+from heimdall_server.services.ingest.logic.format_text import format_from_json, format_to_json
 from heimdall_server.services.ingest.model import REPEAT_WINDOW_COUNT, DumpFacts, SourceState
 
-"""Settled client batches a source whose CRC is remembered."""
 SNAPSHOT_BATCH_COUNT: Final = 8
-"""How many of them a snapshot keeps: it must stay small."""
-
-
-def format_to_json(format_: Format) -> str:
-    """For a journal mark."""
-    return json.dumps({"kind": format_.kind.value, "options": format_.options}, separators=(",", ":"), sort_keys=True)
-
-
-def format_from_json(text: str) -> Format:
-    """Back from a journal mark."""
-    raw = json.loads(text)
-    return Format(FormatKind(raw["kind"]), dict(raw["options"]))
+"""How many settled batches of a source a snapshot keeps: it must stay small."""
 
 
 class SourceTable:
@@ -43,6 +32,7 @@ class SourceTable:
         self._sources: OrderedDict[SourceKey, SourceState] = OrderedDict()
         self._source_count_max = source_count_max
         self._streams: set[SourceKey] = set()
+        self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -59,8 +49,10 @@ class SourceTable:
         """
         state = self._sources.get(key)
         if state is None:
-            self._make_room()
-            state = self._sources[key] = SourceState(key)
+            if not self._make_room():
+                limit = self._source_count_max
+                raise BudgetExceededError(retry_after_s=5.0, budget="sources with an open stream", limit=limit)
+            state = self._add(SourceState(key))
         state.epoch += 1
         self._streams.add(key)
         self._sources.move_to_end(key)
@@ -71,23 +63,14 @@ class SourceTable:
         self._streams.discard(key)
         state = self._sources.get(key)
         if state is not None and not state.position:
-            del self._sources[key]
-
-    def _make_room(self) -> None:
-        if len(self._sources) < self._source_count_max:
-            return
-        for key in self._sources:
-            if key not in self._streams:
-                del self._sources[key]
-                return
-        raise BudgetExceededError(retry_after_s=5.0, budget="sources with an open stream", limit=self._source_count_max)
+            self._remove(key)
 
     def apply(self, mark: SourceMark, *, position: int) -> SourceState:
-        """Take over what a durable frame says."""
+        """Take over what a durable frame says. Never raises."""
         state = self._sources.get(mark.key)
         if state is None:
             self._make_room()
-            state = self._sources[mark.key] = SourceState(mark.key)
+            state = self._add(SourceState(mark.key))
         state.next_offset = max(state.next_offset, mark.next_offset)
         state.epoch = max(state.epoch, mark.epoch)
         state.accepted_count += mark.accepted_count
@@ -95,10 +78,11 @@ class SourceTable:
         state.position = max(state.position, position)
         state.finished = mark.finished
         if mark.format:
-            state.format = format_from_json(mark.format)
+            state.format, state.skip = format_from_json(mark.format)
         if mark.dump:
             state.dump = DumpFacts(**json.loads(mark.dump))
         state.batches.extend((int(o), int(n), int(c)) for o, n, c in mark.batches)
+        state.row = _row_of(state)
         self._sources.move_to_end(mark.key)
         return state
 
@@ -120,40 +104,73 @@ class SourceTable:
                 )
         return found
 
-    def snapshot(self) -> list[dict[str, Any]]:
-        """Everything, as JSON values, least recently used first."""
-        return [
-            {
-                "principal": s.key.principal,
-                "source": s.key.source,
-                "next_offset": s.next_offset,
-                "epoch": s.epoch,
-                "format": format_to_json(s.format) if s.format else "",
-                "accepted": s.accepted_count,
-                "rejected": s.rejected_count,
-                "position": s.position,
-                "finished": s.finished,
-                "dump": s.dump.to_json() if s.dump else "",
-                "batches": list(s.batches)[-SNAPSHOT_BATCH_COUNT:],
-            }
-            for s in self._sources.values()
-            if s.position
-        ]
+    def snapshot(self) -> bytes:
+        """Everything, as a JSON array, least recently used first."""
+        return b"[" + b",".join(state.row for state in self._sources.values() if state.position) + b"]"
 
-    def restore(self, rows: Iterable[dict[str, Any]]) -> None:
+    def restore(self, snapshot: bytes) -> None:
         """Replace everything by a snapshot."""
         self._sources.clear()
-        for row in rows:
-            key = SourceKey(row["principal"], row["source"])
-            self._sources[key] = SourceState(
-                key=key,
-                next_offset=row["next_offset"],
-                epoch=row["epoch"],
-                format=format_from_json(row["format"]) if row["format"] else None,
-                accepted_count=row["accepted"],
-                rejected_count=row["rejected"],
-                position=row["position"],
-                finished=row["finished"],
-                dump=DumpFacts(**json.loads(row["dump"])) if row["dump"] else None,
-                batches=deque((tuple(b) for b in row["batches"]), maxlen=REPEAT_WINDOW_COUNT),
-            )
+        self._counts.clear()
+        for (
+            principal,
+            source,
+            offset,
+            epoch,
+            format_,
+            accepted,
+            rejected,
+            position,
+            finished,
+            dump,
+            batches,
+        ) in json.loads(snapshot):
+            state = SourceState(SourceKey(principal, source), offset, epoch)
+            if format_:
+                state.format, state.skip = format_from_json(format_)
+            state.accepted_count, state.rejected_count = accepted, rejected
+            state.position, state.finished = position, finished
+            state.dump = DumpFacts(**json.loads(dump)) if dump else None
+            state.batches = deque((tuple(batch) for batch in batches), maxlen=REPEAT_WINDOW_COUNT)
+            state.row = _row_of(state)
+            self._add(state)
+
+    def _add(self, state: SourceState) -> SourceState:
+        self._sources[state.key] = state
+        self._counts[state.key.principal] += 1
+        return state
+
+    def _remove(self, key: SourceKey) -> None:
+        del self._sources[key]
+        self._counts[key.principal] -= 1
+        if not self._counts[key.principal]:
+            del self._counts[key.principal]
+
+    def _make_room(self) -> bool:
+        """Forget a source if there are too many; False: all of them have streams."""
+        if len(self._sources) < self._source_count_max:
+            return True
+        quiet = [key for key in self._sources if key not in self._streams]
+        if not quiet:
+            return False
+        most = max(self._counts[key.principal] for key in quiet)
+        self._remove(next(key for key in quiet if self._counts[key.principal] == most))
+        metrics.FORGOTTEN.labels("sources").inc()
+        return True
+
+
+def _row_of(state: SourceState) -> bytes:
+    row = [
+        state.key.principal,
+        state.key.source,
+        state.next_offset,
+        state.epoch,
+        format_to_json(state.format, state.skip) if state.format else "",
+        state.accepted_count,
+        state.rejected_count,
+        state.position,
+        state.finished,
+        state.dump.to_json() if state.dump else "",
+        list(state.batches)[-SNAPSHOT_BATCH_COUNT:],
+    ]
+    return json.dumps(row, separators=(",", ":")).encode()

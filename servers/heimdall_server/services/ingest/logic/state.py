@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from heimdall_server.ports.journal import Frame, RequestMark
+from heimdall_server.domain.errors import CorruptionError
+from heimdall_server.ports.journal import Frame
+from heimdall_server.services.ingest.logic.answers import Answers
 from heimdall_server.services.ingest.logic.dead_letters import DeadLetterIndex
 from heimdall_server.services.ingest.logic.sources import SourceTable
 
-REQUEST_WINDOW_NS: Final = 10 * 60 * 1_000_000_000
-"""How long a byte-identical Export gets the first answer."""
-REQUEST_COUNT_MAX: Final = 20_000
-"""Answered exports remembered; beyond it the oldest go, whatever their age."""
+_VERSION: Final = b"heimdall ingest state 2"
 
 
 @dataclass(slots=True)
@@ -31,7 +28,7 @@ class IngestState:
     def __init__(self, *, source_count_max: int) -> None:
         self.sources = SourceTable(source_count_max=source_count_max)
         self.letters = DeadLetterIndex()
-        self.requests: OrderedDict[tuple[str, bytes], RequestMark] = OrderedDict()
+        self.answers = Answers()
         self.counts = Counts()
 
     def apply(self, frame: Frame) -> None:
@@ -40,46 +37,24 @@ class IngestState:
         for mark in entry.sources:
             self.sources.apply(mark, position=frame.position)
         for request in entry.requests:
-            self.remember(request)
+            self.answers.add(request)
         self.letters.add(frame.position, entry.dead_letters)
         self.letters.resolve(entry.resolved_letters)
 
-    def remember(self, request: RequestMark) -> None:
-        """Keep an export's answer."""
-        self.requests[(request.principal, request.digest)] = request
-        horizon = request.time_ns - REQUEST_WINDOW_NS
-        while self.requests:
-            oldest = next(iter(self.requests.values()))
-            if oldest.time_ns >= horizon and len(self.requests) <= REQUEST_COUNT_MAX:
-                break
-            self.requests.popitem(last=False)
-
-    def answer(self, principal: str, digest: bytes, now_ns: int) -> RequestMark | None:
-        """The first answer to a byte-identical export, if it is young enough."""
-        mark = self.requests.get((principal, digest))
-        return mark if mark is not None and now_ns - mark.time_ns <= REQUEST_WINDOW_NS else None
-
     def snapshot(self) -> bytes:
-        """Everything, for the first frame of a journal segment. See `ControlState`."""
-        return json.dumps(
-            {
-                "version": 1,
-                "sources": self.sources.snapshot(),
-                "letters": self.letters.snapshot(),
-                "requests": [
-                    [m.principal, m.digest.hex(), m.time_ns, m.accepted_count, m.rejected_count, m.message]
-                    for m in self.requests.values()
-                ],
-            },
-            separators=(",", ":"),
-        ).encode()
+        """Everything, for the first frame of a journal segment. See `ControlState`.
+
+        Two lines of JSON and then rows of answers. All of it was encoded when it changed, so it is only joined here:
+        10,000 sources, 10,000 letters and 130,000 answers take a few milliseconds.
+        """
+        return b"\n".join((_VERSION, self.sources.snapshot(), self.letters.snapshot(), self.answers.snapshot()))
 
     def restore(self, snapshot: bytes) -> None:
         """Replace everything by a snapshot. See `ControlState`."""
-        raw = json.loads(snapshot)
-        self.sources.restore(raw["sources"])
-        self.letters.restore(raw["letters"])
-        self.requests.clear()
-        for principal, digest, time_ns, accepted, rejected, message in raw["requests"]:
-            mark = RequestMark(principal, bytes.fromhex(digest), time_ns, accepted, rejected, message)
-            self.requests[(principal, mark.digest)] = mark
+        version, *parts = snapshot.split(b"\n", 3)
+        if version != _VERSION:
+            raise CorruptionError("the journal's snapshot", "an unknown version of ingest's state")
+        sources, letters, answers = parts
+        self.sources.restore(sources)
+        self.letters.restore(letters)
+        self.answers.restore(answers)

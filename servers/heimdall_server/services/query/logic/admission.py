@@ -23,6 +23,8 @@ class AdmissionLimits:
     """Queries of one identity, running or waiting; more are refused."""
     wait_s: float = 10.0
     """How long one waits before it is refused."""
+    history_max: int = 2
+    """Watches that read history from the store at once, besides these queries; others wait for as long as it takes."""
 
 
 class Admission:
@@ -31,6 +33,7 @@ class Admission:
     def __init__(self, limits: AdmissionLimits) -> None:
         self._limits = limits
         self._running = asyncio.Semaphore(limits.concurrent_max)
+        self._reading = asyncio.Semaphore(limits.history_max)
         self._waiting = 0
         self._callers: Counter[str] = Counter()
 
@@ -66,3 +69,9 @@ class Admission:
             self._callers[caller] -= 1
             if not self._callers[caller]:
                 del self._callers[caller]
+
+    @asynccontextmanager
+    async def admit_history(self) -> AsyncIterator[None]:
+        """Read one page of a watch's history when there is room; a watch is never refused for others' sake."""
+        async with self._reading:
+            yield

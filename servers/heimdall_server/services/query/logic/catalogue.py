@@ -13,6 +13,7 @@ from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.log_store import FieldInfo, Limits, LogStore, StoreQuery
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
+from heimdall_server.services.query.logic.iterators import closed_behind
 from heimdall_server.services.query.logic.question import check_datasets, check_time_range, understand
 from heimdall_server.services.query.model import Question, Values
 
@@ -65,7 +66,7 @@ class CatalogueUseCase:
         counting = replace(query, query=Query(query.query.filter, (totals,)))
         async with self._admission.admit(caller):
             values = await self._store.field_values(ref, query, count_max=count_max)
-            async with self._store.query(counting) as result:
-                batches = [batch async for batch in result.batches()]
-        row = pa.Table.from_batches(batches).to_pylist()[0]
+            async with self._store.query(counting) as result, closed_behind(result.batches()) as batches:
+                table = pa.Table.from_batches([batch async for batch in batches], schema=result.schema)
+        row = table.to_pylist()[0] if table.num_rows else {"records": 0, "distinct": 0}
         return Values(values, int(row["records"] or 0), int(row["distinct"] or 0))

@@ -1,25 +1,29 @@
-"""Search: a snapshot of the stores, row by row, that can go on after a break."""
+"""Search: a snapshot of the stores, row by row, that can go on after a break.
+
+Rows come in pages: a page ends at the request's row limit or at the server's. A token from within a page goes on to the
+same page's end; the one that comes behind a page begins the next. The query's own `limit` holds over all pages.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
 
 from heimdall_server.domain.errors import InvalidArgumentError, QueryTimeoutError, TokenError
-from heimdall_server.domain.expression.fields import FieldRef, Scope
-from heimdall_server.domain.expression.tree import Fields, Query, Stage
+from heimdall_server.domain.expression.tree import Query
 from heimdall_server.planner.planner import choose_path
 from heimdall_server.ports.clock import Clock
-from heimdall_server.ports.journal import Journal
-from heimdall_server.ports.log_store import Limits, LogStore, RowKey, Statistics, StoreQuery
+from heimdall_server.ports.journal import Journal, Positions
+from heimdall_server.ports.log_store import Limits, LogStore, Result, RowKey, Statistics, StoreQuery
+from heimdall_server.services.query.logic import metrics
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
+from heimdall_server.services.query.logic.iterators import with_heartbeat
 from heimdall_server.services.query.logic.question import check_datasets, check_time_range, understand
 from heimdall_server.services.query.logic.tokens import Place, TokenCodec, digest
 from heimdall_server.services.query.model import (
@@ -31,13 +35,49 @@ from heimdall_server.services.query.model import (
     Progress,
     Rows,
     SearchIn,
+    TokenAfter,
     Understood,
 )
 
 PROGRESS_S: Final = 1.0
 """A sign of life is sent when nothing else was for so long."""
-KEY_COLUMNS: Final = ("time", "shard", "position", "row")
-"""Columns that say where a row is; a token is made of them."""
+TIME_S_MIN: Final = 0.001
+"""Less than this an engine would take as no limit."""
+_WHAT: Final = {"result_rows": "row_limit", "time_s": "time", "memory_bytes": "memory", "scan_rows": "scan_rows"}
+"""Limits as `Missing` names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A search that may begin."""
+
+    request: SearchIn
+    understood: Understood
+    place: Place
+    bound_to: bytes
+    datasets: Sequence[str]
+    limits: Limits
+    deadline_s: float
+    """On the monotonic clock."""
+
+    @property
+    def page_rows(self) -> int:
+        """Rows that may still come on this page; the query's own limit isn't looked at."""
+        page = min(self.request.row_limit or self.limits.result_rows, self.limits.result_rows)
+        return max(page - (self.place.returned - self.place.page_start), 0)
+
+    @property
+    def own_rows(self) -> int | None:
+        """Rows that the query's own limit still leaves; None: it has none, or isn't resumed."""
+        limit = self.understood.row_limit
+        return None if limit is None or not self.understood.resumable else max(limit - self.place.returned, 0)
+
+    @property
+    def query(self) -> Query:
+        """What the store is asked: with a limit where it is known how many rows are enough, so that it stops there."""
+        bounds = [self.own_rows, self.page_rows if self.request.row_limit else None]
+        known = [bound for bound in bounds if bound is not None]
+        return self.understood.limited(min(known)) if known else self.understood.query
 
 
 class SearchUseCase:
@@ -71,145 +111,145 @@ class SearchUseCase:
             QuerySyntaxError, InvalidArgumentError, TokenError: The request must change.
             QueryTimeoutError, QueryCostError, BudgetExceededError, StoreError: See the port.
         """
-        started = time.monotonic()
-        understood = understand(request.question, now_ns=self._clock.now_ns())
-        limits = self._limits_of(request)
-        bound_to = self._bound_to(understood, request)
-        place = self._tokens.open(request.resume_token, bound_to=bound_to) if request.resume_token else Place()
-        if request.resume_token and not understood.plain_rows:
-            raise TokenError("rows of an aggregation have no order to go on by")
-        await self._wait_visible(request, limits.time_s)
-        query, hidden = _with_key(understood.query) if understood.plain_rows else (understood.query, ())
-        wanted = self._wanted(request, limits, place)
-        store_query = self._store_query(request, query, limits, place, wanted)
-        last = place.after
-        returned = place.returned
-        async with self._admission.admit(caller), self._store.query(store_query) as result:
-            through = store_query.through or result.through
-            visible = [name for name in result.schema.names if name not in hidden]
-            yield Header(pa.schema([result.schema.field(n) for n in visible]), understood.canonical_text, through)
-            async with aclosing(_with_heartbeat(result.batches(), PROGRESS_S)) as batches:
-                async for batch in batches:
-                    if batch is None:
-                        yield Progress(result.statistics)
-                        continue
-                    token = b""
-                    if understood.plain_rows and batch.num_rows:
-                        last = _key_of(batch)
-                        returned += int(batch.num_rows)
-                        token = self._tokens.seal(Place(through, last, returned), bound_to=bound_to)
-                    yield Rows(batch.select(visible), token)
-            statistics = replace(result.statistics, elapsed_s=time.monotonic() - started)
-            missing = self._missing(statistics, request)
-            token = b""
-            if understood.plain_rows and statistics.truncated_by:
-                token = self._tokens.seal(Place(through, last, returned), bound_to=bound_to)
-            yield Done(statistics, result.plan, missing, token)
+        started_s = time.monotonic()
+        search = self._prepare(request, started_s)
+        try:
+            await self._wait_visible(search)
+            async with (
+                self._admission.admit(caller),
+                self._store.query(self._store_query(search)) as result,
+                aclosing(self._answer(search, result, started_s)) as answers,
+            ):
+                async for answer in answers:
+                    yield answer
+        except QueryTimeoutError as error:
+            # What was left for the store isn't the limit that the caller knows.
+            raise QueryTimeoutError(search.limits.time_s) from error
 
     async def explain(self, caller: str, request: SearchIn, *, analyze: bool) -> Explained:
         """Say how a query would be answered, and with `analyze` what it used.
 
         Raises:
             QuerySyntaxError, InvalidArgumentError: The request must change.
-            StoreError: The store failed.
+            QueryTimeoutError, QueryCostError, BudgetExceededError, StoreError: As `search`.
         """
-        understood = understand(request.question, now_ns=self._clock.now_ns())
-        limits = self._limits_of(request)
-        wanted = self._wanted(request, limits, Place())
-        query = self._store_query(request, understood.query, limits, Place(), wanted)
-        plan = await self._store.explain(query)
+        search = self._prepare(request, time.monotonic())
+        async with self._admission.admit(caller):
+            plan = await self._store.explain(self._store_query(search))
         actual = None
         if analyze:
-            async for answer in self.search(caller, request):
-                if isinstance(answer, Done):
-                    actual = answer.statistics
-                    plan = replace(plan, path=answer.plan.path, reason=answer.plan.reason)
-        return Explained(understood, plan, actual, self._visibility.visible_through, self._visibility.lag_s)
+            async with aclosing(self.search(caller, request)) as answers:
+                async for answer in answers:
+                    if isinstance(answer, Done):
+                        actual = answer.statistics
+                        plan = replace(plan, path=answer.plan.path, reason=answer.plan.reason)
+        return Explained(search.understood, plan, actual, self._visibility.visible_through, self._visibility.lag_s)
 
-    def _limits_of(self, request: SearchIn) -> Limits:
-        if request.timeout_s is None:
-            return self._limits
-        if request.timeout_s <= 0:
-            raise InvalidArgumentError("timeout_duration", "must be more than 0")
-        return replace(self._limits, time_s=min(request.timeout_s, self._limits.time_s))
-
-    def _bound_to(self, understood: Understood, request: SearchIn) -> bytes:
-        return digest(
-            understood.canonical_text, request.time_range, sorted(request.datasets), request.order, request.row_limit
+    def _prepare(self, request: SearchIn, started_s: float) -> _Search:
+        bound_to = digest(
+            request.question, request.time_range, sorted(request.datasets), str(request.order), request.row_limit
         )
+        place = Place(now_ns=self._clock.now_ns())
+        if request.resume_token:
+            place = self._tokens.open(request.resume_token, bound_to=bound_to)
+        understood = understand(request.question, now_ns=place.now_ns)
+        if request.resume_token and not understood.resumable:
+            raise TokenError("the rows of this query have no order to go on by")
+        limits = self._limits
+        if request.timeout_s is not None:
+            if request.timeout_s <= 0:
+                raise InvalidArgumentError("timeout_duration", "must be more than 0")
+            limits = replace(limits, time_s=min(request.timeout_s, limits.time_s))
+        datasets = check_datasets(request.datasets, self._datasets)
+        request = replace(request, time_range=check_time_range(request.time_range))
+        return _Search(request, understood, place, bound_to, datasets, limits, started_s + limits.time_s)
 
-    def _wanted(self, request: SearchIn, limits: Limits, place: Place) -> int:
-        asked = min(request.row_limit, limits.result_rows) if request.row_limit else limits.result_rows
-        return max(asked - place.returned, 0)
-
-    def _store_query(self, request: SearchIn, query: Query, limits: Limits, place: Place, wanted: int) -> StoreQuery:
-        store_query = StoreQuery(
-            query=query,
-            time_range=check_time_range(request.time_range),
-            through=place.through or self._visibility.visible_through,
-            datasets=check_datasets(request.datasets, self._datasets),
-            order=request.order,
-            after=place.after,
-            limits=replace(limits, result_rows=wanted),
+    def _store_query(self, search: _Search) -> StoreQuery:
+        left_s = search.deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise QueryTimeoutError(search.limits.time_s)
+        query = StoreQuery(
+            query=search.query,
+            time_range=search.request.time_range,
+            through=search.place.through or self._visible(),
+            datasets=search.datasets,
+            order=search.request.order,
+            after=search.place.after,
+            limits=replace(search.limits, time_s=max(left_s, TIME_S_MIN), result_rows=search.page_rows),
         )
-        return replace(store_query, path=choose_path(store_query, self._store.rollups).path)
+        return replace(query, path=choose_path(query, self._store.rollups).path)
 
-    async def _wait_visible(self, request: SearchIn, limit_s: float) -> None:
-        target = request.at_least
-        if request.consistent:
-            target = max(target, self._journal.head().get(0, 0))
-        if target > self._journal.head().get(0, 0):
+    def _visible(self) -> Positions:
+        """What is visible now, of every shard: one that has nothing yet is bounded, too."""
+        visible = self._visibility.visible_through
+        return {shard: visible.get(shard, 0) for shard in self._journal.head()}
+
+    async def _wait_visible(self, search: _Search) -> None:
+        head = self._journal.head()
+        target = dict(search.place.through)
+        if search.request.at_least > head.get(0, 0):
             raise InvalidArgumentError("at_least", "lies beyond the end of the journal")
-        if target and not await self._visibility.wait_through({0: target}, limit_s):
-            raise QueryTimeoutError(limit_s)
+        target[0] = max(target.get(0, 0), search.request.at_least)
+        if search.request.consistent:
+            target = {shard: max(target.get(shard, 0), last) for shard, last in head.items()}
+        left_s = search.deadline_s - time.monotonic()
+        if any(target.values()) and not await self._visibility.wait_through(target, left_s):
+            raise QueryTimeoutError(search.limits.time_s)
 
-    def _missing(self, statistics: Statistics, request: SearchIn) -> list[Missing]:
+    async def _answer(self, search: _Search, result: Result, started_s: float) -> AsyncGenerator[Answer, None]:
+        place = replace(search.place, through=result.through or search.place.through)
+        shown = [index for index, column in enumerate(result.columns) if not column.hidden]
+        schema = pa.schema([result.schema.field(index) for index in shown])
+        yield Header(schema, search.understood.canonical_text, place.through)
+        keys = result.key_indexes if search.understood.resumable else None
+        first = True
+        async with aclosing(with_heartbeat(result.batches(), lambda: PROGRESS_S)) as batches:
+            async for batch in batches:
+                if batch is None:
+                    yield Progress(_since(started_s, result.statistics))
+                    continue
+                if first:
+                    metrics.FIRST_ROWS_SECONDS.observe(time.monotonic() - started_s)
+                    first = False
+                yield Rows(batch.select(shown), self._token_after(search, place, batch, keys))
+                place = _behind(place, batch, keys, int(batch.num_rows))
+        statistics = _since(started_s, result.statistics)
+        yield Done(statistics, result.plan, *self._end(search, place, statistics))
+
+    def _token_after(
+        self, search: _Search, place: Place, batch: pa.RecordBatch, keys: tuple[int, int, int, int] | None
+    ) -> TokenAfter:
+        if keys is None:
+            return lambda _: b""
+        return lambda count: self._tokens.seal(_behind(place, batch, keys, count), bound_to=search.bound_to)
+
+    def _end(self, search: _Search, place: Place, statistics: Statistics) -> tuple[list[Missing], bytes]:
+        """What isn't in the answer, and the token of the next page."""
+        request = search.request
         cut = statistics.truncated_by
-        if not cut or (cut == "result_rows" and 0 < request.row_limit <= self._limits.result_rows):
-            return []
-        return [Missing(cut, f"the answer was cut by the limit {cut}; narrow the query or go on with the token")]
+        missing = []
+        if cut:
+            metrics.CUT.labels(cut).inc()
+            what = _WHAT.get(cut, cut)
+            further = "go on with the token" if search.understood.resumable else "narrow the query"
+            missing.append(Missing(what, f"the limit on {what} of one answer cut the rows; {further}"))
+        if not search.understood.resumable or search.own_rows == place.returned - search.place.returned:
+            return missing, b""
+        is_full = bool(request.row_limit) and place.returned - search.place.returned >= search.page_rows
+        if not cut and not is_full:
+            return missing, b""
+        return missing, self._tokens.seal(replace(place, page_start=place.returned), bound_to=search.bound_to)
 
 
-def _with_key(query: Query) -> tuple[Query, tuple[str, ...]]:
-    """The query with the columns that a token needs, and which of them the caller didn't ask for."""
-    stages: list[Stage] = []
-    hidden: set[str] = set()
-    for stage in query.stages:
-        if isinstance(stage, Fields):
-            asked = {ref.name for ref in stage.fields if ref.scope is Scope.CORE}
-            lacking = [name for name in KEY_COLUMNS if name not in asked]
-            hidden = set(lacking)
-            stages.append(Fields((*stage.fields, *(FieldRef(Scope.CORE, name) for name in lacking))))
-        else:
-            stages.append(stage)
-    return Query(query.filter, tuple(stages)), tuple(hidden)
+def _behind(place: Place, batch: pa.RecordBatch, keys: tuple[int, int, int, int] | None, count: int) -> Place:
+    """The place behind the first so many rows of a batch."""
+    if keys is None or not count:
+        return place
+    time_ns, shard, position, row = (batch.column(index)[count - 1] for index in keys)
+    key = RowKey(int(time_ns.value), int(shard.as_py()), int(position.as_py()), int(row.as_py()))
+    return replace(place, after=key, returned=place.returned + count)
 
 
-def _key_of(batch: pa.RecordBatch) -> RowKey:
-    """Where a batch's last row is."""
-    time_ns, shard, position, row = (batch.column(name)[-1] for name in KEY_COLUMNS)
-    return RowKey(int(time_ns.value), int(shard.as_py()), int(position.as_py()), int(row.as_py()))
-
-
-async def _with_heartbeat(
-    batches: AsyncIterator[pa.RecordBatch], every_s: float
-) -> AsyncGenerator[pa.RecordBatch | None, None]:
-    """The batches, and None whenever none came for a while."""
-    pending: asyncio.Future[pa.RecordBatch] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.ensure_future(anext(batches))
-            done, _ = await asyncio.wait([pending], timeout=every_s)
-            if not done:
-                yield None
-                continue
-            finished, pending = pending, None
-            try:
-                batch = finished.result()
-            except StopAsyncIteration:
-                return
-            yield batch
-    finally:
-        if pending is not None:
-            pending.cancel()
-            await asyncio.wait([pending])
+def _since(started_s: float, statistics: Statistics) -> Statistics:
+    """Statistics whose time is that of the whole search."""
+    return replace(statistics, elapsed_s=time.monotonic() - started_s)

@@ -19,22 +19,43 @@ from heimdall_server.ports.log_store import RowKey
 _VERSION: Final = b"\x01"
 _MAC_BYTES: Final = 16
 _BOUND_BYTES: Final = 16
+_COUNTS: Final = {
+    "n": "returned",
+    "b": "page_start",
+    "t": "now_ns",
+    "s": "since_ns",
+    "m": "seam",
+    "h": "horizon_ns",
+    "c": "counted_through",
+    "l": "last_count",
+}
+"""Short names of the fields that are left out where they are 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a reader is."""
+    """Where a reader is. All but the first four fields belong to watches."""
 
     through: Positions = field(default_factory=dict)
     """Search: the snapshot. Watch: everything up to here has been looked at."""
     after: RowKey | None = None
     """Search: the last row that was delivered. Watch: the same, where it is in the midst of a frame."""
     returned: int = 0
-    """Search: rows delivered so far, so that a row limit holds over resumed calls."""
+    """Rows delivered so far, so that the query's own `limit` holds over resumed calls."""
+    page_start: int = 0
+    """Search: rows that were delivered before this page, so that the request's row limit holds for each page."""
+    now_ns: int = 0
+    """What `now` means in the question."""
     since_ns: int = 0
-    """Watch: records before the seam count only if their time isn't before this; aggregates: the oldest open bucket."""
+    """Records before the seam count only if their time isn't before this."""
     seam: int = 0
-    """Watch: the journal position at which it went from history to live."""
+    """The journal position at which the watch went from history to live."""
+    horizon_ns: int = 0
+    """Aggregates: buckets that begin before it are closed."""
+    counted_through: int = 0
+    """Aggregates: how far values had been sent; while counting up to here again, nothing is said."""
+    last_count: int = 0
+    """The watch hasn't yet found where its last so many records begin."""
 
 
 class TokenCodec:
@@ -54,8 +75,7 @@ class TokenCodec:
         raw: dict[str, Any] = {"j": self._journal_id, "p": {str(k): v for k, v in place.through.items()}}
         if place.after is not None:
             raw["a"] = [place.after.time_ns, place.after.shard, place.after.position, place.after.row]
-        counts = {"n": place.returned, "s": place.since_ns, "m": place.seam}
-        raw |= {name: value for name, value in counts.items() if value}
+        raw |= {short: value for short, name in _COUNTS.items() if (value := getattr(place, name))}
         body = _VERSION + bound_to[:_BOUND_BYTES] + json.dumps(raw, separators=(",", ":")).encode()
         return body + self._mac(body)
 
@@ -75,8 +95,11 @@ class TokenCodec:
         raw = json.loads(body[1 + _BOUND_BYTES :])
         if raw["j"] != self._journal_id:
             raise TokenError("it belongs to another journal")
-        after = RowKey(*raw["a"]) if "a" in raw else None
-        return Place({int(k): v for k, v in raw["p"].items()}, after, raw.get("n", 0), raw.get("s", 0), raw.get("m", 0))
+        return Place(
+            {int(shard): position for shard, position in raw["p"].items()},
+            RowKey(*raw["a"]) if "a" in raw else None,
+            **{name: raw.get(short, 0) for short, name in _COUNTS.items()},
+        )
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, "sha256")[:_MAC_BYTES]
@@ -84,5 +107,5 @@ class TokenCodec:
 
 def digest(*parts: object) -> bytes:
     """What a token is bound to: a digest of everything that shapes the answer."""
-    text = "\x00".join(str(part) for part in parts)
+    text = "\x00".join(repr(part) for part in parts)
     return hashlib.sha256(text.encode()).digest()

@@ -20,12 +20,13 @@ from heimdall_server.services.query.model import (
     Explained,
     Form,
     Header,
+    Missing,
     Progress,
     Question,
     Rows,
     SearchIn,
 )
-from heimdall_server.services.query.translate.rows import batches_out, schema_out
+from heimdall_server.services.query.translate.rows import RowEncoder
 from heimdall_server.services.query.translate.tree import query_in, query_out
 
 _ORDERS = {
@@ -155,18 +156,16 @@ def plan_out(plan: Plan, tier: str) -> pb.Plan:
     )
 
 
-def answer_out(
-    answer: Answer, encoding: pb.RowEncoding.ValueType, *, tier: str, journal_id: str
-) -> Iterator[pb.SearchResponse]:
-    """Messages for a part of the answer."""
+def answer_out(answer: Answer, encoder: RowEncoder, *, tier: str, journal_id: str) -> Iterator[pb.SearchResponse]:
+    """Messages for a part of the answer; those for rows are made one at a time."""
     match answer:
         case Header(schema, text, through):
-            header = schema_out(schema, encoding)
+            header = encoder.schema(schema)
             header.canonical_text = text
             header.through.CopyFrom(position_out(through, journal_id))
             yield pb.SearchResponse(schema=header)
-        case Rows(batch, token):
-            for piece in batches_out(batch, encoding, token):
+        case Rows(batch, token_after):
+            for piece in encoder.batches(batch, token_after):
                 yield pb.SearchResponse(batch=piece)
         case Progress(statistics):
             yield pb.SearchResponse(progress=pb.SearchResponse.Progress(statistics=statistics_out(statistics)))
@@ -174,11 +173,17 @@ def answer_out(
             yield pb.SearchResponse(
                 finished=pb.SearchResponse.Finished(
                     statistics=statistics_out(statistics),
-                    missing=[pb.Missing(what=one.what, reason=one.reason) for one in missing],
+                    missing=[pb.Missing(what=one.what, reason=one.reason) for one in (*missing, *_cut(encoder))],
                     resume_token=token,
                     plan=plan_out(plan, tier),
                 )
             )
+
+
+def _cut(encoder: RowEncoder) -> Iterator[Missing]:
+    if encoder.cut_count:
+        reason = f"{encoder.cut_count} rows are larger than a message; their texts were cut, and say so at their end"
+        yield Missing("message_bytes", f"{reason}; ask for fewer fields")
 
 
 def explained_out(explained: Explained, *, tier: str, journal_id: str) -> pb.ExplainResponse:

@@ -1,102 +1,107 @@
-"""Rows for the wire: Arrow IPC or JSON, in messages of at most 1 MiB."""
+"""Rows for the wire: Arrow IPC or JSON, in messages of at most 1 MiB, each with the token to go on behind it."""
 
 from __future__ import annotations
 
-import datetime as dt
-import json
-import math
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from heimdall.query.v1 import query_service_pb2 as pb
+from heimdall_server.services.query.model import TokenAfter
+from heimdall_server.services.query.translate.json_rows import json_rows
 
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
 """No response message is larger: other people's clients refuse 4 MiB, and large ones stall a stream."""
 _PAYLOAD_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 64 * 1024
 """Room for what stands around the rows."""
-_ARROW_CHUNK_ROWS: Final = 8_192
+_ROW_OVERHEAD_BYTES: Final = 8
+"""Tag and length of a JSON row."""
+_CHUNK_ROWS: Final = 8_192
+_TEXT_BYTES: Final = tuple(2**exponent for exponent in range(19, 4, -1))
+"""To how much the texts of a row that doesn't fit are cut: the first of these that is enough."""
 
 
-def schema_out(schema: pa.Schema, encoding: pb.RowEncoding.ValueType) -> pb.SearchResponse.Schema:
-    """Columns, and for Arrow the IPC schema message."""
-    arrow = encoding != pb.ROW_ENCODING_JSON
-    return pb.SearchResponse.Schema(
-        columns=[pb.SearchResponse.Column(name=field.name, type=str(field.type)) for field in schema],
-        arrow_schema=schema.serialize().to_pybytes() if arrow else b"",
-    )
+class RowEncoder:
+    """Makes the messages of one answer or watch. Any thread, one at a time."""
+
+    def __init__(self, encoding: pb.RowEncoding.ValueType) -> None:
+        self._is_json = encoding == pb.ROW_ENCODING_JSON
+        self.cut_count = 0
+        """Rows that were larger than a message, and lost a part of their texts."""
+
+    def schema(self, schema: pa.Schema) -> pb.SearchResponse.Schema:
+        """Columns, and for Arrow the IPC schema message."""
+        return pb.SearchResponse.Schema(
+            columns=[pb.SearchResponse.Column(name=field.name, type=str(field.type)) for field in schema],
+            arrow_schema=b"" if self._is_json else schema.serialize().to_pybytes(),
+        )
+
+    def batches(self, batch: pa.RecordBatch, token_after: TokenAfter) -> Iterator[pb.SearchResponse.Batch]:
+        """Messages for the rows of a batch, made one at a time."""
+        done = 0
+        while done < batch.num_rows:
+            chunk = batch.slice(done, _CHUNK_ROWS)
+            for message in self._json(chunk) if self._is_json else self._arrow(chunk):
+                done += message.row_count
+                message.resume_token = token_after(done)
+                yield message
+
+    def _arrow(self, batch: pa.RecordBatch) -> Iterator[pb.SearchResponse.Batch]:
+        waiting = [batch]
+        while waiting:
+            piece = waiting.pop()
+            if piece.nbytes <= 2 * _PAYLOAD_BYTES_MAX or piece.num_rows == 1:
+                raw = piece.serialize()
+                if raw.size > _PAYLOAD_BYTES_MAX and piece.num_rows == 1:
+                    raw = self._cut(piece).serialize()
+                if raw.size <= _PAYLOAD_BYTES_MAX:
+                    yield pb.SearchResponse.Batch(row_count=piece.num_rows, arrow_batch=raw.to_pybytes())
+                    continue
+            half = piece.num_rows // 2
+            waiting += [piece.slice(half), piece.slice(0, half)]
+
+    def _json(self, batch: pa.RecordBatch) -> Iterator[pb.SearchResponse.Batch]:
+        texts = json_rows(batch)
+        ends = np.cumsum(pc.binary_length(texts).to_numpy() + _ROW_OVERHEAD_BYTES)
+        start = sent = 0
+        while start < len(texts):
+            end = max(int(np.searchsorted(ends, sent + _PAYLOAD_BYTES_MAX, side="right")), start + 1)
+            rows = texts.slice(start, end - start).to_pylist()
+            if ends[end - 1] - sent > _PAYLOAD_BYTES_MAX:
+                rows = json_rows(self._cut(batch.slice(start, 1))).to_pylist()
+            yield pb.SearchResponse.Batch(row_count=end - start, json_rows=rows)
+            start, sent = end, int(ends[end - 1])
+
+    def _cut(self, row: pa.RecordBatch) -> pa.RecordBatch:
+        """One row with its texts cut so that it fits; better than none of it, and it says so itself."""
+        self.cut_count += 1
+        for bytes_max in _TEXT_BYTES:
+            cut = _cut_texts(row, bytes_max)
+            size = len(json_rows(cut)[0].as_py().encode()) if self._is_json else cut.serialize().size
+            if size + _ROW_OVERHEAD_BYTES <= _PAYLOAD_BYTES_MAX:
+                break
+        return cut
 
 
-def batches_out(
-    batch: pa.RecordBatch, encoding: pb.RowEncoding.ValueType, token: bytes
-) -> Iterator[pb.SearchResponse.Batch]:
-    """Messages for one batch; only the last carries the token, since it stands for all of them."""
-    pieces = _json_pieces(batch) if encoding == pb.ROW_ENCODING_JSON else _arrow_pieces(batch)
-    held: pb.SearchResponse.Batch | None = None
-    for piece in pieces:
-        if held is not None:
-            yield held
-        held = piece
-    if held is not None:
-        held.resume_token = token
-        yield held
+def _cut_texts(row: pa.RecordBatch, bytes_max: int) -> pa.RecordBatch:
+    columns = []
+    for column in row.columns:
+        (value,) = column.to_pylist()
+        if isinstance(value, str):
+            columns.append(pa.array([_cut_text(value, bytes_max)], column.type))
+        elif pa.types.is_map(column.type) and pa.types.is_string(column.type.item_type) and value:
+            entries = [(key, _cut_text(text, bytes_max)) for key, text in value]
+            columns.append(pa.array([entries], column.type))
+        else:
+            columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=row.schema)
 
 
-def _arrow_pieces(batch: pa.RecordBatch) -> Iterator[pb.SearchResponse.Batch]:
-    waiting = [batch.slice(start, _ARROW_CHUNK_ROWS) for start in range(0, batch.num_rows, _ARROW_CHUNK_ROWS)][::-1]
-    while waiting:
-        piece = waiting.pop()
-        if piece.nbytes <= 4 * _PAYLOAD_BYTES_MAX or piece.num_rows == 1:
-            raw = piece.serialize()
-            if raw.size <= _PAYLOAD_BYTES_MAX or piece.num_rows == 1:
-                yield pb.SearchResponse.Batch(row_count=piece.num_rows, arrow_batch=raw.to_pybytes())
-                continue
-        half = piece.num_rows // 2
-        waiting += [piece.slice(half), piece.slice(0, half)]
-
-
-def _json_pieces(batch: pa.RecordBatch) -> Iterator[pb.SearchResponse.Batch]:
-    rows: list[str] = []
-    size = 0
-    for text in json_rows(batch):
-        length = len(text.encode()) + 8
-        if rows and size + length > _PAYLOAD_BYTES_MAX:
-            yield pb.SearchResponse.Batch(row_count=len(rows), json_rows=rows)
-            rows, size = [], 0
-        rows.append(text)
-        size += length
-    if rows:
-        yield pb.SearchResponse.Batch(row_count=len(rows), json_rows=rows)
-
-
-def json_rows(batch: pa.RecordBatch) -> Iterator[str]:
-    """One JSON object a row: maps as objects, times as RFC 3339 with nanoseconds, ids as hex, missing as null."""
-    names = batch.schema.names
-    columns = [_plain(batch.column(index)) for index in range(batch.num_columns)]
-    for values in zip(*columns, strict=True):
-        yield json.dumps(dict(zip(names, values, strict=True)), ensure_ascii=False, separators=(",", ":"))
-
-
-def _plain(column: pa.Array) -> list[Any]:
-    kind = column.type
-    if pa.types.is_timestamp(kind):
-        utc = column.cast(pa.timestamp("ns", "UTC"))
-        return [None if v is None else f"{v}Z" for v in pc.strftime(utc, format="%Y-%m-%dT%H:%M:%S").to_pylist()]
-    if pa.types.is_map(kind):
-        return [None if v is None else {k: _value(x) for k, x in v} for v in column.to_pylist()]
-    if pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_large_binary(kind):
-        return [None if v is None or not any(v) else v.hex() for v in column.to_pylist()]
-    return [_value(v) for v in column.to_pylist()]
-
-
-def _value(value: object) -> object:
-    """JSON has no NaN and no infinity; they travel as text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dt.datetime | dt.date):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    return value
+def _cut_text(text: str, bytes_max: int) -> str:
+    raw = text.encode()
+    if len(raw) <= bytes_max:
+        return text
+    return f"{raw[:bytes_max].decode(errors='ignore')}… [cut: {len(raw)} bytes]"

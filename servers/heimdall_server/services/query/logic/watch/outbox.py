@@ -1,4 +1,7 @@
-"""The queue between a stream's watches and its reader: bounded, so that a slow reader costs nobody else."""
+"""The queue between a stream's watches and its reader: bounded, so that a slow reader costs nobody else.
+
+Whoever waits for room waits in turn, so that a busy watch doesn't keep the others of its stream out.
+"""
 
 from __future__ import annotations
 
@@ -31,34 +34,63 @@ class Outbox:
         self._bytes = 0
         self._closed = False
         self._error: BaseException | None = None
-        self._changed = asyncio.Condition()
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Rows that wait for the reader."""
+        return self._bytes
 
     async def put(self, event: Event) -> None:
-        """Queue an event, waiting for room.
+        """Queue what a watch has to say, waiting for room.
 
         Raises:
             StreamLaggedError: The reader was too slow for too long; nothing was queued.
         """
-        size = int(event.batch.nbytes) if isinstance(event, Rows | AggregateRows) else 0
+        limits = self._limits
         try:
-            async with asyncio.timeout(self._limits.lag_s), self._changed:
-                await self._changed.wait_for(lambda: self._has_room(size))
-                self._append(event, size)
+            async with asyncio.timeout(limits.lag_s):
+                await self.put_patiently(event)
         except TimeoutError as error:
-            bound = f"{self._limits.bytes_max} bytes or {self._limits.events_max} messages for {self._limits.lag_s:g} s"
+            bound = f"{limits.bytes_max} bytes or {limits.events_max} messages waited for {limits.lag_s:g} s"
             raise StreamLaggedError(bound) from error
 
-    async def put_last(self, event: Event) -> None:
-        """Queue the event that ends a watch: it needs no room, there is one of them a watch."""
-        async with self._changed:
-            self._append(event, 0)
+    async def put_patiently(self, event: Event) -> None:
+        """Queue an answer to a request, waiting for room as long as it takes: the next request waits, too."""
+        size = _size(event)
+        if self._turn.locked() or not self._has_room(size):
+            async with self._turn:
+                while not self._has_room(size):
+                    self._emptied.clear()
+                    await self._emptied.wait()
+                self._append(event, size)
+        else:
+            self._append(event, size)
 
-    async def close(self, error: BaseException | None = None) -> None:
-        """Let the reader end once it has what is queued. Only the first call counts."""
-        async with self._changed:
-            if not self._closed:
-                self._closed, self._error = True, error
-            self._changed.notify_all()
+    def offer(self, event: Event) -> bool:
+        """Queue an event if there is room and nobody waits for it.
+
+        Returns:
+            Whether it was queued.
+        """
+        size = _size(event)
+        if self._turn.locked() or not self._has_room(size):
+            return False
+        self._append(event, size)
+        return True
+
+    def put_last(self, event: Event) -> None:
+        """Queue the event that ends a watch: it needs no room, there is one of them a watch."""
+        self._append(event, 0)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Take nothing more; the reader ends once it has what is queued. Only the first call counts."""
+        if not self._closed:
+            self._closed, self._error = True, error
+        self._filled.set()
+        self._emptied.set()
 
     async def get(self) -> Event | None:
         """The oldest event, waiting for one; None once closed and empty.
@@ -66,23 +98,32 @@ class Outbox:
         Raises:
             BaseException: What it was closed with.
         """
-        async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._events) or self._closed)
-            if not self._events:
+        while not self._events:
+            if self._closed:
                 if self._error is not None:
                     raise self._error
                 return None
-            event, size = self._events.popleft()
-            self._bytes -= size
-            self._changed.notify_all()
-            return event
+            self._filled.clear()
+            await self._filled.wait()
+        event, size = self._events.popleft()
+        self._bytes -= size
+        self._emptied.set()
+        return event
 
     def _has_room(self, size: int) -> bool:
+        if self._closed:
+            return True  # What comes now goes nowhere, and nobody shall wait for that.
         # One event larger than the bound must still get through, alone.
-        fits = self._bytes + size <= self._limits.bytes_max or not self._bytes
+        fits = not size or not self._bytes or self._bytes + size <= self._limits.bytes_max
         return fits and len(self._events) < self._limits.events_max
 
     def _append(self, event: Event, size: int) -> None:
+        if self._closed:
+            return
         self._events.append((event, size))
         self._bytes += size
-        self._changed.notify_all()
+        self._filled.set()
+
+
+def _size(event: Event) -> int:
+    return int(event.batch.nbytes) if isinstance(event, Rows | AggregateRows) else 0

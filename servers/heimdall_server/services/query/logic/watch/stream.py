@@ -1,26 +1,34 @@
-"""One watch stream: many watches, one reader, heartbeats."""
+"""One watch stream: many watches, one reader, heartbeats.
+
+Each watch is a task; so are the reading of requests, the heartbeats and the wait for the server's drain. Whoever takes
+a watch out of the table, its own task or a `cancel`, says that it ended: so it is said once.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from heimdall_server.domain.errors import (
     BudgetExceededError,
     HeimdallError,
     InvalidArgumentError,
     NotFoundError,
+    StreamLaggedError,
     StreamProtocolError,
 )
 from heimdall_server.ports.clock import Clock
-from heimdall_server.services.query.logic.question import check_datasets, understand
+from heimdall_server.rpc.metrics import LAGGED
+from heimdall_server.services.query.logic.question import check_datasets, check_watchable, understand
+from heimdall_server.services.query.logic.tokens import Place, digest
 from heimdall_server.services.query.logic.watch.evaluator import evaluator_of, with_datasets
 from heimdall_server.services.query.logic.watch.outbox import Outbox, OutboxLimits
-from heimdall_server.services.query.logic.watch.runner import WatchPorts, WatchRunner, bound_to, first_place
+from heimdall_server.services.query.logic.watch.runner import Asked, WatchPorts, WatchRunner
+from heimdall_server.services.query.logic.watch.source import SHARD
+from heimdall_server.services.query.model import Question
 from heimdall_server.services.query.watch_model import (
     AskProgress,
     Cancel,
@@ -28,6 +36,7 @@ from heimdall_server.services.query.watch_model import (
     Create,
     Created,
     Event,
+    Refused,
     Request,
     Update,
 )
@@ -44,50 +53,38 @@ class WatchLimits:
     heartbeat_s: float = 10.0
     """Every watch says how far it is at least this often."""
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
-
-
-@dataclass(slots=True)
-class _Watch:
-    runner: WatchRunner
-    task: asyncio.Task[None]
+    bucket_open_s: float = 3600.0
+    """A bucket of live aggregates takes records until one comes that is newer than its end by this. A watch that is
+    resumed counts again from the oldest open bucket on, so this is also what resuming costs."""
+    watches_max: int = 4096
+    """Watches of the process."""
 
 
 class WatchUseCase:
     """Opens watch streams."""
 
     def __init__(self, *, ports: WatchPorts, clock: Clock, limits: WatchLimits, datasets: Collection[str]) -> None:
-        self._ports = ports
-        self._clock = clock
-        self._limits = limits
-        self._datasets = datasets
+        self.ports = ports
+        self.clock = clock
+        self.limits = limits
+        self.datasets = sorted(datasets)
         self.watch_count = 0
         """Watches that run, on all streams."""
 
     def stream(self, caller: str) -> WatchStream:
         """A new stream of one caller."""
-        return WatchStream(self, self._ports, self._clock, self._limits, self._datasets, caller)
+        return WatchStream(self, caller)
 
 
 class WatchStream:
     """See the module."""
 
-    def __init__(
-        self,
-        owner: WatchUseCase,
-        ports: WatchPorts,
-        clock: Clock,
-        limits: WatchLimits,
-        datasets: Collection[str],
-        caller: str,
-    ) -> None:
+    def __init__(self, owner: WatchUseCase, caller: str) -> None:
         self._owner = owner
-        self._ports = ports
-        self._clock = clock
-        self._limits = limits
-        self._datasets = sorted(datasets)
         self._caller = caller
-        self._outbox = Outbox(limits.outbox)
-        self._watches: dict[str, _Watch] = {}
+        self._outbox = Outbox(owner.limits.outbox)
+        self._runners: dict[str, WatchRunner] = {}
+        self._tasks: dict[WatchRunner, asyncio.Task[None]] = {}
         self._half_closed = False
 
     async def run(self, requests: AsyncIterator[Request], draining: asyncio.Event) -> AsyncGenerator[Event, None]:
@@ -95,129 +92,153 @@ class WatchStream:
 
         Raises:
             StreamProtocolError: A request that may not come now.
+            HeimdallError: A request breaks its contract.
         """
-        reading = asyncio.create_task(self._read(requests), name="watch-read")
-        beating = asyncio.create_task(self._beat(), name="watch-beat")
-        drained = asyncio.create_task(self._drain(draining), name="watch-drain")
+        reading = asyncio.create_task(self._guarded(self._read(requests)), name="watch-read")
+        tasks = [
+            reading,
+            asyncio.create_task(self._guarded(self._beat()), name="watch-beat"),
+            asyncio.create_task(self._guarded(self._drain(draining, reading)), name="watch-drain"),
+        ]
         try:
             while (event := await self._outbox.get()) is not None:
                 yield event
         finally:
-            tasks = [reading, beating, drained, *(watch.task for watch in self._watches.values())]
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            self._owner.watch_count -= len(self._watches)
-            self._watches.clear()
+            await _end(tasks)
+            await self._end_all()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """What goes wrong beside the watches ends the stream."""
+        try:
+            await work
+        except Exception as error:
+            if not isinstance(error, HeimdallError):
+                LOG.exception("watch stream failed", extra={"event": "watch.stream_failed"})
+            self._outbox.close(error)
 
     async def _read(self, requests: AsyncIterator[Request]) -> None:
-        try:
-            await self._serve(requests)
-        except Exception as error:
-            await self._outbox.close(error)
-            if not isinstance(error, HeimdallError):
-                raise
-            return
-        # A client may close its half and go on listening, as grpcurl does.
-        self._half_closed = True
-        await self._close_if_over()
-
-    async def _close_if_over(self) -> None:
-        if self._half_closed and not self._watches:
-            await self._outbox.close()
-
-    async def _serve(self, requests: AsyncIterator[Request]) -> None:
         async for request in requests:
             match request:
                 case Create():
                     await self._create(request)
                 case Update():
                     await self._update(request)
-                case Cancel():
-                    await self._cancel(request.watch_id)
+                case Cancel(watch_id):
+                    await self._cancel(watch_id, None)
+                case Refused():
+                    await self._refuse(request)
                 case AskProgress():
-                    for watch in list(self._watches.values()):
-                        await self._outbox.put(watch.runner.progress())
+                    for runner in list(self._runners.values()):
+                        await self._outbox.put_patiently(runner.progress())
+        # A client may close its half and go on listening, as grpcurl does.
+        self._half_closed = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._half_closed and not self._runners:
+            self._outbox.close()
 
     async def _create(self, request: Create) -> None:
-        if request.watch_id in self._watches:
-            raise StreamProtocolError(f"watch {request.watch_id!r} exists already; update it, or choose another id")
+        self._check_free(request.watch_id)
         try:
-            runner, created = self._runner(request)
+            runner, created = self._prepare(request)
         except HeimdallError as error:
-            await self._outbox.put_last(Cancelled(request.watch_id, error, request.start.resume_token))
+            await self._outbox.put_patiently(Cancelled(request.watch_id, error, request.start.resume_token))
             return
-        await self._outbox.put(created)
-        task = asyncio.create_task(self._guard(runner), name=f"watch-{request.watch_id}")
-        self._watches[request.watch_id] = _Watch(runner, task)
+        await self._outbox.put_patiently(created)
+        self._runners[request.watch_id] = runner
         self._owner.watch_count += 1
+        self._tasks[runner] = asyncio.create_task(self._follow(runner), name=f"watch-{request.watch_id}")
 
-    def _runner(self, request: Create) -> tuple[WatchRunner, Created]:
-        limit = self._limits.watches_per_stream_max
-        if len(self._watches) >= limit:
-            raise BudgetExceededError(retry_after_s=1.0, budget="watches on one stream", limit=limit)
-        understood = understand(request.question, now_ns=self._clock.now_ns())
-        datasets = check_datasets(request.datasets, self._datasets)
-        query = with_datasets(understood.query, datasets, self._datasets)
+    def _check_free(self, watch_id: str) -> None:
+        if watch_id in self._runners:
+            raise StreamProtocolError(f"watch {watch_id!r} exists already; update it, or choose another id")
+
+    def _prepare(self, request: Create) -> tuple[WatchRunner, Created]:
+        owner, limits = self._owner, self._owner.limits
+        for count, most, what in (
+            (len(self._runners), limits.watches_per_stream_max, "watches on one stream"),
+            (owner.watch_count, limits.watches_max, "watches of the server"),
+        ):
+            if count >= most:
+                raise BudgetExceededError(retry_after_s=5.0, budget=what, limit=most)
+        bound_to = _bound_to(request.question, request.datasets)
         if request.start.resume_token:
-            bound = bound_to(understood.canonical_text, request)
-            place = self._ports.tokens.open(request.start.resume_token, bound_to=bound)
+            place = owner.ports.tokens.open(request.start.resume_token, bound_to=bound_to)
         else:
-            place = first_place(request.start, self._ports.journal)
-        evaluator = evaluator_of(query, horizon_ns=place.since_ns)
+            place = self._first_place(request)
+        asked, datasets = self._understand(request.question, request.datasets, place)
+        if request.start.last_count and asked.evaluator.aggregates:
+            raise InvalidArgumentError("start.last_count", "says nothing about aggregates; use since_time")
         runner = WatchRunner(
-            self._ports,
-            self._outbox,
-            caller=self._caller,
-            request=request,
-            query=query,
-            evaluator=evaluator,
-            canonical_text=understood.canonical_text,
-            place=place,
+            owner.ports, self._outbox, owner.clock, request=request, asked=asked, place=place, datasets=datasets
         )
-        created = Created(
-            request.watch_id, evaluator.schema, understood.canonical_text, evaluator.aggregates, request.json
-        )
-        return runner, created
+        return runner, _created(request, asked)
+
+    def _first_place(self, request: Create) -> Place:
+        """Where a watch without a token begins."""
+        start = request.start
+        head = self._owner.ports.journal.head().get(SHARD, 0)
+        now_ns = self._owner.clock.now_ns()
+        if start.since_ns is not None:
+            return Place({SHARD: 0}, since_ns=max(start.since_ns, 1), seam=head, now_ns=now_ns)
+        return Place({SHARD: head}, seam=head, last_count=start.last_count or 0, now_ns=now_ns)
+
+    def _understand(self, question: Question, datasets: Collection[str], place: Place) -> tuple[Asked, list[str]]:
+        configured = self._owner.datasets
+        understood = understand(question, now_ns=place.now_ns)
+        check_watchable(understood.query)
+        wanted = check_datasets(datasets, configured)
+        query = with_datasets(understood.query, wanted, configured)
+        open_ns = int(self._owner.limits.bucket_open_s * 1e9)
+        evaluator = evaluator_of(query, open_ns=open_ns, horizon_ns=place.horizon_ns)
+        bound_to = _bound_to(question, datasets)
+        return Asked(query, evaluator, understood.canonical_text, bound_to, place.now_ns), wanted
 
     async def _update(self, request: Update) -> None:
-        watch = self._watches.get(request.watch_id)
-        if watch is None:
-            await self._outbox.put_last(
-                Cancelled(request.watch_id, NotFoundError("watch on this stream", request.watch_id), b"")
-            )
+        runner = self._runners.get(request.watch_id)
+        if runner is None:
+            await self._say_unknown(request.watch_id)
             return
-        old = watch.runner.request
         try:
-            understood = understand(request.question, now_ns=self._clock.now_ns())
-            query = with_datasets(understood.query, check_datasets(old.datasets, self._datasets), self._datasets)
-            evaluator = evaluator_of(query)
-            if evaluator.aggregates != watch.runner.aggregates:
+            place = Place(now_ns=self._owner.clock.now_ns())
+            asked, _ = self._understand(request.question, runner.request.datasets, place)
+            if asked.evaluator.aggregates != runner.aggregates:
                 raise InvalidArgumentError("update.question", "must stay rows, or stay aggregates; create a new watch")
         except HeimdallError as error:
-            await self._end(request.watch_id, error)
+            await self._cancel(request.watch_id, error)
             return
-        await watch.runner.update(query, evaluator, understood.canonical_text)
-        await self._outbox.put(
-            Created(request.watch_id, evaluator.schema, understood.canonical_text, evaluator.aggregates, old.json)
-        )
+        await runner.update(asked, _created(runner.request, asked))
 
-    async def _cancel(self, watch_id: str) -> None:
-        if watch_id not in self._watches:
-            await self._outbox.put_last(Cancelled(watch_id, NotFoundError("watch on this stream", watch_id), b""))
+    async def _refuse(self, request: Refused) -> None:
+        if request.update:
+            await self._cancel(request.watch_id, request.error)
             return
-        await self._end(watch_id, None)
+        self._check_free(request.watch_id)
+        await self._outbox.put_patiently(Cancelled(request.watch_id, request.error, request.resume_token))
 
-    async def _end(self, watch_id: str, error: BaseException | None) -> None:
-        watch = self._watches.pop(watch_id)
-        self._owner.watch_count -= 1
-        watch.task.cancel()
-        await asyncio.wait([watch.task])
-        await self._outbox.put_last(Cancelled(watch_id, error, watch.runner.token()))
+    async def _cancel(self, watch_id: str, error: HeimdallError | None) -> None:
+        runner = self._take_out(watch_id)
+        if runner is None:
+            await self._say_unknown(watch_id)
+            return
+        await _end([self._tasks[runner]])
+        self._outbox.put_last(Cancelled(watch_id, error, runner.token()))
+        self._close_if_over()
 
-    async def _guard(self, runner: WatchRunner) -> None:
+    async def _say_unknown(self, watch_id: str) -> None:
+        error = NotFoundError("watch on this stream", watch_id)
+        await self._outbox.put_patiently(Cancelled(watch_id, error, b""))
+
+    def _take_out(self, watch_id: str) -> WatchRunner | None:
+        runner = self._runners.pop(watch_id, None)
+        if runner is not None:
+            self._owner.watch_count -= 1
+        return runner
+
+    async def _follow(self, runner: WatchRunner) -> None:
         """Run a watch; what ends it is told to the client, and the stream goes on."""
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             await runner.run()
         except HeimdallError as problem:
@@ -225,22 +246,51 @@ class WatchStream:
         except Exception as problem:
             LOG.exception("watch failed", extra={"event": "watch.failed"})
             error = problem
-        if self._watches.pop(runner.request.watch_id, None) is not None:
-            self._owner.watch_count -= 1
-        await self._outbox.put_last(Cancelled(runner.request.watch_id, error, runner.token()))
-        await self._close_if_over()
+        finally:
+            self._tasks.pop(runner, None)
+        if isinstance(error, StreamLaggedError):
+            LAGGED.inc()
+            error.resume_token = runner.token()
+        watch_id = runner.request.watch_id
+        if self._runners.get(watch_id) is runner and self._take_out(watch_id):
+            self._outbox.put_last(Cancelled(watch_id, error, runner.token()))
+            self._close_if_over()
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(self._limits.heartbeat_s)
-            for watch in list(self._watches.values()):
-                with contextlib.suppress(HeimdallError):
-                    # A full outbox has something better to say than a heartbeat.
-                    await self._outbox.put(watch.runner.progress())
+            await asyncio.sleep(self._owner.limits.heartbeat_s)
+            for runner in list(self._runners.values()):
+                # Where there is no room, there is something better to say than how far it is.
+                self._outbox.offer(runner.progress())
 
-    async def _drain(self, draining: asyncio.Event) -> None:
+    async def _drain(self, draining: asyncio.Event, reading: asyncio.Task[None]) -> None:
         """Give every watch its token before the server goes away."""
         await draining.wait()
-        for watch in list(self._watches.values()):
-            await self._outbox.put_last(watch.runner.progress())
-        await self._outbox.close()
+        await _end([reading])
+        runners = list(self._runners.values())
+        await self._end_all()
+        for runner in runners:
+            self._outbox.put_last(runner.progress())
+        self._outbox.close()
+
+    async def _end_all(self) -> None:
+        await _end(list(self._tasks.values()))
+        for watch_id in list(self._runners):
+            self._take_out(watch_id)
+
+
+def _bound_to(question: Question, datasets: Collection[str]) -> bytes:
+    """What a watch's token is bound to."""
+    return digest("watch", question, sorted(datasets))
+
+
+def _created(request: Create, asked: Asked) -> Created:
+    return Created(
+        request.watch_id, asked.evaluator.schema, asked.canonical_text, asked.evaluator.aggregates, request.json
+    )
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

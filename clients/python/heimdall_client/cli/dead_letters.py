@@ -1,0 +1,127 @@
+"""`heimdall dead-letters`: what couldn't be decoded, and another try."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from heimdall_client.cli.console import count, note, out, plural, size, warn
+from heimdall_client.cli.exits import ExitCode
+from heimdall_client.cli.formats import FormatName, FormatOption, PatternOption, format_options
+from heimdall_client.cli.options import Link, Output, TextOutput, connected, examples
+from heimdall_client.cli.tables import show as show_table
+from heimdall_client.cli.tables import table
+
+if TYPE_CHECKING:
+    from heimdall.ingest.v1 import ingest_service_pb2
+
+RETRY_COUNT_MAX: Final = 1000
+"""Of one request."""
+
+_app = typer.Typer(
+    name="dead-letters", help="List what couldn't be decoded, and decode it again.", no_args_is_help=True
+)
+
+_Source = Annotated[str, typer.Option("--source", metavar="ID", help="Only of this source.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the group."""
+    app.add_typer(_app)
+
+
+@_app.command(
+    "list", epilog=examples("heimdall dead-letters list", "heimdall dead-letters list -o json | jq -r .reason")
+)
+@connected
+def list_(
+    link: Link,
+    *,
+    source: _Source = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 100,
+    output: Output = TextOutput.TABLE,
+) -> None:
+    """List records that couldn't be decoded, newest first. Their content is never shown."""
+    with link.client() as client:
+        answer = client.list_dead_letters(source_id=source, limit=limit)
+    if output is TextOutput.JSON:
+        from heimdall_client.cli.plain import print_json, to_plain
+
+        for one in answer.dead_letters:
+            print_json(to_plain(one))
+        return
+    from heimdall_client.cli.plain import to_text
+
+    rows = [
+        [
+            one.dead_letter_id,
+            to_text(one.create_time)[:19],
+            one.source_id,
+            one.offset,
+            one.format,
+            f"{one.field}: {one.reason}" if one.field else one.reason,
+            size(one.raw_bytes_count) if one.raw_bytes_count else "not kept",
+        ]
+        for one in answer.dead_letters
+    ]
+    if rows:
+        show_table(table(["id", "time", "source", "offset", "read as", "reason", "bytes"], rows, fold="reason"))
+    note(f"{count(len(rows))} of {plural(answer.total_count, 'dead letter')}")
+
+
+@_app.command(
+    "retry",
+    epilog=examples(
+        "heimdall dead-letters retry 0-17-0 0-17-1",
+        "heimdall dead-letters retry --all --source access --format text --pattern nginx",
+        more="Exit code 3 if some still can't be decoded.",
+    ),
+)
+@connected
+def retry(
+    link: Link,
+    *,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters, by id.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them, or all of --source.")] = False,
+    source: _Source = "",
+    format_: FormatName = None,
+    pattern: PatternOption = None,
+    format_option: FormatOption = None,
+    output: Output = TextOutput.TABLE,
+) -> None:
+    """Decode dead letters again, perhaps as another format, and store what now can be."""
+    if bool(ids) == every:
+        msg = "name dead letters, or give --all"
+        raise typer.BadParameter(msg)
+    name, options = format_options(format_, pattern, format_option)
+    outcomes: list[ingest_service_pb2.RetryDeadLettersResponse.Outcome] = []
+    with link.client() as client:
+        wanted = list(ids or [])
+        if every:
+            letters = client.list_dead_letters(source_id=source, limit=10_000_000).dead_letters
+            wanted = [letter.dead_letter_id for letter in letters]
+        for start in range(0, len(wanted), RETRY_COUNT_MAX):
+            answer = client.retry_dead_letters(
+                wanted[start : start + RETRY_COUNT_MAX], read_as=name, format_options=options
+            )
+            outcomes += answer.outcomes
+    failed = [one for one in outcomes if one.status.code]
+    if output is TextOutput.JSON:
+        from heimdall_client.cli.plain import print_json
+
+        for one in outcomes:
+            reason = one.status.message if one.status.code else None
+            print_json({"dead_letter_id": one.dead_letter_id, "accepted_count": one.accepted_count, "problem": reason})
+    else:
+        accepted = sum(one.accepted_count for one in outcomes)
+        decoded = len(outcomes) - len(failed)
+        out().print(
+            f"{count(decoded)} of {plural(len(outcomes), 'dead letter')} decoded, {plural(accepted, 'record')} stored"
+        )
+        for one in failed[:10]:
+            warn(f"{one.dead_letter_id}: {one.status.message}")
+        if len(failed) > 10:
+            note(f"and {len(failed) - 10:,} more")
+    if failed:
+        raise typer.Exit(ExitCode.REJECTED)

@@ -1,0 +1,241 @@
+"""OTLP exports on their way through the pipeline: those of one exporter that wait together are decoded together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from heimdall_server.decode import otlp, oversize
+from heimdall_server.domain.decoding import DecodeContext, Format, FormatKind, RowError
+from heimdall_server.domain.errors import HeimdallError
+from heimdall_server.domain.records import RECORD_BYTES_MAX, TimeFlag
+from heimdall_server.ports.journal import DeadLetter, RequestMark, SourceKey
+from heimdall_server.services.ingest.logic import metrics
+from heimdall_server.services.ingest.logic.dead_letters import context_to_json
+from heimdall_server.services.ingest.logic.format_text import format_to_json
+from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room
+from heimdall_server.services.ingest.logic.state import Counts
+
+LOG: Final = logging.getLogger(__name__)
+_FORMAT_JSON: Final = format_to_json(Format(FormatKind.OTLP))
+_ACCEPTED: Final = metrics.RECORDS.labels("accepted", FormatKind.OTLP.value)
+_REJECTED: Final = metrics.RECORDS.labels("rejected", FormatKind.OTLP.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an Export is answered."""
+
+    accepted_count: int
+    rejected_count: int = 0
+    message: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Export:
+    """One request."""
+
+    principal: str
+    payload: bytes
+    digest: bytes
+    answer: asyncio.Future[Exported]
+    """Cancelled while it waits: the caller is gone, and it needn't be done."""
+    received_s: float = field(default_factory=time.monotonic)
+    taken: bool = False
+    """It is being worked on, so it will be stored whoever waits for it."""
+    record_count: int = 0
+    """Good ones."""
+    errors: list[RowError] = field(default_factory=list)
+    """Records that were rejected; `row` counts within the request."""
+    all_timed: bool = False
+    """Whether each of its records carries a time; only then a repeat is told from a second equal request."""
+    problem: BaseException | None = None
+    """Why it can't be decoded."""
+
+    def result(self) -> Exported:
+        """The answer, once decoded."""
+        message = f"record {self.errors[0].row}: {self.errors[0].reason}" if self.errors else ""
+        return Exported(self.record_count, len(self.errors), message)
+
+
+@dataclass(slots=True, eq=False)
+class ExportJob:
+    """See the module and `Job`."""
+
+    context: DecodeContext
+    exports: list[Export]
+    counts: Counts
+    keep_raw: bool = field(kw_only=True)
+    left: list[Export] = field(default_factory=list)
+    """Those for which there was no room."""
+    observed_time_ns: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """See `Job`."""
+        return sum(len(export.payload) for export in self.exports)
+
+    @property
+    def turn(self) -> Hashable:
+        """See `Job`: one exporter is one turn, however many requests it sends at once."""
+        return "otlp", self.exports[0].principal
+
+    def absorb(self, later: Job) -> bool:
+        """See `Job`."""
+        if not isinstance(later, ExportJob):
+            return False
+        self.exports += later.exports
+        return True
+
+    def stale(self) -> bool:
+        """See `Job`: an export that is being worked on is no longer taken back."""
+        return all(export.answer.cancelled() and not export.taken for export in self.exports)
+
+    def taken(self) -> None:
+        """See `Job`."""
+        for export in self.exports:
+            export.taken = True
+
+    def decode(self, observed_time_ns: int, room: Room) -> Sequence[pa.RecordBatch]:
+        """See `Job`. Doesn't raise for what the payloads hold: that is each one's `problem`."""
+        self.observed_time_ns = observed_time_ns
+        context = replace(self.context, observed_time_ns=observed_time_ns)
+        batches: list[pa.RecordBatch] = []
+        done = 0
+        for piece in _pieces(self.exports):
+            if room.full:
+                break
+            for batch in _decode(piece, context):
+                room.take(batch)
+                batches.append(batch)
+            done += len(piece)
+        self.left = self.exports[done:]
+        return batches
+
+    def split(self) -> Job | None:
+        """See `Job`."""
+        if not self.left:
+            return None
+        rest = replace(self, exports=self.left, left=[])
+        self.exports, self.left = self.exports[: -len(self.left)], []
+        return rest
+
+    def describe(self, notes: Notes, first_row: int, observed_time_ns: int) -> None:  # noqa: ARG002 - as `Job`
+        """See `Job`."""
+        for export in self.exports:
+            if export.problem is not None:
+                ours = isinstance(export.problem, HeimdallError)
+                reason = str(export.problem) if ours else "the decoder failed on it; the server's log has the detail"
+                notes.dead_letters.append(self._letter(export, reason, raw=export.payload[:RECORD_BYTES_MAX]))
+                continue
+            notes.dead_letters += [self._letter(export, error.reason, row=error.row) for error in export.errors]
+            if export.all_timed and (export.record_count or export.errors):
+                result = export.result()
+                notes.requests.append(
+                    RequestMark(
+                        export.principal,
+                        export.digest,
+                        observed_time_ns,
+                        result.accepted_count,
+                        result.rejected_count,
+                        result.message,
+                    )
+                )
+
+    def _letter(self, export: Export, reason: str, *, row: int = 0, raw: bytes = b"") -> DeadLetter:
+        context = replace(self.context, observed_time_ns=self.observed_time_ns)
+        return DeadLetter(
+            key=SourceKey(export.principal, context.source),
+            offset=row,
+            row=row,
+            reason=reason,
+            time_ns=self.observed_time_ns,
+            raw=raw if self.keep_raw else b"",
+            format=_FORMAT_JSON,
+            context=context_to_json(context),
+        )
+
+    def begin_commit(self) -> None:
+        """See `Job`."""
+
+    def committed(self, position: int) -> None:  # noqa: ARG002 - as `Job`
+        """See `Job`."""
+        now_s = time.monotonic()
+        for export in self.exports:
+            metrics.ACK_OTLP.observe(now_s - export.received_s)
+            if export.problem is not None:
+                _REJECTED.inc()
+                self.counts.rejected += 1
+                _answer(export, export.problem)
+                continue
+            result = export.result()
+            _ACCEPTED.inc(result.accepted_count)
+            _REJECTED.inc(result.rejected_count)
+            self.counts.accepted += result.accepted_count
+            self.counts.rejected += result.rejected_count
+            _answer(export, result)
+
+    def refused(self, error: BaseException) -> None:
+        """See `Job`."""
+        for export in self.exports:
+            _answer(export, error)
+
+    def dropped(self) -> None:
+        """See `Job`: all callers are gone already."""
+
+
+def _answer(export: Export, answer: Exported | BaseException) -> None:
+    if export.answer.done():
+        return
+    if isinstance(answer, BaseException):
+        export.answer.set_exception(answer)
+    else:
+        export.answer.set_result(answer)
+
+
+def _decode(exports: Sequence[Export], context: DecodeContext) -> list[pa.RecordBatch]:
+    try:
+        decoded = otlp.decode([export.payload for export in exports], context)
+    except BaseException as error:  # a native library's panic is no Exception, and must cost its own request only
+        if len(exports) > 1:
+            return [batch for export in exports for batch in _decode([export], context)]
+        LOG.error("decoder failed", extra={"event": "ingest.decoder_failed"}, exc_info=error)
+        exports[0].problem = error
+        return []
+    untimed = np.asarray(decoded.decoded.batch.column("time_flags")) & np.uint8(TimeFlag.MISSING)
+    kept = oversize.refuse_oversized(decoded.decoded)
+    first = row = 0
+    for export, count, problem in zip(exports, decoded.counts, decoded.problems, strict=True):
+        export.problem = problem
+        export.all_timed = not untimed[first : first + count].any()
+        # A request that isn't one counts as one row among the errors.
+        end = row + (count if problem is None else 1)
+        if problem is None and len(kept.errors):
+            export.errors = [
+                replace(error, row=error.row - row, offset=error.row - row)
+                for error in kept.errors
+                if row <= error.row < end
+            ]
+        export.record_count = count - len(export.errors)
+        first, row = first + count, end
+    return [kept.batch]
+
+
+def _pieces(exports: Sequence[Export]) -> Iterator[list[Export]]:
+    """What is decoded at once."""
+    piece: list[Export] = []
+    size = 0
+    for export in exports:
+        if piece and size + len(export.payload) > otlp.SLICE_BYTES_MAX:
+            yield piece
+            piece, size = [], 0
+        piece.append(export)
+        size += len(export.payload)
+    yield piece

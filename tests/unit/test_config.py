@@ -1,0 +1,96 @@
+"""Loading the configuration: sources, strictness, every problem at once, and what is shown of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from heimdall_server.config import REDACTED, load
+from heimdall_server.domain.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEIMDALL_CONFIG", raising=False)
+    monkeypatch.delenv("HEIMDALL_DATA_DIR", raising=False)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_variables_win_over_the_file_and_the_file_over_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "h.toml", "[journal]\nage_max_s = 60.0\n[limits]\nqueries_max = 3\n")
+    monkeypatch.setenv("HEIMDALL_LIMITS__QUERIES_MAX", "5")
+    config, files = load(file)
+    assert config.journal.age_max_s == 60.0
+    assert config.limits.queries_max == 5
+    assert files == (str(file),)
+
+
+def test_paths_follow_the_data_folder(tmp_path: Path) -> None:
+    config, _ = load(write(tmp_path / "h.toml", 'data_dir = "/var/lib/heimdall"\n'))
+    assert config.journal.path == Path("/var/lib/heimdall/journal")
+    assert config.tls.certificate_file == Path("/var/lib/heimdall/certs/server.pem")
+    assert config.key_file == Path("/var/lib/heimdall/keys/root.key")
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "h.toml",
+        """
+        colour = "blue"
+        [limits]
+        queries_max = -1
+        [journal]
+        bytes_maxx = 1
+        [[privacy.rules]]
+        class = "email"
+        [datasets.BAD]
+        retention_days = 1
+        [warm]
+        engine = "clickhouse"
+        """,
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load(file)
+    told = "\n".join(caught.value.problems)
+    for place in (
+        "colour",
+        "limits.queries_max",
+        "journal.bytes_maxx",
+        "privacy.rules[0]",
+        "datasets.BAD",
+        "warm.host",
+    ):
+        assert place in told
+
+
+def test_what_is_shown_can_be_loaded_again_and_hides_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEIMDALL_KEYS__VALUE", "secret-secret")
+    config, _ = load()
+    shown = config.to_toml()
+    assert REDACTED in shown
+    assert "secret-secret" not in shown
+    monkeypatch.delenv("HEIMDALL_KEYS__VALUE")
+    again, _ = load(write(tmp_path / "again.toml", shown))
+    assert again.privacy == config.privacy
+    assert again.datasets == config.datasets
+    assert again.limits == config.limits
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"h\.toml"):
+        load(write(tmp_path / "h.toml", "not toml ="))
+
+
+def test_a_named_dataset_keeps_the_defaults_it_does_not_change(tmp_path: Path) -> None:
+    config, _ = load(write(tmp_path / "h.toml", "[datasets.dumps]\nretention_days = 7\n[datasets.audit]\n"))
+    assert config.datasets["dumps"].retention_days == 7
+    assert config.datasets["dumps"].partition_unit == "month"
+    assert {"logs", "dumps", "samples", "audit"} == set(config.datasets)
