@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from heimdall_client import AsyncClient, HeimdallError, IngestOptions
+from heimdall_client import AsyncClient, HeimdallError, IngestOptions, InputError
 from heimdall_client.cli.follow import Follower, FollowTimes
 from tests.support import cli
 from tests.support.server_process import ServerProcess
@@ -208,6 +208,21 @@ async def test_a_file_that_was_ingested_once_is_followed_from_there(
     writer.lines(5)
     async with following(client, log):
         await until(client, log, 6)
+
+
+async def test_a_folder_that_is_not_there_yet_is_waited_for(client: AsyncClient, log: Path) -> None:
+    late = log.parent / "later" / "app.log"
+    async with following(client, late) as told:
+        await eventually(lambda: any("isn't there yet" in line for line in told))
+        late.parent.mkdir()
+        Writer(late).lines(2)
+        await until(client, late, 2)
+
+
+async def test_a_folder_cannot_be_followed(client: AsyncClient, log: Path) -> None:
+    with pytest.raises(InputError, match="it is a directory"):
+        async with following(client, log.parent):
+            await asyncio.sleep(0.2)
 
 
 async def test_identical_files_in_a_row_are_kept_apart(client: AsyncClient, log: Path) -> None:

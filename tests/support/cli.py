@@ -14,6 +14,7 @@ from typing import Any, Final
 from unittest import mock
 
 from heimdall_client.cli import program
+from tests.support.server_process import ServerProcess
 
 COMMAND: Final = [sys.executable, "-c", "from heimdall_client.cli import main; main()"]
 
@@ -53,8 +54,20 @@ def invoke(*arguments: str | Path, config: Path | None = None, stdin: bytes = b"
         code = program.run(given)
         sys.stdout.flush()
         sys.stderr.flush()
-    raw = out.getvalue()
-    return Outcome(int(code), raw.decode("utf-8", "replace"), err.getvalue().decode(), raw)
+        raw, said = out.getvalue(), err.getvalue()
+    return Outcome(int(code), raw.decode("utf-8", "replace"), said.decode(), raw)
+
+
+def invoke_on(server: ServerProcess, *arguments: str | Path, stdin: bytes = b"") -> Outcome:
+    """Run a command as the server's administrator, in this process."""
+    return invoke(*arguments, config=server.client_file, stdin=stdin)
+
+
+def query_on(server: ServerProcess, *arguments: str) -> Outcome:
+    """Run a query that must succeed and sees all that is acknowledged."""
+    outcome = invoke_on(server, "query", *arguments, "--consistent")
+    assert outcome.code == 0, outcome.err
+    return outcome
 
 
 def run(*arguments: str | Path, config: Path | None = None, **options: Any) -> subprocess.CompletedProcess[bytes]:

@@ -6,21 +6,24 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import google_crc32c
 import grpc
 import pyarrow as pa
+from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 
 from heimdall.ingest.v1 import ingest_service_pb2 as pb
 from heimdall.ingest.v1 import ingest_service_pb2_grpc, source_pb2
 from heimdall_server.domain.records import with_position
+from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Frame
 from heimdall_server.protect.protector import PolicyProtector
 from heimdall_server.rpc.limits import RpcLimits
 from heimdall_server.rpc.permissions import AccessPolicy
 from heimdall_server.rpc.server import ListenConfig, RpcServer
+from heimdall_server.rpc.status import DETAILS_KEY
 from heimdall_server.services.ingest.logic.append import AppendUseCase
 from heimdall_server.services.ingest.logic.export import ExportUseCase
 from heimdall_server.services.ingest.logic.pipeline import Pipeline, PipelineLimits
@@ -44,13 +47,15 @@ class IngestServer:
     journal: EmbeddedJournal
     state: IngestState
     rpc: RpcServer
+    pipeline: Pipeline
+    append_use_case: AppendUseCase
     channel: grpc.aio.Channel
     stub: Any = field(init=False)
     otlp: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.stub = ingest_service_pb2_grpc.IngestServiceStub(self.channel)
-        self.otlp = logs_service_pb2_grpc.LogsServiceStub(self.channel)
+        self.otlp = cast("Any", logs_service_pb2_grpc).LogsServiceStub(self.channel)
 
     async def append(self, requests: Requests, *, timeout_s: float = 20) -> list[pb.AppendResponse]:
         """Everything that the server says to these requests."""
@@ -60,9 +65,14 @@ class IngestServer:
         """Feed a whole source, from where the server has it."""
         return Sent(await self.append(whole(source, data, payload_bytes=payload_bytes, **opening)))
 
+    def talk(self, *requests: pb.AppendRequest) -> Talk:
+        """A stream that is written and read in turns, begun with these requests."""
+        return Talk(self.stub.Append(timeout=20), list(requests))
+
     async def frames(self) -> list[Frame]:
-        """Every frame of the journal."""
-        return [frame async for frame in self.journal.read(0, after=0, through=self.journal.head().get(0, 0))]
+        """Every frame that the journal holds."""
+        after, through = self.journal.tail()[0] - 1, self.journal.head()[0]
+        return [frame async for frame in self.journal.read(0, after=after, through=through)]
 
     async def records(self) -> pa.Table:
         """Every record of the journal, in order."""
@@ -77,6 +87,75 @@ class IngestServer:
         """The bodies of all records, in journal order."""
         bodies: list[str] = (await self.records()).column("body").to_pylist()
         return bodies
+
+    async def bodies_of(self, source: str) -> list[str]:
+        """The bodies of one source's records, in journal order."""
+        return [row["body"] for row in (await self.records()).to_pylist() if row["source"] == source]
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """The reason in a status's `ErrorInfo`."""
+    info = error_details_pb2.ErrorInfo()
+    return next((str(info.reason) for detail in status.details if detail.Unpack(info)), "")
+
+
+def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """The status that a call ended with."""
+    metadata: Any = error.trailing_metadata()
+    return status_pb2.Status.FromString(dict(metadata)[DETAILS_KEY])
+
+
+def reason_of_call(error: grpc.aio.AioRpcError) -> str:
+    """The reason that a call ended with."""
+    return reason_of(status_of(error))
+
+
+def retry_after_s(error: grpc.aio.AioRpcError) -> float | None:
+    """The delay in a call's `RetryInfo`; None: it has none."""
+    info = error_details_pb2.RetryInfo()
+    for detail in status_of(error).details:
+        if detail.Unpack(info):
+            return info.retry_delay.ToNanoseconds() / 1e9
+    return None
+
+
+@dataclass
+class Talk:
+    """One Append stream."""
+
+    call: Any
+    waiting: list[pb.AppendRequest] = field(default_factory=list)
+    seen: list[pb.AppendResponse] = field(default_factory=list)
+
+    async def write(self, *requests: pb.AppendRequest) -> None:
+        """Send, without waiting for answers."""
+        waiting, self.waiting = [*self.waiting, *requests], []
+        for request in waiting:
+            await self.call.write(request)
+
+    async def read(self) -> pb.AppendResponse | None:
+        """The next answer; None: the stream is over."""
+        await self.write()
+        response = await self.call.read()
+        if response is grpc.aio.EOF:
+            return None
+        assert isinstance(response, pb.AppendResponse)
+        self.seen.append(response)
+        return response
+
+    async def until(self, kind: str) -> pb.AppendResponse:
+        """The next answer of a kind."""
+        while (response := await self.read()) is not None:
+            if response.WhichOneof("message") == kind:
+                return response
+        raise AssertionError(kind)
+
+    async def rest(self) -> list[pb.AppendResponse]:
+        """Everything to the stream's end."""
+        rest = []
+        while (response := await self.read()) is not None:
+            rest.append(response)
+        return rest
 
 
 @dataclass
@@ -143,9 +222,10 @@ async def ingest_server(
     limits: RpcLimits | None = None,
     pipeline_limits: PipelineLimits | None = None,
     keep_raw: bool = True,
+    clock: Clock | None = None,
 ) -> AsyncIterator[IngestServer]:
     """A server on the journal in `folder`; opened again, it goes on from there."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     config = JournalConfig(
         **{"path": folder / "journal", "segment_bytes": 8 << 20, "bytes_max": 1 << 30, "retain_bytes": 1 << 29,
            "disk_reserve_bytes": 0, **(journal or {})}
@@ -184,4 +264,4 @@ async def ingest_server(
         await rpc.start()
         stack.push_async_callback(rpc.stop)
         channel = await stack.enter_async_context(pki.channel(rpc.mesh_address, pki.leaf("admin")))
-        yield IngestServer(opened, state, rpc, channel)
+        yield IngestServer(opened, state, rpc, pipeline, append, channel)

@@ -6,16 +6,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2, status_pb2
 
 from heimdall.ingest.v1 import ingest_service_pb2 as pb
 from heimdall.ingest.v1 import source_pb2
-from heimdall_server.rpc.status import DETAILS_KEY
-from tests.support.ingest_server import FINISH, FLUSH, IngestServer, Sent, batch, ingest_server, opening, whole
+from tests.support.ingest_server import (
+    FINISH,
+    FLUSH,
+    IngestServer,
+    Sent,
+    batch,
+    ingest_server,
+    opening,
+    reason_of,
+    reason_of_call,
+    whole,
+)
 from tests.support.pki import Pki
 
 NDJSON = source_pb2.Format.KIND_NDJSON
@@ -32,19 +40,6 @@ def lines(count: int, first: int = 0) -> bytes:
 async def server(pki: Pki, tmp_path: Path) -> AsyncIterator[IngestServer]:
     async with ingest_server(pki, tmp_path) as running:
         yield running
-
-
-def reason_of(status: status_pb2.Status) -> str:
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details:
-        if detail.Unpack(info):
-            return str(info.reason)
-    return ""
-
-
-def reason_of_call(error: grpc.aio.AioRpcError) -> str:
-    metadata: Any = error.trailing_metadata()
-    return reason_of(status_pb2.Status.FromString(dict(metadata)[DETAILS_KEY]))
 
 
 async def test_a_source_is_taken_in_whole_and_acknowledged_when_durable(server: IngestServer) -> None:

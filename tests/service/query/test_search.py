@@ -21,15 +21,8 @@ from heimdall_server.services.query.translate.tree import query_out
 from heimdall_server.storage.clickhouse.embedded import ChdbEngine
 from tests.service.query.conftest import Serve
 from tests.support.pki import Pki
-from tests.support.query_server import (
-    SECOND_NS,
-    TIME_NS,
-    QueryServer,
-    details_of,
-    query_server,
-    records,
-    status_of,
-)
+from tests.support.query_client import details_of, status_of
+from tests.support.query_server import SECOND_NS, TIME_NS, QueryServer, query_server, records
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ARROW = pb.ROW_ENCODING_ARROW_IPC
@@ -229,8 +222,8 @@ async def test_nothing_visible_yet_is_a_snapshot_too(serve: Serve) -> None:
 
 
 async def test_a_consistent_search_sees_what_was_acknowledged_before_it(serve: Serve) -> None:
-    async with serve(linger_s=0.3) as server:
-        for number in range(3):
+    async with serve(linger_s=0.15) as server:
+        for number in range(2):
             positions = await server.journal.append([entry(f"n {number}")])
             assert len((await server.search("n", consistent=True)).rows) == number + 1
             positions = await server.journal.append([entry("other")])

@@ -16,7 +16,8 @@ from heimdall_server.services.query.logic.admission import AdmissionLimits
 from heimdall_server.storage.clickhouse.embedded import ChdbEngine
 from tests.service.query.conftest import Serve
 from tests.support.log_stores import frame
-from tests.support.query_server import QueryServer, details_of, reason_of, records, status_of
+from tests.support.query_client import details_of, reason_of, status_of
+from tests.support.query_server import QueryServer, records
 
 SLOW = " OR ".join(f"body:/frame-(1|2) d[a-z]*{n} x?y/" for n in range(300))
 """Reads every body hundreds of times."""
@@ -141,3 +142,14 @@ async def test_callers_have_their_share_of_queries(serve: Serve, chdb_engine: Ch
             call.cancel()
         await until_running(chdb_engine, 0)
         assert (await server.search("* | stats count() as n")).rows == [{"n": ROWS}]
+
+
+async def test_silence_between_rows_is_broken_by_progress(server: QueryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heimdall_server.services.query.logic.search.PROGRESS_S", 0.0001)
+    await fill(server)
+    answer = await server.search(row_encoding=pb.ROW_ENCODING_ARROW_IPC, order=pb.ORDER_JOURNAL)
+    kinds = [message.WhichOneof("message") for message in answer.messages]
+    assert kinds[0] == "schema"
+    assert kinds[-1] == "finished"
+    assert kinds.count("progress") > 0
+    assert answer.table.num_rows == ROWS

@@ -12,11 +12,11 @@ from google.rpc import code_pb2
 
 from heimdall.query.v1 import query_service_pb2 as pb
 from heimdall_server.language.parser import parse
-from heimdall_server.ports.log_store import Limits
 from heimdall_server.services.query.logic.watch.stream import WatchLimits
 from heimdall_server.services.query.translate.tree import query_out
 from tests.service.query.conftest import Serve
-from tests.support.query_server import TIME_NS, QueryServer, details_of, reason_of, records
+from tests.support.query_client import details_of, reason_of
+from tests.support.query_server import TIME_NS, QueryServer, records
 
 
 def stamp(ns: int) -> Timestamp:
@@ -86,9 +86,9 @@ async def test_history_since_a_time_comes_before_what_is_live(server: QueryServe
     ("count", "expected"), [(0, []), (1, ["b4"]), (3, ["b2", "b3", "b4"]), (50, ["b0", "b1", "b2", "b3", "b4"])]
 )
 async def test_the_last_matching_records_come_first(server: QueryServer, count: int, expected: list[str]) -> None:
-    for frame in range(3):
+    for number in range(3):
         await server.put(
-            records([f"{kind}{2 * frame + row}" for row in range(2) for kind in "ab"][: 4 if frame < 2 else 2])
+            records([f"{kind}{2 * number + row}" for row in range(2) for kind in "ab"][: 4 if number < 2 else 2])
         )
     async with server.watching() as watching:
         watching.create("w", "body:b*", last_count=count)
@@ -100,7 +100,7 @@ async def test_the_last_matching_records_come_first(server: QueryServer, count: 
 
 
 async def test_a_watch_goes_on_behind_any_row(server: QueryServer) -> None:
-    await server.put(*[records([f"{frame}/{row}".ljust(200_000, "x") for row in range(7)]) for frame in range(2)])
+    await server.put(*[records([f"{number}/{row}".ljust(200_000, "x") for row in range(7)]) for number in range(2)])
     async with server.watching() as watching:
         watching.create("w", since_time=stamp(0))
         await watching.until_rows(14)
@@ -121,9 +121,10 @@ async def test_tokens_older_than_the_journal_are_served_from_the_store(serve: Se
     async with serve(journal={"segment_bytes": 64 << 10, "retain_bytes": 0, "cache_bytes": 0}) as server:
         async with server.watching() as watching:
             watching.create("w", "keep")
+            await watching.first("created")
             await server.put(records(["keep 0", "drop", "keep 1"]))
-            message = (await watching.until_rows(2)) and watching.of("rows")[0]
-        middle = message.through
+            await watching.until_rows(2)
+            middle = watching.of("rows")[0].through
         for number in range(2, 12):
             await server.put(records([f"keep {number}", "x" * 40_000]))
         await server.journal.trim({0: server.journal.head()[0]})
@@ -158,9 +159,11 @@ async def test_an_update_goes_on_from_where_the_watch_is(server: QueryServer) ->
 
 
 async def test_an_update_in_the_midst_of_history_loses_no_row(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A page a frame, so that the update comes between two pages.
     monkeypatch.setattr("heimdall_server.services.query.logic.watch.source._FIRST_SPAN", 1)
+    monkeypatch.setattr("heimdall_server.services.query.logic.watch.source._PAGE_ROWS", 4)
     async with serve() as server:
-        await server.put(*[records([f"{frame} a", f"{frame} b"]) for frame in range(30)])
+        await server.put(*[records([f"{number} a", f"{number} b"]) for number in range(30)])
         async with server.watching() as watching:
             watching.create("w", "a | fields body", since_time=stamp(0))
             await watching.until_rows(1)
@@ -237,20 +240,20 @@ async def test_a_second_watch_of_a_name_ends_the_stream(server: QueryServer) -> 
 
 
 async def test_watches_are_bounded(serve: Serve) -> None:
-    async with serve(watch_limits=WatchLimits(watches_per_stream_max=2, watches_max=3)) as server:
-        async with server.watching() as one, server.watching() as two:
-            for name in "abc":
-                one.create(name)
-            info, _ = details_of((await one.first("cancelled", "c")).status)
-            assert (info.reason, info.metadata["budget"]) == ("BUDGET_EXCEEDED", "watches on one stream")
-            two.create("d")
-            two.create("e")
-            info, _ = details_of((await two.first("cancelled", "e")).status)
-            assert info.metadata["budget"] == "watches of the server"
-            one.cancel("a")
-            await one.first("cancelled", "a")
-            two.create("e")
-            await two.first("created", "e")
+    limits = WatchLimits(watches_per_stream_max=2, watches_max=3)
+    async with serve(watch_limits=limits) as server, server.watching() as one, server.watching() as two:
+        for name in "abc":
+            one.create(name)
+        info, _ = details_of((await one.first("cancelled", "c")).status)
+        assert (info.reason, info.metadata["budget"]) == ("BUDGET_EXCEEDED", "watches on one stream")
+        two.create("d")
+        two.create("e")
+        info, _ = details_of((await two.first("cancelled", "e")).status)
+        assert info.metadata["budget"] == "watches of the server"
+        one.cancel("a")
+        await one.first("cancelled", "a")
+        two.create("e")
+        await two.first("created", "e")
 
 
 async def test_heartbeats_carry_a_token_and_how_far_it_is(serve: Serve) -> None:
@@ -341,14 +344,3 @@ async def test_a_server_that_drains_gives_every_watch_its_token(server: QuerySer
             assert watching.of("progress", name)[-1].through
         assert watching.of("progress")[-1].position.shards[0] == 1
     assert server.watch.watch_count == 0
-
-
-async def test_history_is_read_in_pages_that_the_limits_allow(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heimdall_server.services.query.logic.watch.source._PAGE_ROWS", 7)
-    async with serve(limits=Limits(result_rows=5)) as server:
-        bodies = [f"{frame}/{row}" for frame in range(12) for row in range(frame)]
-        await server.put(*[records([f"{frame}/{row}" for row in range(frame)]) for frame in range(12)])
-        async with server.watching() as watching:
-            watching.create("w", since_time=stamp(0))
-            await watching.until_rows(len(bodies))
-            assert watching.bodies() == bodies

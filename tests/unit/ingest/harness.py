@@ -47,7 +47,7 @@ class SteppedWorker(Executor):
         future, work = self._waiting.popleft()
         try:
             future.set_result(work())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - as an executor does
             future.set_exception(error)
         return True
 
@@ -119,7 +119,7 @@ class ScriptedJournal:
     def tail(self) -> Positions:
         return {0: 1}
 
-    async def read(self, shard: int, *, after: int, through: int | None = None) -> AsyncIterator[Frame]:
+    async def read(self, _: int, *, after: int, through: int | None = None) -> AsyncIterator[Frame]:
         for frame in self.frames[after:through]:
             yield frame
 

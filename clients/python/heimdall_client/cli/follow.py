@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -22,19 +21,15 @@ from typing import BinaryIO, Final
 from heimdall_client.append_driver import IngestOptions
 from heimdall_client.backoff import Backoff
 from heimdall_client.cli.file_sources import Place, locate
+from heimdall_client.cli.rotated_files import COMPRESSED, identity, open_file, rotated_files
 from heimdall_client.client import AsyncClient
 from heimdall_client.errors import HeimdallError, InputError, RpcError
 from heimdall_client.ingest_calls import SourceOptions
 from heimdall_client.ingester import AsyncIngester
 from heimdall_client.input_files import BLOCK_BYTES
 
-SIBLINGS_MAX: Final = 16
-"""Rotated files that are looked at, the newest ones."""
 HEAD_CHECK_BYTES: Final = 256
 """A file whose first bytes changed was truncated and written anew, even if it is longer again than before."""
-
-COMPRESSED: Final = (".gz", ".zst")
-_ROTATED: Final = re.compile(r"[.-]\d[\w.-]*?(?:\.(?:gz|zst))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +91,15 @@ class Follower:
         Raises:
             HeimdallError: A source has failed, or a file can't be read.
         """
+        try:
+            await self._run()
+        except BaseExceptionGroup as group:
+            problems, bugs = group.split(HeimdallError)
+            if bugs is None and problems is not None:
+                raise problems.exceptions[0] from None
+            raise
+
+    async def _run(self) -> None:
         seen: set[tuple[int, int]] = set()
         async with asyncio.TaskGroup() as readers:
             while not self._ended.is_set():
@@ -104,7 +108,7 @@ class Follower:
                 if opened is None:
                     return
                 stream, place = opened
-                seen.add(_identity(os.fstat(stream.fileno())))
+                seen.add(identity(os.fstat(stream.fileno())))
                 turned = asyncio.Event()
                 readers.create_task(self._read(stream, place, turned))
                 await turned.wait()
@@ -113,7 +117,17 @@ class Follower:
         """The file under the path as soon as its first line is complete; None: stopped before."""
         waiting = False
         while not self._ended.is_set():
-            stream = await asyncio.to_thread(_open, self.path)
+            try:
+                stream = await asyncio.to_thread(open_file, self.path)
+            except InputError as error:
+                if not self.generations:
+                    raise
+                # It could be read before: whoever rotates it may still have to give it back its owner.
+                if not waiting:
+                    waiting = True
+                    self.tell(f"{error}: waiting until it can be read")
+                await self._pause()
+                continue
             if stream is not None:
                 try:
                     place = await self._locate(stream)
@@ -199,19 +213,19 @@ class Follower:
     def _is_replaced(self, facts: os.stat_result) -> bool:
         """Whether another file lies under the path; none at all isn't another yet."""
         try:
-            return _identity(self.path.stat()) != _identity(facts)
+            return identity(self.path.stat()) != identity(facts)
         except FileNotFoundError:
             return False
 
     async def _complete_rotated(self, seen: set[tuple[int, int]]) -> None:
         """Ingest what was rotated away before it was read to its end."""
         pending: list[tuple[Path, Place]] = []
-        for path in await asyncio.to_thread(_siblings, self.path, frozenset(seen)):
+        for path in await asyncio.to_thread(rotated_files, self.path, frozenset(seen)):
             try:
                 with path.open("rb") as stream:
                     place = await self._locate(stream)
                     size = os.fstat(stream.fileno()).st_size
-            except (FileNotFoundError, InputError):
+            except (OSError, InputError):
                 continue  # rotated on, or something else that happens to have such a name
             if place is None:
                 continue
@@ -259,54 +273,3 @@ class Follower:
             await asyncio.wait_for(waiter, self.times.poll_s)
         except TimeoutError:
             return
-
-
-def _open(path: Path) -> BinaryIO | None:
-    """A file that may be missing.
-
-    Raises:
-        InputError: It can't be read.
-    """
-    try:
-        if path.is_dir():
-            raise InputError(str(path), "it is a directory: name a file")
-        return path.open("rb")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(str(path), error.strerror or str(error)) from error
-
-
-def _siblings(path: Path, seen: frozenset[tuple[int, int]]) -> list[Path]:
-    """Rotated files of a path, newest first."""
-    try:
-        present = _identity(path.stat())
-    except FileNotFoundError:
-        present = None
-    found: list[tuple[float, Path]] = []
-    for sibling in path.parent.iterdir():
-        if not _is_rotated_name(path, sibling.name):
-            continue
-        try:
-            facts = sibling.stat()
-        except FileNotFoundError:
-            continue
-        if sibling.is_file() and facts.st_size and _identity(facts) != present and _identity(facts) not in seen:
-            found.append((facts.st_mtime, sibling))
-    return [sibling for _, sibling in sorted(found, reverse=True)[:SIBLINGS_MAX]]
-
-
-def _is_rotated_name(path: Path, name: str) -> bool:
-    """Whether a name is the path's with a number or a date: `app.log.1`, `app.log-20240501.gz`, `app-20240501.log`."""
-    if name.startswith(path.name):
-        return _ROTATED.fullmatch(name[len(path.name) :]) is not None
-    if not path.suffix or not name.startswith(path.stem):
-        return False
-    for ending in (path.suffix, *(path.suffix + one for one in COMPRESSED)):
-        if name.endswith(ending) and _ROTATED.fullmatch(name[len(path.stem) : -len(ending)]):
-            return True
-    return False
-
-
-def _identity(facts: os.stat_result) -> tuple[int, int]:
-    return facts.st_dev, facts.st_ino

@@ -77,8 +77,6 @@ def _problem(ended: Any) -> HeimdallError | None:  # noqa: ANN401 - whatever a t
     Raises:
         BaseException: It is a bug.
     """
-    if isinstance(ended, BaseExceptionGroup):
-        return next((found for one in ended.exceptions if (found := _problem(one)) is not None), None)
     if isinstance(ended, HeimdallError):
         return ended
     if isinstance(ended, BaseException) and not isinstance(ended, asyncio.CancelledError):

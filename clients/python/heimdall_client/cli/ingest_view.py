@@ -60,7 +60,10 @@ class ProgressView:
         text = "hashing" if progress.stage == "hashing" else plural(progress.accepted_count, "record")
         if progress.rejected_count:
             text += f", {count(progress.rejected_count)} rejected"
-        self._progress.update(self._task, completed=progress.read_bytes, total=progress.total_bytes, records=text)
+        # What counts is what is durable; in a compressed file that is as far as the share of what was read.
+        share = progress.durable_offset / progress.offset if progress.offset else 1.0
+        done = progress.read_bytes * min(share, 1.0)
+        self._progress.update(self._task, completed=done, total=progress.total_bytes, records=text)
 
     def end(self) -> None:
         """The input is done; its bar goes, its line comes with the others."""

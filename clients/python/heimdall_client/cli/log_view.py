@@ -17,7 +17,7 @@ RECORD_COLUMNS: Final = frozenset({"time", "severity", "body", "shard", "positio
 """An answer with all of them is one of whole records."""
 
 _NAME_WIDTH_MAX: Final = 20
-_BODY_WIDTH_MIN: Final = 24
+_BODY_WIDTH_MIN: Final = 16
 _LEVELS: Final = (
     (21, "FATAL", "1;37;41"),
     (17, "ERROR", "1;31"),

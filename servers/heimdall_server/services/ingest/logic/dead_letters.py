@@ -22,10 +22,10 @@ from heimdall_server.services.ingest.model import LetterInfo
 
 LETTER_COUNT_MAX: Final = 10_000
 """Letters that are indexed; beyond it the oldest are no longer listed."""
-LETTERS_OF_JOB_MAX: Final = 256
+LETTERS_OF_JOB_MAX: Final = 128
 """Bad records of one job that get a letter each; of a job with more, letters hold several."""
 DEFAULT_DATASET: Final = "logs"
-_JOINED_COUNT: Final = 128
+_JOINED_COUNT: Final = 64
 
 
 def context_to_json(context: DecodeContext) -> str:

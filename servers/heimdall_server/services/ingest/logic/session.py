@@ -334,17 +334,18 @@ class AppendSession:
         now_s = time.monotonic()
         for one in job.held:
             metrics.ACK_APPEND.observe(now_s - one.received_s)
-        self.outbox.put(
-            Acked(
-                next_offset=fed.next_offset,
-                received_offset=self.received,
-                position=self._position,
-                accepted_count=accepted_count,
-                rejected_count=rejected_count,
-                errors=errors[:ROW_ERRORS_MAX],
-                format=newly_told,
+        if fed.failure is None or fed.next_offset > fed.offset:
+            self.outbox.put(
+                Acked(
+                    next_offset=fed.next_offset,
+                    received_offset=self.received,
+                    position=self._position,
+                    accepted_count=accepted_count,
+                    rejected_count=rejected_count,
+                    errors=errors[:ROW_ERRORS_MAX],
+                    format=newly_told,
+                )
             )
-        )
         if fed.failure is not None:
             self._go_back(fed.failure)
         elif job.finish:

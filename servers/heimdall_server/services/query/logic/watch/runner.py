@@ -220,7 +220,7 @@ class WatchRunner:
                 yield replace(piece, generation=generation)
                 continue
             try:
-                async with aclosing(journal_pieces(journal, standing.cursor)) as pieces:
+                async with aclosing(journal_pieces(journal, standing.cursor, seam=self._seam)) as pieces:
                     async for piece in pieces:
                         yield piece
             except NotFoundError:

@@ -77,7 +77,7 @@ class StoredHistory:
     admission: Admission
     limits: Limits
     datasets: Sequence[str]
-    span: int = field(default=_FIRST_SPAN)
+    span: int = field(default_factory=lambda: _FIRST_SPAN)
     """Positions of the next page."""
 
     async def page(self, query: Query, standing: Standing, *, through: int, since_ns: int | None) -> Piece:
@@ -94,9 +94,9 @@ class StoredHistory:
             try:
                 return await self._read(query, standing, last, since_ns)
             except (QueryTimeoutError, QueryCostError):
-                if self.span == 1:
+                if last - standing.cursor <= 1:
                     raise
-                self.span = max(1, self.span // 8)
+                self.span = max(1, (last - standing.cursor) // 8)
 
     async def place_of_last(self, query: Query, count: int, *, through: int) -> Standing:
         """Where the last so many matching records begin.
@@ -160,8 +160,10 @@ class StoredHistory:
         return Piece(end, page=pa.concat_batches(found) if found else None)
 
 
-async def journal_pieces(journal: Journal, cursor: int) -> AsyncGenerator[Piece, None]:
+async def journal_pieces(journal: Journal, cursor: int, *, seam: int) -> AsyncGenerator[Piece, None]:
     """The journal from a position on: what has come meanwhile comes together. Ends when the journal is closed.
+
+    A piece is either history or live: it doesn't reach over the seam.
 
     Raises:
         NotFoundError: The frames behind the cursor are gone; the store has them.
@@ -173,8 +175,8 @@ async def journal_pieces(journal: Journal, cursor: int) -> AsyncGenerator[Piece,
         async for frame in frames:
             group.append(frame)
             rows += frame.row_count
-            waits = frame.position < journal.head().get(SHARD, 0)
-            if waits and rows < _GROUP_ROWS and len(group) < _GROUP_FRAMES:
+            is_last = frame.position in (seam, journal.head().get(SHARD, 0))
+            if not is_last and rows < _GROUP_ROWS and len(group) < _GROUP_FRAMES:
                 continue
             yield Piece(Standing(frame.position), frames=tuple(group), time_ns=group[0].time_ns)
             group, rows = [], 0
