@@ -263,7 +263,9 @@ class DeadlineTooShortError(HeimdallError):
     """The server's estimate."""
 
     def __str__(self) -> str:
-        return f"this would take about {self.needed_s:g} s, longer than the call's deadline; try again with a longer one"
+        return (
+            f"this would take about {self.needed_s:g} s, longer than the call's deadline; try again with a longer one"
+        )
 
 
 @dataclass(eq=False)
