@@ -11,6 +11,7 @@ from typing import Any, cast
 import google_crc32c
 import grpc
 import pyarrow as pa
+import pyarrow.compute as pc
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 
@@ -88,9 +89,17 @@ class IngestServer:
         bodies: list[str] = (await self.records()).column("body").to_pylist()
         return bodies
 
+    async def records_of(self, source: str) -> list[dict[str, Any]]:
+        """One source's records, in journal order."""
+        table = await self.records()
+        if "source" not in table.column_names:
+            return []
+        rows: list[dict[str, Any]] = table.filter(pc.equal(table["source"], source)).to_pylist()
+        return rows
+
     async def bodies_of(self, source: str) -> list[str]:
         """The bodies of one source's records, in journal order."""
-        return [row["body"] for row in (await self.records()).to_pylist() if row["source"] == source]
+        return [row["body"] for row in await self.records_of(source)]
 
 
 def reason_of(status: status_pb2.Status) -> str:

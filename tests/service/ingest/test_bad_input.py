@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import struct
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import grpc
 import pyarrow as pa
 import pytest
+import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
@@ -39,18 +41,31 @@ MIB = 1024 * 1024
 NEIGHBOUR_LINES = 60
 
 
-@pytest.fixture
-async def server(pki: Pki, tmp_path: Path) -> AsyncIterator[IngestServer]:
-    async with ingest_server(pki, tmp_path) as running:
+# One server for all of them: each test is the neighbour of those before.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+_numbers = itertools.count()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[IngestServer]:
+    async with ingest_server(pki, tmp_path_factory.mktemp("ingest")) as running:
         yield running
+
+
+@pytest.fixture
+def source() -> str:
+    """A source that no other test has."""
+    return f"source {next(_numbers)}"
 
 
 @asynccontextmanager
 async def neighbour(server: IngestServer) -> AsyncIterator[None]:
     """Another source of the same identity, fed all the while: it must not notice."""
 
+    name = f"neighbour {next(_numbers)}"
+
     async def feed() -> AsyncIterator[pb.AppendRequest]:
-        yield opening("neighbour", kind=Kind.KIND_NDJSON)
+        yield opening(name, kind=Kind.KIND_NDJSON)
         offset = 0
         for n in range(NEIGHBOUR_LINES):
             line = b'{"message":"neighbour %d"}\n' % n
@@ -66,9 +81,7 @@ async def neighbour(server: IngestServer) -> AsyncIterator[None]:
         sent = Sent(await task)
     assert sent.finished.accepted_count == NEIGHBOUR_LINES
     assert not sent.of("nack")
-    table = await server.records()
-    bodies = [row["body"] for row in table.to_pylist() if row["source"] == "neighbour"]
-    assert bodies == [f"neighbour {n}" for n in range(NEIGHBOUR_LINES)]
+    assert await server.bodies_of(name) == [f"neighbour {n}" for n in range(NEIGHBOUR_LINES)]
 
 
 @dataclass
@@ -142,11 +155,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_bad_records_become_dead_letters_and_bad_sources_are_refused(server: IngestServer, name: str) -> None:
+async def test_bad_records_become_dead_letters_and_bad_sources_are_refused(
+    server: IngestServer, source: str, name: str
+) -> None:
     async with neighbour(server):
         # Whole, and cut into pieces.
-        await check(server, CASES[name], "whole", MIB)
-        await check(server, CASES[name], "pieces", 4_001)
+        await check(server, CASES[name], f"{source} whole", MIB)
+        await check(server, CASES[name], f"{source} pieces", 4_001)
 
 
 async def check(server: IngestServer, case: Case, source: str, payload_bytes: int) -> None:
@@ -168,12 +183,12 @@ async def check(server: IngestServer, case: Case, source: str, payload_bytes: in
 
 
 @pytest.mark.parametrize("kind", [Kind.KIND_NDJSON, Kind.KIND_TEXT, Kind.KIND_CSV])
-async def test_a_line_of_64_megabytes_costs_one_dead_letter(server: IngestServer, kind: int) -> None:
+async def test_a_line_of_64_megabytes_costs_one_dead_letter(server: IngestServer, source: str, kind: int) -> None:
     first = b"message\nfine\n" if kind == Kind.KIND_CSV else b'{"message":"fine"}\n'
     size = 64 * MIB
 
     async def requests() -> AsyncIterator[pb.AppendRequest]:
-        yield opening("long", kind=kind)
+        yield opening(source, kind=kind)
         yield batch(0, first)
         piece = b"x" * (4 * MIB)
         for n in range(size // len(piece)):
@@ -185,7 +200,7 @@ async def test_a_line_of_64_megabytes_costs_one_dead_letter(server: IngestServer
         sent = Sent(await server.append(requests()))
     assert (sent.finished.accepted_count, sent.finished.rejected_count) == (2, 1)
     assert "limit" in sent.row_errors[0].reason
-    (letter,) = (await server.stub.ListDeadLetters(pb.ListDeadLettersRequest())).dead_letters
+    (letter,) = (await server.stub.ListDeadLetters(pb.ListDeadLettersRequest(source_id=source))).dead_letters
     assert letter.raw_bytes_count == MIB
 
 
@@ -207,30 +222,30 @@ async def test_a_stream_that_breaks_inside_an_over_long_line_passes_over_the_res
     [Kind.KIND_UNSPECIFIED, Kind.KIND_NDJSON, Kind.KIND_JSON, Kind.KIND_CSV, Kind.KIND_SYSLOG, Kind.KIND_TEXT,
      Kind.KIND_ARROW, Kind.KIND_OTLP],
 )  # fmt: skip
-async def test_an_empty_source_is_finished_and_may_grow(server: IngestServer, kind: int) -> None:
-    sent = Sent(await server.append([opening("empty", kind=kind), FINISH]))
+async def test_an_empty_source_is_finished_and_may_grow(server: IngestServer, source: str, kind: int) -> None:
+    sent = Sent(await server.append([opening(source, kind=kind), FINISH]))
     assert (sent.finished.accepted_count, sent.finished.rejected_count, sent.finished.next_offset) == (0, 0, 0)
     if kind not in (Kind.KIND_ARROW, Kind.KIND_OTLP, Kind.KIND_CSV, Kind.KIND_JSON):
-        later = Sent(await server.append([opening("empty", kind=kind), batch(0, MESSAGE + b"\n"), FINISH]))
+        later = Sent(await server.append([opening(source, kind=kind), batch(0, MESSAGE + b"\n"), FINISH]))
         assert later.finished.accepted_count + later.finished.rejected_count == 1
 
 
-async def test_times_out_of_range_are_kept_beside_the_observed_time(server: IngestServer) -> None:
+async def test_times_out_of_range_are_kept_beside_the_observed_time(server: IngestServer, source: str) -> None:
     years = ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "99999-01-01T00:00:00Z"]
     data = b"".join(json.dumps({"time": year, "message": year}).encode() + b"\n" for year in years)
     data += b'{"time":1e300,"message":"number"}\n{"time":-1,"message":"negative"}\n'
-    sent = await server.send("times", data, kind=Kind.KIND_NDJSON)
+    sent = await server.send(source, data, kind=Kind.KIND_NDJSON)
     assert sent.finished.accepted_count == 6
-    for record in (await server.records()).to_pylist():
+    for record in await server.records_of(source):
         assert record["time"] == record["observed_time"]
         assert record["time_flags"] & (TimeFlag.OUT_OF_RANGE | TimeFlag.MISSING)
         kept = {**dict(record["attributes"]), **dict(record["attributes_number"])}
         assert "time.original" in kept
 
 
-async def test_of_duplicate_keys_the_last_counts(server: IngestServer) -> None:
-    await server.send("d", b'{"message":"first","n":1,"message":"last","n":"two"}\n', kind=Kind.KIND_NDJSON)
-    (record,) = (await server.records()).to_pylist()
+async def test_of_duplicate_keys_the_last_counts(server: IngestServer, source: str) -> None:
+    await server.send(source, b'{"message":"first","n":1,"message":"last","n":"two"}\n', kind=Kind.KIND_NDJSON)
+    (record,) = await server.records_of(source)
     assert record["body"] == "last"
     assert dict(record["attributes"]) == {"n": "two"}
 
@@ -274,11 +289,13 @@ PAYLOADS = {
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-async def test_a_bad_payload_is_refused_alone_and_the_stream_goes_on(server: IngestServer, name: str) -> None:
+async def test_a_bad_payload_is_refused_alone_and_the_stream_goes_on(
+    server: IngestServer, source: str, name: str
+) -> None:
     kind, payload, count, reason = PAYLOADS[name]
     good = ARROW if kind == Kind.KIND_ARROW else OTLP
     async with neighbour(server):
-        talk = server.talk(opening("bad", kind=kind), batch(0, good, next_offset=2))
+        talk = server.talk(opening(source, kind=kind), batch(0, good, next_offset=2))
         bad = batch(2, payload, next_offset=2 + count)
         behind = batch(2 + count, good, next_offset=4 + count)  # sent before the refusal is known
         await talk.write(bad, behind)
@@ -287,20 +304,22 @@ async def test_a_bad_payload_is_refused_alone_and_the_stream_goes_on(server: Ing
         await talk.write(batch(2, good, next_offset=4), FINISH)
         finished = (await talk.until("finished")).finished
     assert (finished.accepted_count, finished.rejected_count, finished.next_offset) == (4, 0, 4)
-    assert len(await server.bodies_of("bad")) == 4
+    assert len(await server.bodies_of(source)) == 4
 
 
 @pytest.mark.parametrize("payload_bytes", [MIB, 4_001])
-async def test_a_json_record_over_the_limit_costs_one_dead_letter(server: IngestServer, payload_bytes: int) -> None:
+async def test_a_json_record_over_the_limit_costs_one_dead_letter(
+    server: IngestServer, source: str, payload_bytes: int
+) -> None:
     data = b'[{"message":"fine"},{"message":"' + b"x" * (2 * MIB) + b'"},{"message":"behind"}]'
     async with neighbour(server):
-        sent = await server.send("bad", data, payload_bytes=payload_bytes, kind=Kind.KIND_JSON)
+        sent = await server.send(source, data, payload_bytes=payload_bytes, kind=Kind.KIND_JSON)
     # A document can't be entered again in its middle: if the record was given up before its end came, the rest is, too.
     assert sent.finished.rejected_count == 1
     assert sent.finished.accepted_count == 2 or "passed over" in sent.row_errors[0].reason
 
 
-async def test_a_foreign_arrow_schema_is_mapped_as_json_would_be(server: IngestServer) -> None:
+async def test_a_foreign_arrow_schema_is_mapped_as_json_would_be(server: IngestServer, source: str) -> None:
     table = pa.table(
         {
             "msg": ["hello"],
@@ -313,11 +332,11 @@ async def test_a_foreign_arrow_schema_is_mapped_as_json_would_be(server: IngestS
     )
     sent = Sent(
         await server.append(
-            [opening("foreign", kind=Kind.KIND_ARROW), batch(0, arrow_stream(table), next_offset=1), FINISH]
+            [opening(source, kind=Kind.KIND_ARROW), batch(0, arrow_stream(table), next_offset=1), FINISH]
         )
     )
     assert sent.finished.accepted_count == 1
-    (record,) = (await server.records()).to_pylist()
+    (record,) = await server.records_of(source)
     assert (record["body"], record["severity"]) == ("hello", 13)
 
 
@@ -350,24 +369,23 @@ async def test_an_open_that_cannot_be_is_refused_and_names_the_field(server: Ing
         await server.append([opening("s", **fields)])
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert path in str(caught.value.details())
-    assert server.state.counts.accepted == 0
 
 
 @pytest.mark.parametrize(
-    "source", ["\0", " ", "a/../b", "..", "日本語 🌋", "\u202eevil", "a\nb\r\n", "'; DROP TABLE logs; --", "x" * 512]
+    "name", ["\0", " ", "a/../b", "..", "日本語 🌋", "\u202eevil", "a\nb\r\n", "'; DROP TABLE logs; --", "x" * 512]
 )
-async def test_source_ids_of_odd_characters_are_names_like_any_other(server: IngestServer, source: str) -> None:
-    sent = await server.send(source, GOOD, kind=Kind.KIND_NDJSON)
+async def test_source_ids_of_odd_characters_are_names_like_any_other(server: IngestServer, name: str) -> None:
+    sent = await server.send(name, GOOD, kind=Kind.KIND_NDJSON)
     assert sent.finished.accepted_count == 1
-    answer = await server.stub.GetSource(pb.GetSourceRequest(source_id=source))
-    assert (answer.source.source_id, answer.source.next_offset) == (source, len(GOOD))
-    assert await server.bodies_of(source) == ["fine"]
+    answer = await server.stub.GetSource(pb.GetSourceRequest(source_id=name))
+    assert (answer.source.source_id, answer.source.next_offset) == (name, len(GOOD))
+    assert await server.bodies_of(name) == ["fine"]
 
 
-@pytest.mark.parametrize("source", ["", "x" * 513])
-async def test_source_ids_out_of_bounds_are_refused(server: IngestServer, source: str) -> None:
+@pytest.mark.parametrize("name", ["", "x" * 513])
+async def test_source_ids_out_of_bounds_are_refused(server: IngestServer, name: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await server.append([opening(source)])
+        await server.append([opening(name)])
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -426,8 +444,12 @@ async def test_a_gzip_bomb_is_refused_before_it_is_inflated(server: IngestServer
     assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
-async def test_a_compressed_batch_is_taken_like_any_other(server: IngestServer) -> None:
-    messages = [OPEN, batch(0, GOOD * 1_000).SerializeToString(), FINISH.SerializeToString()]
+async def test_a_compressed_batch_is_taken_like_any_other(server: IngestServer, source: str) -> None:
+    messages = [
+        opening(source, kind=Kind.KIND_NDJSON).SerializeToString(),
+        batch(0, GOOD * 1_000).SerializeToString(),
+        FINISH.SerializeToString(),
+    ]
     responses = await raw_append(server, messages, compression=grpc.Compression.Gzip)
     assert responses[-1].finished.accepted_count == 1_000
 
@@ -438,23 +460,21 @@ async def test_a_compressed_batch_is_taken_like_any_other(server: IngestServer) 
      (2**62, 2**62 + 19, "OFFSET_GAP"), (1, 20, "OFFSET_GAP")],
 )  # fmt: skip
 async def test_wrong_offsets_are_refused_and_the_right_ones_still_work(
-    server: IngestServer, offset: int, next_offset: int, reason: str
+    server: IngestServer, source: str, offset: int, next_offset: int, reason: str
 ) -> None:
     wrong = batch(offset, GOOD, next_offset=next_offset)
-    sent = Sent(await server.append([opening("s", kind=Kind.KIND_NDJSON), wrong, batch(0, GOOD), FINISH]))
+    sent = Sent(await server.append([opening(source, kind=Kind.KIND_NDJSON), wrong, batch(0, GOOD), FINISH]))
     (nack,) = sent.of("nack")
     assert reason_of(nack.status) == reason
     assert sent.finished.accepted_count == 1
 
 
-async def test_a_million_bad_lines_cost_no_more_than_good_ones(server: IngestServer) -> None:
-    data = b"x\n" * 600_000
+async def test_a_source_of_bad_lines_costs_no_more_than_one_of_good_ones(server: IngestServer, source: str) -> None:
+    count = 300_000
     async with neighbour(server):
-        sent = await server.send("bad", data, kind=Kind.KIND_NDJSON)
-    assert sent.finished.rejected_count == 600_000
+        sent = await server.send(source, b"x\n" * count, kind=Kind.KIND_NDJSON)
+    assert sent.finished.rejected_count == count
     assert all(len(ack.row_errors) <= 100 for ack in sent.of("ack"))
-    listed = await server.stub.ListDeadLetters(pb.ListDeadLettersRequest(page_size=1_000))
-    assert listed.total_count < 5_000
-    assert sum(letter.raw_bytes_count for letter in listed.dead_letters) > 0
-    kept = b"\n".join([letter.raw for frame in await server.frames() for letter in frame.entry.dead_letters])
-    assert kept.count(b"x") == 600_000
+    letters = [one for frame in await server.frames() for one in frame.entry.dead_letters if one.key.source == source]
+    assert len(letters) < 2_000
+    assert b"\n".join(letter.raw for letter in letters).count(b"x") == count

@@ -229,7 +229,7 @@ class Missing(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     TIME_RANGE_FIELD_NUMBER: _builtins.int
     what: _builtins.str
-    """Tier or limit: `warm`, `row_limit`, `scan_rows`, `time`, …"""
+    """Tier or limit: `warm`, `result_rows`, `scan_rows`, `time`, `memory`, `message_bytes` (texts of a row were cut), …"""
     reason: _builtins.str
     """Why, and what to do."""
     @_builtins.property
@@ -384,7 +384,7 @@ class SearchResponse(_message.Message):
         RESUME_TOKEN_FIELD_NUMBER: _builtins.int
         PLAN_FIELD_NUMBER: _builtins.int
         resume_token: _builtins.bytes
-        """Go on behind the last row, where a limit cut it."""
+        """Go on behind the last row, where a limit cut the answer or `row_limit` filled the page."""
         @_builtins.property
         def statistics(self) -> Global___Statistics:
             """In all."""

@@ -84,7 +84,7 @@ class QueryServiceServicer:
         """Watch follows many queries on one stream: history first where wanted, then what comes in, in journal order.
 
         What concerns one watch comes as `cancelled` with a status, and the stream goes on. Errors that end the stream:
-        FAILED_PRECONDITION (STREAM_PROTOCOL), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING).
+        INVALID_ARGUMENT (a message breaks its constraints), FAILED_PRECONDITION (STREAM_PROTOCOL), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class QueryServiceStub:
     """Watch follows many queries on one stream: history first where wanted, then what comes in, in journal order.
 
     What concerns one watch comes as `cancelled` with a status, and the stream goes on. Errors that end the stream:
-    FAILED_PRECONDITION (STREAM_PROTOCOL), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING).
+    INVALID_ARGUMENT (a message breaks its constraints), FAILED_PRECONDITION (STREAM_PROTOCOL), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING).
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ExplainRequest, _query_service_pb2.ExplainResponse]
     """Explain says how a query would be answered: tier, path, cost, freshness; with `analyze` it runs it, too.
@@ -84,7 +84,7 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Watch follows many queries on one stream: history first where wanted, then what comes in, in journal order.
 
     What concerns one watch comes as `cancelled` with a status, and the stream goes on. Errors that end the stream:
-    FAILED_PRECONDITION (STREAM_PROTOCOL), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING).
+    INVALID_ARGUMENT (a message breaks its constraints), FAILED_PRECONDITION (STREAM_PROTOCOL), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING).
     """
     Explain: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ExplainRequest, _query_service_pb2.ExplainResponse]  # type: ignore[assignment]
     """Explain says how a query would be answered: tier, path, cost, freshness; with `analyze` it runs it, too.
@@ -130,7 +130,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Watch follows many queries on one stream: history first where wanted, then what comes in, in journal order.
 
         What concerns one watch comes as `cancelled` with a status, and the stream goes on. Errors that end the stream:
-        FAILED_PRECONDITION (STREAM_PROTOCOL), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING).
+        INVALID_ARGUMENT (a message breaks its constraints), FAILED_PRECONDITION (STREAM_PROTOCOL), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING).
         """
 
     @_abc_1.abstractmethod
