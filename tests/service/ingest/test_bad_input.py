@@ -38,7 +38,7 @@ from tests.support.pki import Pki
 
 Kind = source_pb2.Format
 MIB = 1024 * 1024
-NEIGHBOUR_LINES = 60
+NEIGHBOUR_LINES = 20
 
 
 # One server for all of them: each test is the neighbour of those before.
