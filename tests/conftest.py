@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+
 pytest_plugins = ("tests.support.chdb_engine", "tests.support.pki", "tests.support.testbed")
+
+# A machine that does other things, too, or a first import, isn't a failure.
+settings.register_profile("heimdall", settings.default, deadline=None)
+settings.load_profile("heimdall")

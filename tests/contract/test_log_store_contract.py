@@ -355,6 +355,8 @@ async def test_explain_tells_path_estimate_and_no_values(store: ClickHouseLogSto
     assert plan.estimated_rows == 510
     assert plan.estimated_bytes > 510 * 20
     assert (await store.explain(asked(None, counted("service")))).path is Path.ROLLUP
+    # the engine quotes an id in its plan as the bytes that it is
+    assert "Name: trace" in (await store.explain(asked(Compare(resolve("trace_id"), Operator.EQ, "ff" * 16)))).detail
 
 
 async def test_newer_schema_and_changed_partitioning_are_refused(

@@ -204,5 +204,5 @@ def test_program_that_is_interrupted_ends_at_once(server: FakeServer, pki: Pki, 
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
-        assert process.wait(10) == 0, process.stderr.read()
+        assert process.wait(25) == 0, process.stderr.read()
         assert "Traceback" not in process.stderr.read()

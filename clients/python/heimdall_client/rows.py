@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -42,15 +43,8 @@ def rows_of(batch: pa.RecordBatch) -> list[Row]:
     Times become aware `datetime`s, which hold microseconds: what lies below is cut (Arrow keeps it). Maps become
     dicts, ids lower-case hex, and an id of zeros, which means none, None.
     """
-    columns = [_plain(column) for column in batch.columns]
-    names = batch.schema.names
-    lists = [
-        column.to_pylist(maps_as_pydicts="lossy") if pa.types.is_nested(column.type) else column.to_pylist()
-        for column in columns
-    ]
-    hexes = [pa.types.is_fixed_size_binary(column.type) for column in columns]
-    lists = [[_id(value) for value in values] if is_id else values for values, is_id in zip(lists, hexes, strict=True)]
-    return [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
+    lists = [_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
 def rows_of_message(batch: query_service_pb2.SearchResponse.Batch, schema_message: bytes) -> list[Row]:
@@ -60,12 +54,25 @@ def rows_of_message(batch: query_service_pb2.SearchResponse.Batch, schema_messag
     return [json.loads(row) for row in batch.json_rows]
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+def _values(column: pa.Array) -> list[Any]:
+    kind = column.type
+    zone = dt.UTC if pa.types.is_timestamp(kind) and kind.tz else None
+    values: list[Any] = (
+        column.to_pylist(maps_as_pydicts="lossy") if pa.types.is_nested(kind) else _naive(column).to_pylist()
+    )
+    if pa.types.is_fixed_size_binary(kind):
+        return [_id(value) for value in values]
+    return [value and value.replace(tzinfo=zone) for value in values] if zone else values
+
+
+def _naive(column: pa.Array) -> pa.Array:
+    if not pa.types.is_timestamp(column.type):
+        return column
+    # Without a zone: for one with a zone pyarrow loads pandas, if it is there, which takes over a second.
+    if column.type.unit == "ns":
         # cut, not rounded, and towards the past on both sides of 1970
-        floored = pc.floor_temporal(column, unit="microsecond")
-        return floored.cast(pa.timestamp("us", tz=column.type.tz))
-    return column
+        column = pc.floor_temporal(column, unit="microsecond")
+    return column.cast(pa.timestamp("us", tz=column.type.tz)).view(pa.timestamp("us"))
 
 
 def _id(value: bytes | None) -> str | None:

@@ -105,7 +105,7 @@ def to_time_ns(value: TimeLike, *, now_ns: int | None = None) -> int:
 
 def _datetime_ns(value: dt.datetime) -> int:
     if value.tzinfo is None:
-        msg = f"{value.isoformat()} has no zone; add Z, an offset, or tzinfo"
+        msg = f"{value.isoformat()} has no zone: add Z, or an offset as +02:00"
         raise ValueError(msg)
     return _span_ns(value - dt.datetime(1970, 1, 1, tzinfo=dt.UTC))
 

@@ -72,6 +72,7 @@ _AGGREGATES: Final[dict[type[exp.Expr], Function]] = {
 }
 _CONDITION_PARTS: Final = frozenset({"this", "expression", "expressions", "low", "high", "negate"})
 _DIALECT: Final = "postgres"
+_TABLE: Final = "logs"
 _DEPTH_MAX: Final = 64
 _OPENING: Final = re.compile(r"[(\[]")
 
@@ -80,7 +81,7 @@ def parse_sql(text: str, *, now_ns: int) -> Query:
     """Read one SELECT.
 
     Args:
-        text: The statement. The table's name is ignored: which datasets are read is the caller's choice.
+        text: The statement. Its one table is `logs`, which holds the records of every dataset the caller asks.
         now_ns: What `now` means in a time that is compared.
 
     Raises:
@@ -137,8 +138,12 @@ class _Reader:
             if part and name not in allowed:
                 self.refuse(f"{name.strip('_').upper()} can't be asked here", "one table, no joins, no subqueries")
         source = select.args.get("from_")
-        if source is None or not isinstance(source.this, exp.Table) or source.this.args.get("joins"):
+        table = source.this if source is not None else None
+        if not isinstance(table, exp.Table) or table.args.get("joins"):
             self.refuse("FROM must name one table", "FROM logs")
+        if not isinstance(table.this, exp.Identifier) or [part.name.lower() for part in table.parts] != [_TABLE]:
+            name = ".".join(part.name for part in table.parts)
+            self.refuse(f"unknown table {name!r}", "FROM logs; a dataset is WHERE dataset = 'dumps'", at=table)
         where = select.args.get("where")
         condition = normalise(self._condition(where.this)) if where is not None else All()
         stages = self._stages(select)

@@ -31,8 +31,9 @@ class PrivacyRule:
     source: str = "*"
     """Glob over the record's source."""
     field: str = "*"
-    """Glob over fields: `body`, `overflow`, `service`, `host`, `attributes.<key>`, `resource.<key>`. One without a
-    scope, like `user.*`, is for attributes and resource attributes, too."""
+    """Glob over fields: `body`, `overflow`, `service`, `host`, `severity_text`, `event_name`, `scope_name`,
+    `attributes.<key>`, `resource.<key>`. One without a scope, like `user.*`, is for attributes and resource
+    attributes, too."""
 
     @cached_property
     def _globs(self) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:

@@ -2,7 +2,8 @@
 
 A gate, one regex over whole columns, finds the few values that may hold something; only those are rewritten, rule by
 rule. Attributes are judged by their name, too: the value of `password` goes whatever it looks like. Texts are the body,
-the overflow, service and host, and every string of the attribute maps; card numbers are also found among numbers.
+the overflow, the columns that name something (service, host, the level as it was written, event, scope), and every
+string of the attribute maps; card numbers are also found among numbers.
 Attribute *keys* are taken for names that a programmer chose, and stay.
 """
 
@@ -29,7 +30,7 @@ from heimdall_server.protect.rules import Rule, column_form
 from heimdall_server.protect.view import PolicyView, Steps
 
 _TEXTS: Final = ("body", "overflow")
-_REPEATED_TEXTS: Final = ("service", "host")
+_REPEATED_TEXTS: Final = ("service", "host", "severity_text", "event_name", "scope_name")
 """Few distinct values a batch: only those are searched."""
 _SCOPES: Final = ("attributes", "resource")
 

@@ -31,8 +31,8 @@ async def test_a_slow_reader_is_ended_with_a_token_while_all_else_goes_on(serve:
             waits.append(time.perf_counter() - started)
             await asyncio.sleep(0.01)
         await fast.until_rows(FRAMES * 5)
-        assert sorted(waits)[len(waits) // 2] < 0.2
-        async with asyncio.timeout(5):
+        assert sorted(waits)[len(waits) // 2] < 2.0
+        async with asyncio.timeout(20):
             while server.watch.watch_count != 1:  # noqa: ASYNC110 - the server gives the slow one up
                 await asyncio.sleep(0.01)
         slow.may_read.set()

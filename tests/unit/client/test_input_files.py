@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from heimdall_client import InputError
@@ -31,6 +31,7 @@ PACKERS: list[Callable[[bytes], bytes]] = [plain, gzip.compress, zstandard.compr
 @given(data=st.binary(max_size=5000), skip=st.integers(0, 6000))
 def test_content_is_read_whole_and_skipped_exactly(pack: Callable[[bytes], bytes], data: bytes, skip: int) -> None:
     raw = pack(data)
+    assume(pack is not plain or not raw.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")))
     content = Input(io.BytesIO(raw), name="x").begin()
     there = content.skip(skip)
     assert there == min(skip, len(data))

@@ -60,7 +60,7 @@ def protect_row(row: Row, policy: PrivacyPolicy) -> Row:
             text = masked
         return text
 
-    for field in ("body", "overflow", "service", "host"):
+    for field in ("body", "overflow", "service", "host", "severity_text", "event_name", "scope_name"):
         result[field] = rewrite(row[field], field) or ""
     for scope in ("attributes", "resource"):
         texts: list[tuple[str, str]] = []

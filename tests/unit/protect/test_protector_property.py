@@ -55,7 +55,7 @@ def rows(draw: st.DrawFn) -> Row:
         texts, numbers = draw(TEXT_MAPS), draw(NUMBER_MAPS)
         row[scope] = texts
         row[f"{scope}_number"] = {key: value for key, value in numbers.items() if key not in texts}
-    for name in ("overflow", "service", "host"):
+    for name in ("overflow", "service", "host", "severity_text", "event_name", "scope_name"):
         row[name] = draw(st.just("") | TEXTS)
     return row
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+import pyarrow as pa
+
 from heimdall_server.storage.clickhouse.connection import Connection, Parameters
 from heimdall_server.storage.clickhouse.schema import Tables
 
@@ -20,7 +22,9 @@ _WORD: Final = re.compile(r"\w+")
 def plan_lines(connection: Connection, sql: str, parameters: Parameters) -> list[str]:
     """Lines of the engine's plan that name tables, indexes, parts and granules."""
     plan = connection.table(f"EXPLAIN indexes = 1 {sql}", parameters)
-    lines = (_DRAWING.sub("", line) for line in plan.column(0).to_pylist())
+    # A condition quotes its values as they are, and an id's sixteen bytes aren't UTF-8.
+    texts = (line.decode("utf-8", "replace") for line in plan.column(0).cast(pa.binary()).to_pylist())
+    lines = (_DRAWING.sub("", text) for text in texts)
     return [line for line in lines if _TOLD.match(line)]
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from heimdall_server.domain.decoding import Format
 from heimdall_server.ports.journal import DeadLetter, SourceKey
+from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.dead_letters import letters_of
 from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room
 from heimdall_server.services.ingest.logic.lane import Chunk, Fed, Lane
@@ -35,7 +36,7 @@ class Feeder(Protocol):
     key: SourceKey
     keep_raw: bool
 
-    def submitted(self, job: AppendJob) -> None:
+    def submitted(self) -> None:
         """A job is under way."""
 
     def absorbed(self) -> None:
@@ -126,7 +127,7 @@ class AppendJob:
         rest.held = [one for one in self.held if one.chunk.next_offset > fed.next_offset]
         self.held = [one for one in self.held if one.chunk.next_offset <= fed.next_offset]
         self.finish = self.flush = False
-        self.feeder.submitted(rest)
+        self.feeder.submitted()
         return rest
 
     def describe(self, notes: Notes, first_row: int, observed_time_ns: int) -> None:  # noqa: ARG002 - as `Job`
@@ -136,6 +137,15 @@ class AppendJob:
     def begin_commit(self) -> None:
         """See `Job`."""
         self.feeder.begun(self)
+
+    def observe(self, accepted_count: int, rejected_count: int) -> None:
+        """For the metrics: it is durable."""
+        kind = self.lane.format.kind.value if self.lane.format else "unknown"
+        metrics.RECORDS.labels("accepted", kind).inc(accepted_count)
+        metrics.RECORDS.labels("rejected", kind).inc(rejected_count)
+        now_s = time.monotonic()
+        for one in self.held:
+            metrics.ACK_APPEND.observe(now_s - one.received_s)
 
     def committed(self, position: int) -> None:
         """See `Job`."""

@@ -22,6 +22,8 @@ from heimdall_server.services.ingest.logic.pipeline import Pipeline
 from heimdall_server.services.ingest.logic.state import IngestState
 
 _RETRY_S_MIN: Final = 0.1
+_HASHED_INLINE_BYTES: Final = 256 * 1024
+"""Larger requests are hashed in a thread: a MiB takes a millisecond, and the event loop is everybody's."""
 
 
 @dataclass(slots=True)
@@ -30,6 +32,12 @@ class _Running:
 
     export: Export
     waiting_count: int = 0
+
+
+async def _digest(payload: bytes) -> bytes:
+    if len(payload) <= _HASHED_INLINE_BYTES:
+        return hashlib.sha256(payload).digest()
+    return await asyncio.to_thread(lambda: hashlib.sha256(payload).digest())
 
 
 class ExportUseCase:
@@ -68,7 +76,7 @@ class ExportUseCase:
         metrics.BYTES_OTLP.inc(len(payload))
         if not payload:
             return Exported(0)
-        digest = hashlib.sha256(payload).digest()
+        digest = await _digest(payload)
         key = (principal, digest)
         while True:
             before = self._state.answers.find(principal, digest, self._clock.now_ns())

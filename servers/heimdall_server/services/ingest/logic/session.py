@@ -264,10 +264,10 @@ class AppendSession:
         except HeimdallError as error:
             self._nack(error, self.received)
             return False
-        self.submitted(job)
+        self.submitted()
         return True
 
-    def submitted(self, job: AppendJob) -> None:  # noqa: ARG002 - as `Feeder`
+    def submitted(self) -> None:
         """See `Feeder`."""
         self.job_count += 1
 
@@ -314,11 +314,9 @@ class AppendSession:
         if fed is None:  # it came behind one whose lane failed
             self._settle(job)
             return
-        kind = job.lane.format.kind.value if job.lane.format else "unknown"
         errors, accepted_count = fed.errors, fed.accepted_count
         rejected_count = len(errors)
-        metrics.RECORDS.labels("accepted", kind).inc(accepted_count)
-        metrics.RECORDS.labels("rejected", kind).inc(rejected_count)
+        job.observe(accepted_count, rejected_count)
         self.accepted_count += accepted_count
         self.rejected_count += rejected_count
         self._counts.accepted += accepted_count
@@ -331,9 +329,6 @@ class AppendSession:
             self._position = position
         while self._pending and self._pending[0][1] <= fed.next_offset:
             self._pending.popleft()
-        now_s = time.monotonic()
-        for one in job.held:
-            metrics.ACK_APPEND.observe(now_s - one.received_s)
         if fed.failure is None or fed.next_offset > fed.offset:
             self.outbox.put(
                 Acked(
