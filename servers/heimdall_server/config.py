@@ -265,13 +265,28 @@ def load(path: Path | None = None, **overrides: object) -> tuple[Config, tuple[s
             values = tomllib.loads(file.read_text())
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError((f"{file}: {error}",)) from error
+    strangers = _unknown_variables()
     try:
         config = Config(**{**values, **{k: v for k, v in overrides.items() if v is not None}})
     except ValidationError as error:
-        raise ConfigurationError(tuple(_problems(error))) from error
+        raise ConfigurationError((*_problems(error), *strangers)) from error
     except HeimdallError as error:
         raise ConfigurationError((str(error),)) from error
+    if strangers:
+        raise ConfigurationError(tuple(strangers))
     return config, (str(file),) if values else ()
+
+
+def _unknown_variables() -> list[str]:
+    """Nested variables whose section doesn't exist: a slip of the pen that would otherwise change nothing."""
+    prefix, separator = "HEIMDALL_", "__"
+    return [
+        f"{name}: there is no section {section.lower()!r}; sections are {', '.join(sorted(Config.model_fields))}"
+        for name in sorted(os.environ)
+        if name.startswith(prefix) and separator in name
+        for section in [name.removeprefix(prefix).split(separator, 1)[0]]
+        if section.lower() not in Config.model_fields
+    ]
 
 
 def _problems(error: ValidationError) -> list[str]:

@@ -94,3 +94,13 @@ def test_a_named_dataset_keeps_the_defaults_it_does_not_change(tmp_path: Path) -
     assert config.datasets["dumps"].retention_days == 7
     assert config.datasets["dumps"].partition_unit == "month"
     assert {"logs", "dumps", "samples", "audit"} == set(config.datasets)
+
+
+def test_a_mistyped_variable_and_an_address_that_is_none_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEIMDALL_JOURNALL__BYTES_MAX", "5")
+    monkeypatch.setenv("HEIMDALL_LISTEN__MESH_ADDRESS", "nonsense")
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    told = "\n".join(caught.value.problems)
+    assert "HEIMDALL_JOURNALL__BYTES_MAX" in told
+    assert "listen.mesh_address" in told

@@ -33,7 +33,9 @@ _ARROW_PREFIX: Final = 8
 _OCTET: Final = re.compile(rb"[1-9][0-9]{0,8} <[0-9]{1,3}>")
 _PRIORITY: Final = re.compile(rb"<[0-9]{1,3}>")
 _SYSLOG_PREFIX: Final = 16
-_BINARY_SHARE: Final = 10
+_BINARY_SHARE: Final = 20
+_CONTROLS: Final = bytes(code for code in (*range(32), 127) if code not in b"\t\n\v\f\r\x1b")
+"""What text hardly ever holds; escape sequences of terminals are common in logs."""
 _PACKED: Final = (".gz", ".zst", ".zstd")
 _LINES_OF_JSON: Final = (".ndjson", ".jsonl", ".ldjson")
 
@@ -102,7 +104,8 @@ def _sniff(first_bytes: bytes, ending: str, *, final: bool) -> FormatKind | None
         return FormatKind.SYSLOG
     if len(start) < _SYSLOG_PREFIX and not final and start[:1] in b"<123456789":
         return None
-    if first_bytes.count(b"\0") * _BINARY_SHARE > len(first_bytes):
+    controls = len(first_bytes) - len(first_bytes.translate(None, _CONTROLS))
+    if controls * _BINARY_SHARE > len(first_bytes):
         raise FormatError("log data", "these are binary data of no known kind")
     return _sniff_lines(first_bytes.removeprefix(_BOM), ending, final=final)
 

@@ -52,6 +52,22 @@ class ListenConfig:
     otlp_address: str = "127.0.0.1:4317"
     """Second port, the one that OpenTelemetry exporters expect. Serves the same. Empty: none."""
 
+    def __post_init__(self) -> None:
+        """Check the addresses.
+
+        Raises:
+            ConfigurationError: One isn't `host:port`; all are named.
+        """
+        problems: list[str] = []
+        for name, address in (("mesh_address", self.mesh_address), ("otlp_address", self.otlp_address)):
+            if address or name == "mesh_address":
+                try:
+                    split_address(address)
+                except ConfigurationError as error:
+                    problems += [f"listen.{name}: {problem}" for problem in error.problems]
+        if problems:
+            raise ConfigurationError(tuple(problems))
+
 
 class RpcServer:
     """A server. Add the services, start it, drain it, stop it. For one event loop."""

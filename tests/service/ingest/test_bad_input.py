@@ -159,9 +159,10 @@ async def test_bad_records_become_dead_letters_and_bad_sources_are_refused(
     server: IngestServer, source: str, name: str
 ) -> None:
     async with neighbour(server):
-        # Whole, and cut into pieces.
         await check(server, CASES[name], f"{source} whole", MIB)
-        await check(server, CASES[name], f"{source} pieces", 4_001)
+        if not CASES[name].refused:
+            # A client that goes on writing when its stream was ended makes itself an error of that.
+            await check(server, CASES[name], f"{source} pieces", 4_001)
 
 
 async def check(server: IngestServer, case: Case, source: str, payload_bytes: int) -> None:

@@ -75,7 +75,7 @@ async def _answers(server: IngestServer, source: str, started: asyncio.Event) ->
     responses: list[pb.AppendResponse] = []
     try:
         async for response in server.stub.Append(endless(source, started), timeout=20):
-            responses.append(response)
+            responses.append(response)  # noqa: PERF401 - those before the error count
     except grpc.aio.AioRpcError as error:
         # A client that goes on writing when the stream is over makes itself an error of it.
         if error.code() is not grpc.StatusCode.INTERNAL or "SendMessage" not in str(error.debug_error_string()):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -168,3 +169,15 @@ def test_custom_regex_needs_no_pattern_name() -> None:
 def test_bytes_that_are_no_text_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         resolve(data)
+
+
+def test_random_bytes_are_no_log_unless_somebody_says_so() -> None:
+    noise = random.Random(7).randbytes(20_000)
+    with pytest.raises(FormatError, match="binary"):
+        detect.resolve(None, {}, noise, final=True)
+    assert detect.resolve(FormatKind.TEXT, {"pattern": "plain"}, noise, final=True) is not None
+
+
+def test_colours_of_a_terminal_are_text() -> None:
+    line = b"\x1b[32mINFO\x1b[0m \x1b[1mstarted\x1b[0m\n"
+    assert detect.resolve(None, {}, line * 100, final=True) is not None

@@ -124,10 +124,7 @@ class AppendSession:
         self._started_s = time.monotonic()
         self._position = 0
         self._frontier = self.received
-        self._going_back = False
-        self._over = False
-        self._no_more = False
-        self._finishing = False
+        self._going_back = self._over = self._no_more = self._finishing = False
         self._lane = self._new_lane()
 
     def _new_lane(self) -> Lane:
@@ -217,8 +214,7 @@ class AppendSession:
             return
         if self._complete:
             self._say_finished()
-            return
-        if self._may_send():
+        elif self._may_send():
             self._finishing = self._submit(AppendJob(self, self._lane, finish=True))
 
     def flush(self) -> None:
