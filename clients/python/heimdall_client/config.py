@@ -64,7 +64,7 @@ def load_config(
         A configuration whose files exist, are PEM, and fit one another.
 
     Raises:
-        ConfigError: Something is missing, unknown or unusable; all problems at once.
+        ConfigError: Something is missing, unknown or unusable: all problems at once, or that the file can't be read.
 
     Example:
         >>> from heimdall_client import ConfigError, load_config
@@ -77,15 +77,13 @@ def load_config(
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd
     problems: list[str] = []
-    places = [Path(config_file)] if config_file is not None else _places(cwd, environ)
-    found = next((path for path in places if path.is_file()), None)
+    places = _places(cwd, environ)
+    found = next((path for path in places if path.is_file()), None) if config_file is None else Path(config_file)
     values: dict[str, str] = {}
     origins: list[str] = []
     if found is not None:
         values = _read_file(found, problems)
         origins.append(str(found))
-    elif config_file is not None:
-        problems.append(f"{config_file} doesn't exist")
     for key in KEYS:
         variable = f"HEIMDALL_{key.upper()}"
         if environ.get(variable):
@@ -123,9 +121,13 @@ def _home(environ: Mapping[str, str]) -> Path:
 def _read_file(path: Path, problems: list[str]) -> dict[str, str]:
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        problems.append(f"{path} can't be read: {error}")
-        return {}
+    # Alone: that the keys are missing then is no news.
+    except FileNotFoundError as error:
+        raise ConfigError((f"{path} doesn't exist",)) from error
+    except OSError as error:
+        raise ConfigError((f"{path} can't be read: {error.strerror}",)) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError((f"{path} can't be read: {error}",)) from error
     values = {}
     for key, value in raw.items():
         if key not in KEYS:

@@ -116,7 +116,20 @@ class QueryCalls(Connection):
         limit: int = 2000,
     ) -> list[query_service_pb2.Field]:
         """Fields that records carry, most covered first, from a sample of the newest ones."""
+        answer = await self.list_fields(since=since, until=until, datasets=datasets, limit=limit)
+        return list(answer.fields)
+
+    async def list_fields(
+        self,
+        *,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
+        datasets: Sequence[str] = (),
+        limit: int = 2000,
+    ) -> query_service_pb2.ListFieldsResponse:
+        """As `fields`, with `sampled_count`: how many of the newest records were looked at."""
         found: list[query_service_pb2.Field] = []
+        sampled_count = 0
         token = ""
         while True:
             request = query_service_pb2.ListFieldsRequest(
@@ -127,9 +140,10 @@ class QueryCalls(Connection):
             )
             page = await self._unary(self._query.ListFields, request)
             found += page.fields
+            sampled_count = max(sampled_count, page.sampled_count)
             token = page.next_page_token
             if not token or len(found) >= limit:
-                return found[:limit]
+                return query_service_pb2.ListFieldsResponse(fields=found[:limit], sampled_count=sampled_count)
 
     async def field_values(
         self,

@@ -93,6 +93,11 @@ def unavailable(details: str, *, address: str) -> errors.UnavailableError:
             f"the certificate of {where} can't be verified against ca_file: is this the right server, and the CA that "
             f"signed its certificate? ({_last_error(details)})"
         )
+    elif "health check call failed" in lower:
+        # The way there works and the server answers, but it ends even the health check that gRPC makes first: its
+        # identity layer doesn't know the holder of the certificate. gRPC keeps the server's own words to itself.
+        kind = errors.HandshakeError
+        text = "the server refuses this certificate; its log says why"
     elif "handshake" in lower or "socket closed" in lower or "connection reset" in lower:
         kind = errors.HandshakeError
         text = (

@@ -237,6 +237,17 @@ class Client:
         """Fields that records carry, most covered first."""
         return self._run(self._twin.fields(since=since, until=until, datasets=datasets, limit=limit))
 
+    def list_fields(
+        self,
+        *,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
+        datasets: Sequence[str] = (),
+        limit: int = 2000,
+    ) -> query_service_pb2.ListFieldsResponse:
+        """As `fields`, with how many records were looked at; see `AsyncClient.list_fields`."""
+        return self._run(self._twin.list_fields(since=since, until=until, datasets=datasets, limit=limit))
+
     def field_values(
         self,
         field: str,

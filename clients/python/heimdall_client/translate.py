@@ -19,7 +19,10 @@ Question = str | expression_pb2.Query | query_service_pb2.Question
 """Query language as text, a tree, or a ready question. For SQL: `sql("SELECT …")`."""
 
 TimeLike = dt.datetime | dt.timedelta | str | int
-"""An aware datetime, a span before now, text (`15m`, `2h30m`, `7d`, or RFC 3339), or nanoseconds since 1970 UTC."""
+"""An aware datetime, a span before now, text, or nanoseconds since 1970 UTC.
+
+Text is a span before now (`15m`, `2h30m`, `7d`, `now-1h`), `now`, RFC 3339, or a date, which is its midnight in UTC.
+"""
 
 FormatLike = str | source_pb2.Format
 """Name of a kind (`ndjson`, `json`, `csv`, `arrow`, `otlp`, `syslog`, `text`), or the whole format."""
@@ -27,6 +30,7 @@ FormatLike = str | source_pb2.Format
 _UNIT_S: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SPAN: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|ms|s|m|h|d|w))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d|w)")
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _FRACTION: Final = re.compile(r"\.(\d+)")
 
 
@@ -74,7 +78,7 @@ def to_time_ns(value: TimeLike, *, now_ns: int | None = None) -> int:
     """Nanoseconds since 1970 UTC of what a person calls a time.
 
     Args:
-        value: See `TimeLike`. Text without an offset is refused, as is a datetime without a zone: whose clock?
+        value: See `TimeLike`. A time of day without an offset is refused, as is a datetime without a zone: whose clock?
         now_ns: What spans count back from.
 
     Raises:
@@ -89,15 +93,16 @@ def to_time_ns(value: TimeLike, *, now_ns: int | None = None) -> int:
         text = value.strip()
         if text == "now":
             return now_ns
-        if _SPAN.fullmatch(text):
-            return now_ns - round(parse_span_s(text) * 1e9)
+        span = text.removeprefix("now-")
+        if _SPAN.fullmatch(span):
+            return now_ns - round(parse_span_s(span) * 1e9)
         # datetime keeps microseconds only: the digits beyond are added by hand
         fraction = _FRACTION.search(text)
         digits = fraction.group(1)[:9].ljust(9, "0") if fraction else "0"
         try:
-            whole = dt.datetime.fromisoformat(_FRACTION.sub("", text))
+            whole = dt.datetime.fromisoformat(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else _FRACTION.sub("", text))
         except ValueError as error:
-            msg = f"{value!r} isn't a time; write 15m, 2h30m, 7d or 2024-05-01T12:00:00Z"
+            msg = f"{value!r} isn't a time; write 15m, 2h30m, 7d, 2024-05-01 or 2024-05-01T12:00:00Z"
             raise ValueError(msg) from error
         return _datetime_ns(whole) + int(digits)
     return _datetime_ns(value)

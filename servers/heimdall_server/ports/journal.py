@@ -139,6 +139,8 @@ class JournalState:
     segment_count: int
     frame_count: int
     record_count: int
+    refusing: str = ""
+    """The bound for which the last append was refused; empty: it was accepted."""
 
 
 class ControlState(Protocol):

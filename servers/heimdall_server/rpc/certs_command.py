@@ -23,6 +23,7 @@ from heimdall_server.crypto.certificate_files import (
 )
 from heimdall_server.crypto.certificates import (
     LEAF_DAYS,
+    KeyPair,
     LeafNames,
     authority_trust_domain,
     fingerprint,
@@ -145,7 +146,7 @@ def issue(
             field = "--dns"
             raise InvalidArgumentError(field, f"a certificate for a {kind} needs a --dns or an --ip")
         folder = CertificateFolder(directory)
-        authority = folder.authority()
+        authority = _authority(folder)
         identity = SpiffeId(authority_trust_domain(authority.certificate), kind, name)
         leaf = mint_leaf(authority, LeafNames(identity, tuple(dns or ()), parse_ips(ip or ())), lifetime_days=days)
         target = out or folder.issued_path(name)
@@ -197,6 +198,18 @@ def show(
             f"{key:<12} {', '.join(value) if isinstance(value, list) else value}" for key, value in fact.items()
         )
     _answer(output, {"certificates": facts}, lines)
+
+
+def _authority(folder: CertificateFolder) -> KeyPair:
+    """The authority that signs; where there is none, the folder is probably another one."""
+    missing = [path for path in (folder.authority_path, key_path(folder.authority_path)) if not path.exists()]
+    if missing:
+        problem = (
+            f"{missing[0]}: No such file or directory; name the folder of the authority with --dir, or make one with "
+            "`heimdall certs init`"
+        )
+        raise ConfigurationError((problem,))
+    return folder.authority()
 
 
 def _facts(certificate: x509.Certificate) -> dict[str, Any]:

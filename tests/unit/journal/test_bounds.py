@@ -98,7 +98,9 @@ async def test_an_old_quiet_journal_with_a_control_state_lets_its_frames_go(tmp_
     assert found.offsets == state.offsets
 
 
-async def test_a_full_journal_refuses_until_frames_may_go(journal: EmbeddedJournal) -> None:
+async def test_a_full_journal_refuses_until_frames_may_go(
+    journal: EmbeddedJournal, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(JournalFullError) as caught:
         await fill(journal, 9 * SEGMENT)
     assert caught.value.bound == "journal_bytes_max"
@@ -108,8 +110,11 @@ async def test_a_full_journal_refuses_until_frames_may_go(journal: EmbeddedJourn
     with pytest.raises(JournalFullError):
         await journal.append([make_entry("a", body_bytes=4000)])
     assert journal.state() == before
+    assert before.refusing == "journal_bytes_max"
+    assert [record.message for record in caplog.records] == ["journal refuses appends"]
     await journal.trim({0: journal.head()[0] // 2})
     assert list(await journal.append([make_entry("b")])) == [before.head[0] + 1]
+    assert not journal.state().refusing
 
 
 async def test_at_the_bound_whatever_may_go_goes(tmp_path: Path) -> None:

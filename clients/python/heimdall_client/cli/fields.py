@@ -51,7 +51,8 @@ def _list(
     link: Link, since: str | None, until: str | None, datasets: list[str], limit: int, output: TextOutput
 ) -> None:
     with link.client() as client:
-        found = client.fields(since=since, until=until, datasets=datasets, limit=limit)
+        answer = client.list_fields(since=since, until=until, datasets=datasets, limit=limit)
+    found = answer.fields
     if output is TextOutput.JSON:
         from heimdall_client.cli.plain import print_json, to_plain
 
@@ -64,6 +65,8 @@ def _list(
     show_table(table(["field", "type", "coverage", "records"], rows))
     if not found:
         note("no records in this time: try --since")
+    elif answer.sampled_count:
+        note(f"of the newest {plural(answer.sampled_count, 'record')}")
 
 
 def _values(

@@ -150,7 +150,11 @@ def _time(value: str | None) -> str | None:
 Since = Annotated[
     str | None,
     typer.Option(
-        "--since", "-s", metavar="TIME", callback=_time, help="From this time on: 15m, 2h, 7d, 2024-05-01T12:00:00Z."
+        "--since",
+        "-s",
+        metavar="TIME",
+        callback=_time,
+        help="From this time on: 15m, 2h, 7d, 2024-05-01 (UTC), 2024-05-01T12:00:00Z.",
     ),
 ]
 Until = Annotated[

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from typer.core import TyperGroup
@@ -24,7 +26,7 @@ from heimdall_client.cli import (
     version,
     watch,
 )
-from heimdall_client.cli.console import drop_output
+from heimdall_client.cli.console import drop_output, err
 from heimdall_client.cli.exits import MEANINGS, ExitCode
 from heimdall_client.cli.options import (
     Address,
@@ -49,6 +51,9 @@ _EPILOG = "\n".join(
         *(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()),
     ]
 )
+
+_OUTPUT_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What writing fails with where the place for the output is full or broken."""
 
 app = typer.Typer(
     name="heimdall",
@@ -108,4 +113,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         drop_output()
         return ExitCode.PIPE_CLOSED
+    except OSError as error:
+        # A file that a command opens has a name, and the SDK tells of those: standard output has none.
+        if error.filename is not None or error.errno not in _OUTPUT_ERRNOS:
+            raise
+        drop_output()
+        with contextlib.suppress(OSError):
+            err().print(f"error: can't write the output: {error.strerror}", style="red", soft_wrap=True)
+        return ExitCode.FAILED
     return ExitCode.OK

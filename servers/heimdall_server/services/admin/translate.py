@@ -44,7 +44,7 @@ def status_out(status: Status) -> pb.GetStatusResponse:
                 record_count=journal.record_count,
                 size_bytes=journal.size_bytes,
                 segment_count=journal.segment_count,
-                health=pb.HEALTH_SERVING,
+                health=pb.HEALTH_DEGRADED if journal.refusing else pb.HEALTH_SERVING,
             )
         )
     if status.ingest is not None:

@@ -80,6 +80,7 @@ class EmbeddedJournal:
         self._snapshot_after_s = float("-inf")
         self._failure: StoreError | None = None
         self._closing = False
+        self._refusing = ""
         self._closed: asyncio.Task[None] | None = None
         self._shelf.begin(first)
         self._task = asyncio.create_task(self._run(), name="journal-commit")
@@ -113,9 +114,15 @@ class EmbeddedJournal:
         if not entries:
             return []
         size_bytes = sum(_weigh(entry) for entry in entries)
-        self._check_bound(size_bytes)
-        self._snapshot_if_due()
-        return await self._submit(entries, size_bytes=size_bytes)
+        try:
+            self._check_bound(size_bytes)
+            self._snapshot_if_due()
+            positions = await self._submit(entries, size_bytes=size_bytes)
+        except JournalFullError as error:
+            self._note_refusal(error.bound)
+            raise
+        self._note_refusal("")
+        return positions
 
     def head(self) -> Positions:
         """As the port says."""
@@ -191,6 +198,7 @@ class EmbeddedJournal:
             segment_count=len(shelf.segments),
             frame_count=shelf.frame_count,
             record_count=shelf.record_count,
+            refusing=self._refusing,
         )
 
     async def close(self) -> None:
@@ -219,6 +227,15 @@ class EmbeddedJournal:
             raise StoreError(STORE, f"{self._failure.detail}; open the journal again to find out what is durable")
         if self._closing:
             raise DrainingError
+
+    def _note_refusal(self, bound: str) -> None:
+        """Tell the operator when appends begin to be refused, and when they no longer are; not each time."""
+        if bool(bound) != bool(self._refusing):
+            if bound:
+                _log.warning("journal refuses appends", extra={"bound": bound, "size_bytes": self._shelf.size_bytes})
+            else:
+                _log.info("journal accepts appends again", extra={"size_bytes": self._shelf.size_bytes})
+        self._refusing = bound
 
     def _check_bound(self, size_bytes: int) -> None:
         limit = self._config.bytes_max - _SEGMENT_OVERHEAD_BYTES
