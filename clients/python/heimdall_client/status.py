@@ -94,10 +94,10 @@ def unavailable(details: str, *, address: str) -> errors.UnavailableError:
             f"signed its certificate? ({_last_error(details)})"
         )
     elif "health check call failed" in lower:
-        # The way there works and the server answers, but it ends even the health check that gRPC makes first: its
-        # identity layer doesn't know the holder of the certificate. gRPC keeps the server's own words to itself.
-        kind = errors.HandshakeError
-        text = "the server refuses this certificate; its log says why"
+        # The server answers, but ends even the health check that gRPC makes first, and gRPC keeps its words to itself.
+        # Nearly always its identity layer refused the certificate. A budget of calls that is used up looks the same
+        # and passes, so this isn't a `HandshakeError`, after which nothing is tried again.
+        text = "the server refuses this certificate, or its holder has too many calls open; its log says which"
     elif "handshake" in lower or "socket closed" in lower or "connection reset" in lower:
         kind = errors.HandshakeError
         text = (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -158,7 +159,7 @@ def test_options_of_the_connection_stand_before_or_behind_the_command(tmp_path: 
     ("arguments", "said"),
     [
         (("query", "x", "--since", "yesterday"), "isn't a time"),
-        (("query", "x", "--until", "2024-01-01"), "has no zone"),
+        (("query", "x", "--until", "2024-01-01T00:00:00"), "has no zone"),
         (("query", "x", "-o", "xml"), "xml"),
         (("query", "x", "-n", "-1"), "--limit"),
         (("watch", "x", "--every", "5"), "isn't a span of time"),
@@ -184,3 +185,37 @@ def test_a_wrong_command_line_is_refused_before_anything_is_sent(arguments: tupl
     assert outcome.code == ExitCode.USAGE
     assert said in " ".join(outcome.err.split())
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [("version", "-o", "json"), ("--help",)], ids=" ".join)
+def test_output_that_can_not_be_written_is_told_without_a_traceback(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*cli.COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == ExitCode.FAILED
+    assert done.stderr == "error: can't write the output: No space left on device\n"
+
+
+def test_the_program_keeps_grpc_quiet_unless_told_otherwise() -> None:
+    script = (
+        "import os, sys\n"
+        "from heimdall_client.cli import main\n"
+        "sys.argv = ['heimdall', 'version']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(os.environ['GRPC_VERBOSITY'])"
+    )
+    bare = {key: value for key, value in os.environ.items() if key != "GRPC_VERBOSITY"}
+    for environment, said in ((bare, "ERROR"), ({**bare, "GRPC_VERBOSITY": "DEBUG"}, "DEBUG")):
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == said
+
+
+def test_certificates_without_an_authority_name_the_option_for_its_folder(tmp_path: Path) -> None:
+    outcome = cli.invoke("certs", "issue", "a", "--dir", tmp_path / "nowhere")
+    assert outcome.code == ExitCode.FAILED
+    assert "No such file" in outcome.err
+    assert "with --dir" in outcome.err

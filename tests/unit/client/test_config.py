@@ -103,9 +103,9 @@ def test_files_that_do_not_fit_are_told_before_the_first_call(folder: Path, pki:
         load_config(ca_file="junk.pem", cwd=folder, environ=environ(tmp_path))
 
 
-def test_broken_toml_and_a_missing_named_file_are_told(tmp_path: Path) -> None:
+def test_a_named_file_that_can_not_be_read_is_the_only_problem_told(tmp_path: Path) -> None:
     (tmp_path / "client.toml").write_text("address = ")
-    with pytest.raises(ConfigError, match="can't be read"):
-        load_config(config_file=tmp_path / "client.toml", environ=environ(tmp_path))
-    with pytest.raises(ConfigError, match="doesn't exist"):
-        load_config(config_file=tmp_path / "none.toml", environ=environ(tmp_path))
+    for name, problem in (("client.toml", "can't be read"), ("none.toml", "doesn't exist"), (".", "can't be read")):
+        with pytest.raises(ConfigError, match=problem) as raised:
+            load_config(config_file=tmp_path / name, environ=environ(tmp_path))
+        assert len(raised.value.problems) == 1

@@ -110,6 +110,11 @@ def test_what_may_succeed_later_is_told(code: grpc.StatusCode, reason: str, retr
         ("Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", errors.HandshakeError, "ca_file"),
         ("Hostname Verification Check failed.", errors.HandshakeError, "made out to"),
         ("Failed to create security handshaker.", errors.HandshakeError, "certificate files"),
+        (
+            "last error: health check call failed; will retry after backoff",
+            errors.UnavailableError,
+            "refuses this certif",
+        ),
         ("Connection refused", errors.UnavailableError, "make up"),
         ("errors resolving nosuch:1", errors.UnavailableError, "resolved"),
         ("last error: backend unhealthy", errors.UnavailableError, "healthy"),

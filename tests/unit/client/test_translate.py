@@ -35,6 +35,8 @@ def test_what_is_no_span_is_refused(text: str) -> None:
         (5, 5),
         ("now", NOW_NS),
         ("1h", NOW_NS - 3600 * 10**9),
+        ("now-1h", NOW_NS - 3600 * 10**9),
+        ("1970-01-02", 86400 * 10**9),
         (dt.timedelta(minutes=1), NOW_NS - 60 * 10**9),
         ("1970-01-01T00:00:01.000000007Z", 1_000_000_007),
         ("1970-01-01T01:00:00+01:00", 0),
@@ -45,7 +47,17 @@ def test_times_are_read_to_the_nanosecond(value: translate.TimeLike, expected: i
     assert translate.to_time_ns(value, now_ns=NOW_NS) == expected
 
 
-@pytest.mark.parametrize("value", ["yesterday", "2024-01-01T00:00:00", dt.datetime(2024, 1, 1)])  # noqa: DTZ001
+@pytest.mark.parametrize(
+    "value",
+    [
+        "yesterday",
+        "now-",
+        "now-now",
+        "2024-13-01",
+        "2024-01-01T00:00:00",
+        dt.datetime(2024, 1, 1),  # noqa: DTZ001
+    ],
+)
 def test_time_without_zone_or_sense_is_refused(value: translate.TimeLike) -> None:
     with pytest.raises(ValueError, match=r"zone|isn't a time"):
         translate.to_time_ns(value)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from heimdall_client.cli.console import count, note, out, plural, size, warn
+from heimdall_client.cli.console import count, err, note, out, plural, size, warn
 from heimdall_client.cli.exits import ExitCode
 from heimdall_client.cli.formats import FormatName, FormatOption, PatternOption, format_options
 from heimdall_client.cli.options import Link, Output, TextOutput, connected, examples
@@ -106,22 +106,42 @@ def retry(
                 wanted[start : start + RETRY_COUNT_MAX], read_as=name, format_options=options
             )
             outcomes += answer.outcomes
-    failed = [one for one in outcomes if one.status.code]
+    # Of `--all`, one that is gone was settled by another call meanwhile; one that was named should be there.
+    unknown = [] if every else [one for one in outcomes if _is_unknown(one)]
+    failed = [one for one in outcomes if one.status.code and one not in unknown]
     if output is TextOutput.JSON:
         from heimdall_client.cli.plain import print_json
 
         for one in outcomes:
             reason = one.status.message if one.status.code else None
             print_json({"dead_letter_id": one.dead_letter_id, "accepted_count": one.accepted_count, "problem": reason})
-    else:
+    elif len(unknown) < len(outcomes):
         accepted = sum(one.accepted_count for one in outcomes)
-        decoded = len(outcomes) - len(failed)
+        known_count = len(outcomes) - len(unknown)
+        decoded = known_count - len(failed)
         out().print(
-            f"{count(decoded)} of {plural(len(outcomes), 'dead letter')} decoded, {plural(accepted, 'record')} stored"
+            f"{count(decoded)} of {plural(known_count, 'dead letter')} decoded, {plural(accepted, 'record')} stored"
         )
         for one in failed[:10]:
             warn(f"{one.dead_letter_id}: {one.status.message}")
         if len(failed) > 10:
             note(f"and {len(failed) - 10:,} more")
+    for one in unknown[:10]:
+        err().print(f"error: {one.status.message}", style="red", soft_wrap=True)
+    if len(unknown) > 10:
+        note(f"and {len(unknown) - 10:,} more that aren't there")
+    if unknown:
+        raise typer.Exit(ExitCode.FAILED)
     if failed:
         raise typer.Exit(ExitCode.REJECTED)
+
+
+def _is_unknown(outcome: ingest_service_pb2.RetryDeadLettersResponse.Outcome) -> bool:
+    """Whether there is no such letter: one whose bytes weren't kept is another matter."""
+    if not outcome.status.code:
+        return False
+    from heimdall_client.errors import NotFoundError
+    from heimdall_client.status import from_status
+
+    error = from_status(outcome.status)
+    return isinstance(error, NotFoundError) and error.metadata.get("kind") == "dead letter"
