@@ -19,6 +19,7 @@ from heimdall.query.v1 import query_service_pb2_grpc
 from heimdall_server.config import Config
 from heimdall_server.crypto.envelope import RootKey
 from heimdall_server.crypto.key_file import load_or_mint_key, parse_key
+from heimdall_server.domain.decoding import DecodeContext
 from heimdall_server.domain.errors import ConfigurationError, KeyMismatchError
 from heimdall_server.jobs.retention import expire
 from heimdall_server.jobs.schedule import every
@@ -33,6 +34,7 @@ from heimdall_server.rpc.tls_files import TlsFiles
 from heimdall_server.services.admin.logic import AdminUseCase
 from heimdall_server.services.admin.servicer import AdminServicer
 from heimdall_server.services.ingest.logic.append import AppendUseCase
+from heimdall_server.services.ingest.logic.dead_letters import context_to_json
 from heimdall_server.services.ingest.logic.export import ExportUseCase
 from heimdall_server.services.ingest.logic.pipeline import Pipeline
 from heimdall_server.services.ingest.logic.retry import RetryUseCase
@@ -330,15 +332,17 @@ def _letter(record: RefusedRecord, clock: SystemClock) -> DeadLetter:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, record.record.schema) as writer:
         writer.write_batch(record.record)
-    source = str(record.record.column("source")[0].as_py())
+    source, dataset = (str(record.record.column(name)[0].as_py()) for name in ("source", "dataset"))
+    now_ns = clock.now_ns()
     return DeadLetter(
         key=SourceKey("", source),
         offset=record.position,
         row=record.row,
         reason=f"the warm store refuses it: {record.reason}",
-        time_ns=clock.now_ns(),
+        time_ns=now_ns,
         raw=sink.getvalue().to_pybytes(),
         format='{"kind":"arrow","options":{}}',
+        context=context_to_json(DecodeContext(source=source, dataset=dataset, observed_time_ns=now_ns)),
     )
 
 

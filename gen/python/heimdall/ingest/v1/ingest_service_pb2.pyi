@@ -80,7 +80,6 @@ class AppendRequest(_message.Message):
         NEXT_OFFSET_FIELD_NUMBER: _builtins.int
         CRC32C_FIELD_NUMBER: _builtins.int
         PAYLOAD_FIELD_NUMBER: _builtins.int
-        TAG_FIELD_NUMBER: _builtins.int
         offset: _builtins.int
         """Where the payload begins in the source."""
         next_offset: _builtins.int
@@ -89,8 +88,6 @@ class AppendRequest(_message.Message):
         """CRC-32C (Castagnoli) of the payload."""
         payload: _builtins.bytes
         """The bytes; at most 4 MiB, about 1 MiB is best."""
-        tag: _builtins.int
-        """How the client stamped it; copied to the acknowledgement, means nothing to the server."""
         def __init__(
             self,
             *,
@@ -98,11 +95,10 @@ class AppendRequest(_message.Message):
             next_offset: _builtins.int = ...,
             crc32c: _builtins.int = ...,
             payload: _builtins.bytes = ...,
-            tag: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "next_offset", b"next_offset", "offset", b"offset", "payload", b"payload", "tag", b"tag"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "next_offset", b"next_offset", "offset", b"offset", "payload", b"payload"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

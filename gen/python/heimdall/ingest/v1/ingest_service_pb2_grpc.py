@@ -72,7 +72,7 @@ class IngestServiceServicer:
         Errors that end the stream: INVALID_ARGUMENT (INVALID_ARGUMENT, FORMAT_INVALID), FAILED_PRECONDITION
         (STREAM_PROTOCOL), ABORTED (SOURCE_FENCED), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING,
         STORE_FAILED). Errors of one batch come as `nack` and the stream goes on: OFFSET_CONFLICT, OFFSET_GAP,
-        JOURNAL_FULL, INVALID_ARGUMENT (crc).
+        JOURNAL_FULL, OVERLOADED, INVALID_ARGUMENT (crc), and FORMAT_INVALID or RECORD_TOO_LARGE of one Arrow or OTLP payload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

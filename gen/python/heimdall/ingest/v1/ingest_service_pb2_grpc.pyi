@@ -44,7 +44,7 @@ class IngestServiceStub:
     Errors that end the stream: INVALID_ARGUMENT (INVALID_ARGUMENT, FORMAT_INVALID), FAILED_PRECONDITION
     (STREAM_PROTOCOL), ABORTED (SOURCE_FENCED), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING,
     STORE_FAILED). Errors of one batch come as `nack` and the stream goes on: OFFSET_CONFLICT, OFFSET_GAP,
-    JOURNAL_FULL, INVALID_ARGUMENT (crc).
+    JOURNAL_FULL, OVERLOADED, INVALID_ARGUMENT (crc), and FORMAT_INVALID or RECORD_TOO_LARGE of one Arrow or OTLP payload.
     """
     GetSource: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.GetSourceRequest, _ingest_service_pb2.GetSourceResponse]
     """GetSource says where to go on with a source. A source never seen answers offset 0.
@@ -79,7 +79,7 @@ class IngestServiceAsyncStub(IngestServiceStub):
     Errors that end the stream: INVALID_ARGUMENT (INVALID_ARGUMENT, FORMAT_INVALID), FAILED_PRECONDITION
     (STREAM_PROTOCOL), ABORTED (SOURCE_FENCED), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING,
     STORE_FAILED). Errors of one batch come as `nack` and the stream goes on: OFFSET_CONFLICT, OFFSET_GAP,
-    JOURNAL_FULL, INVALID_ARGUMENT (crc).
+    JOURNAL_FULL, OVERLOADED, INVALID_ARGUMENT (crc), and FORMAT_INVALID or RECORD_TOO_LARGE of one Arrow or OTLP payload.
     """
     GetSource: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.GetSourceRequest, _ingest_service_pb2.GetSourceResponse]  # type: ignore[assignment]
     """GetSource says where to go on with a source. A source never seen answers offset 0.
@@ -117,7 +117,7 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors that end the stream: INVALID_ARGUMENT (INVALID_ARGUMENT, FORMAT_INVALID), FAILED_PRECONDITION
         (STREAM_PROTOCOL), ABORTED (SOURCE_FENCED), RESOURCE_EXHAUSTED (BUDGET_EXCEEDED), UNAVAILABLE (DRAINING,
         STORE_FAILED). Errors of one batch come as `nack` and the stream goes on: OFFSET_CONFLICT, OFFSET_GAP,
-        JOURNAL_FULL, INVALID_ARGUMENT (crc).
+        JOURNAL_FULL, OVERLOADED, INVALID_ARGUMENT (crc), and FORMAT_INVALID or RECORD_TOO_LARGE of one Arrow or OTLP payload.
         """
 
     @_abc_1.abstractmethod
