@@ -25,11 +25,11 @@ def write(path: Path, text: str) -> Path:
 def test_variables_win_over_the_file_and_the_file_over_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write(tmp_path / "h.toml", "[journal]\nage_max_s = 60.0\n[limits]\nqueries_max = 3\n")
-    monkeypatch.setenv("HEIMDALL_LIMITS__QUERIES_MAX", "5")
+    file = write(tmp_path / "h.toml", "[journal]\nage_max_s = 60.0\n[limits]\nwatches_per_stream_max = 3\n")
+    monkeypatch.setenv("HEIMDALL_LIMITS__WATCHES_PER_STREAM_MAX", "5")
     config, files = load(file)
     assert config.journal.age_max_s == 60.0
-    assert config.limits.queries_max == 5
+    assert config.limits.watches_per_stream_max == 5
     assert files == (str(file),)
 
 
@@ -46,7 +46,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         """
         colour = "blue"
         [limits]
-        queries_max = -1
+        watches_per_stream_max = -1
         [journal]
         bytes_maxx = 1
         [[privacy.rules]]
@@ -62,7 +62,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     told = "\n".join(caught.value.problems)
     for place in (
         "colour",
-        "limits.queries_max",
+        "limits.watches_per_stream_max",
         "journal.bytes_maxx",
         "privacy.rules[0]",
         "datasets.BAD",

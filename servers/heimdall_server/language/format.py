@@ -47,7 +47,6 @@ _SIGNS: Final = {Operator.EQ: "", Operator.LT: "<", Operator.LE: "<=", Operator.
 _BODY: Final = FieldRef(Scope.CORE, "body")
 _IDS: Final = (FieldRef(Scope.CORE, "trace_id"), FieldRef(Scope.CORE, "span_id"))
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_@][A-Za-z0-9_.@]*")
-_PLAIN_VALUE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
 _RESERVED: Final = frozenset({"AND", "OR", "NOT", "TO", "_exists_"})
 _STAGE_RESERVED: Final = frozenset({"by", "as", "asc", "desc", "bucket", "true", "false"})
 

@@ -13,7 +13,6 @@ import polars as pl
 import pyarrow as pa
 
 REJECTED: Final = -1
-CARD_DIGITS_MIN: Final = 13
 CARD_DIGITS_MAX: Final = 19
 PHONE_DIGITS_MIN: Final = 8
 LOCAL_PHONE_DIGITS_MIN: Final = 6

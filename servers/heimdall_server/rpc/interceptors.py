@@ -78,8 +78,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limits: RpcLimits,
         inflight: InflightBytes,
     ) -> None:
-        self.authorizer = authorizer
-        """Replaced as a whole when the access policy is reloaded."""
+        self._authorizer = authorizer
         self._policies = policies
         self._verifier = verifier
         self._admission = admission
@@ -196,11 +195,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _enter(self, route: _Route, context: _Context, request_id: str, stack: contextlib.ExitStack) -> None:
         peer = context.peer()
         principal = self._verifier.principal_of(context.auth_context(), peer=peer)
-        principal = self.authorizer.with_roles(principal)
+        principal = self._authorizer.with_roles(principal)
         remaining_s = context.time_remaining()
         deadline_s = None if remaining_s is None else time.monotonic() + remaining_s
         stack.enter_context(serving(Call(principal, request_id, route.name, peer, deadline_s)))
-        self.authorizer.check(principal, route.policy)
+        self._authorizer.check(principal, route.policy)
         uninterrupted = route.service in UNINTERRUPTED
         stack.enter_context(
             self._admission.admit(principal.uri, streaming=route.streaming, uninterrupted=uninterrupted)

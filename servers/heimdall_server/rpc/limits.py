@@ -29,8 +29,6 @@ class RpcLimits:
     """Largest message that we send; clients that aren't ours refuse more than 4 MiB."""
     metadata_bytes_max: int = 16 * _KIB
     """Headers of a call."""
-    record_bytes_max: int = 1 * _MIB
-    """Largest record, and most that is held of one that is incomplete."""
     inflight_bytes_max: int = 256 * _MIB
     """Bytes of requests that the whole process holds; beyond, streams wait and unary calls are refused."""
     connections_max: int = 1024
@@ -47,8 +45,6 @@ class RpcLimits:
     """Batches of one Append stream that are received and not yet acknowledged."""
     append_bytes_in_flight_max: int = 32 * _MIB
     """Payload bytes of one Append stream that are received and not yet acknowledged."""
-    batch_rows_max: int = 65_536
-    """Rows that are decoded in one piece."""
     watches_per_stream_max: int = 64
     """Watches on one stream."""
     query_time_s_max: float = 60.0
@@ -59,8 +55,6 @@ class RpcLimits:
     """Rows of one answer."""
     query_scan_rows_max: int = 500_000_000
     """Rows that a query without an index may read."""
-    queries_max: int = 8
-    """Queries running at once; more wait for their deadline, up to `query_time_s_max`."""
     outbound_messages_max: int = 256
     """Messages waiting for a slow reader of one stream."""
     outbound_bytes_max: int = 8 * _MIB

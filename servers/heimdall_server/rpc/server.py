@@ -101,7 +101,6 @@ class RpcServer:
         self._services: dict[str, Callable[[Any], None]] = {}
         self._admission = Admission(self.limits, self.drain_signal)
         self._server: grpc.aio.Server | None = None
-        self._interceptor: CallInterceptor | None = None
         self._health: Health | None = None
         self._addresses: dict[str, str] = {}
 
@@ -150,7 +149,7 @@ class RpcServer:
         """
         names = (*self._services, HEALTH, REFLECTION_V1, REFLECTION_V1ALPHA)
         reflection = reflection_handlers(names)
-        self._interceptor = CallInterceptor(
+        interceptor = CallInterceptor(
             policies=method_policies(names),
             verifier=IdentityVerifier(self._files),
             authorizer=Authorizer(self._access),
@@ -158,7 +157,7 @@ class RpcServer:
             limits=self.limits,
             inflight=self.inflight,
         )
-        server = grpc.aio.server(interceptors=(self._interceptor,), options=_options(self.limits))
+        server = grpc.aio.server(interceptors=(interceptor,), options=_options(self.limits))
         for register in self._services.values():
             register(server)
         self._health = Health(tuple(self._services))
@@ -178,12 +177,6 @@ class RpcServer:
             raise
         await self._health.set_all_serving()
         _LOG.info("listening", extra={"addresses": self._addresses, "identity": str(self._files.current.identity)})
-
-    def set_access(self, access: AccessPolicy) -> None:
-        """Put another access policy in force, for the calls that begin from now on."""
-        self._access = access
-        if self._interceptor is not None:
-            self._interceptor.authorizer = Authorizer(access)
 
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new calls, tell streams to end, and wait until they have.

@@ -14,7 +14,6 @@ from heimdall_server.domain.expression.tree import (
     Fields,
     Function,
     GroupKey,
-    Query,
     Stage,
     Stats,
 )
@@ -97,11 +96,3 @@ class Columns:
 def key_name(key: GroupKey) -> str:
     """The column that a group key becomes."""
     return key.name if isinstance(key, Bucket) else str(key)
-
-
-def output_columns(query: Query) -> Columns:
-    """The columns of a query's result."""
-    columns = Columns()
-    for stage in query.stages:
-        columns = columns.after(stage)
-    return columns

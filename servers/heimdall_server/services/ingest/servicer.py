@@ -13,6 +13,7 @@ import grpc
 from heimdall.ingest.v1 import ingest_service_pb2 as pb
 from heimdall.ingest.v1 import ingest_service_pb2_grpc as pb_grpc
 from heimdall_server.domain.errors import StreamProtocolError, TokenError
+from heimdall_server.domain.records import RECORD_BYTES_MAX
 from heimdall_server.ports.clock import Clock
 from heimdall_server.rpc.admission import Drain
 from heimdall_server.rpc.calls import current_call
@@ -121,7 +122,7 @@ class IngestServicer(pb_grpc.IngestServiceServicer):
                     batches_in_flight=limits.append_batches_in_flight_max,
                     bytes_in_flight=limits.append_bytes_in_flight_max,
                     payload_bytes_max=PAYLOAD_BYTES_MAX,
-                    record_bytes_max=limits.record_bytes_max,
+                    record_bytes_max=RECORD_BYTES_MAX,
                 ),
                 already_complete=opening.already_complete,
             )
