@@ -39,7 +39,7 @@ QUIET: Final = ("GRPC_VERBOSITY", "NONE")
 """Asking whether the server is there yet fails by nature, so gRPC needn't tell; the server itself should."""
 HINTS: Final[Mapping[str, str]] = {
     "can't listen on": "free the port, or choose others: HEIMDALL_LISTEN__MESH_ADDRESS, HEIMDALL_LISTEN__OTLP_ADDRESS, "
-    "HEIMDALL_METRICS_ADDRESS (or the same keys in heimdall.toml)",
+    "HEIMDALL_LISTEN__HTTP_ADDRESS, HEIMDALL_METRICS_ADDRESS (or the same keys in heimdall.toml)",
     "is in use by process": "another server has this data folder: stop that process, or set HEIMDALL_DATA_DIR",
     "fingerprint": "the data was written under another key: put that key back, or `make clean` to start anew without "
     "the data",
@@ -220,8 +220,9 @@ def _report(config: Config, connection: ClientConfig, note: str, sample_count: i
 
     metrics = f"   metrics http://{config.metrics_address}/metrics" if config.metrics_address else ""
     otlp = f"   otlp {config.listen.otlp_address}" if config.listen.otlp_address else ""
+    http = f"   http {config.listen.http_address}" if config.listen.http_address else ""
     data = f"   data {shown(config.data_dir)}"
-    say("Heimdall is up", f"grpc {config.listen.mesh_address}{otlp}{metrics}{data}{note}")
+    say("Heimdall is up", f"grpc {config.listen.mesh_address}{otlp}{http}{metrics}{data}{note}")
     with Client(connection) as client:
         if "ingest" in config.services and sample_count:
             _feed_samples(client, sample_count)

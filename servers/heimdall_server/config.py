@@ -21,6 +21,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from heimdall_server.crypto.certificates import authority_trust_domain
 from heimdall_server.domain.datasets import DEFAULT_DATASETS, Dataset
 from heimdall_server.domain.errors import ConfigurationError, HeimdallError
+from heimdall_server.edge.config import HttpConfig
+from heimdall_server.edge.syslog.config import SyslogConfig
 from heimdall_server.projections.read_ahead import ReadLimits
 from heimdall_server.protect.policy import PrivacyPolicy
 from heimdall_server.rpc.limits import RpcLimits
@@ -78,8 +80,11 @@ class WarmConfig:
     database: str = "heimdall"
     memory_bytes_max: int = 4 * 1024 * 1024 * 1024
     """All that chDB may use, caches and merges included."""
-    query_connections: int = 4
-    """Queries that run at once in the engine."""
+    query_connections: int = 10
+    """Queries that run at once in the engine: no fewer than `admission` lets in, history included."""
+    text_index: bool = True
+    """Index the words of bodies. False: no dataset does, whatever its own setting says. An existing table is changed at
+    the start: an index is dropped at once, a new one is built in the background."""
     host: str = ""
     """Of a ClickHouse server."""
     port: int = 8443
@@ -125,6 +130,7 @@ for _leaf in (
     AccessPolicy,
     AdmissionLimits,
     Dataset,
+    HttpConfig,
     IngestConfig,
     JournalConfig,
     KeysConfig,
@@ -133,6 +139,7 @@ for _leaf in (
     ReadLimits,
     RetentionConfig,
     RpcLimits,
+    SyslogConfig,
     TlsConfig,
     WarmConfig,
 ):
@@ -172,6 +179,8 @@ class Config(BaseSettings):
     listen: Annotated[ListenConfig, _Told] = Field(default_factory=ListenConfig)
     tls: Annotated[TlsConfig, _Told]
     access: Annotated[AccessPolicy, _Told]
+    http: Annotated[HttpConfig, _Told] = Field(default_factory=HttpConfig)
+    syslog: Annotated[SyslogConfig, _Told] = Field(default_factory=SyslogConfig)
     limits: Annotated[RpcLimits, _Told] = Field(default_factory=RpcLimits)
     keys: Annotated[KeysConfig, _Told] = Field(default_factory=KeysConfig)
     journal: Annotated[JournalConfig, _Told]

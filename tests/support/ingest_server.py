@@ -33,6 +33,7 @@ from heimdall_server.services.ingest.logic.state import IngestState
 from heimdall_server.services.ingest.otlp_servicer import OtlpLogsServicer
 from heimdall_server.services.ingest.servicer import IngestServicer
 from heimdall_server.storage.journal.config import JournalConfig
+from heimdall_server.storage.journal.disk import OS_DISK, Disk
 from heimdall_server.storage.journal.journal import EmbeddedJournal
 from heimdall_server.wiring.clock import SystemClock
 from tests.support.journal import KEY
@@ -232,6 +233,7 @@ async def ingest_server(
     pipeline_limits: PipelineLimits | None = None,
     keep_raw: bool = True,
     clock: Clock | None = None,
+    disk: Disk = OS_DISK,
 ) -> AsyncIterator[IngestServer]:
     """A server on the journal in `folder`; opened again, it goes on from there."""
     clock = clock or SystemClock()
@@ -240,7 +242,7 @@ async def ingest_server(
            "disk_reserve_bytes": 0, **(journal or {})}
     )  # fmt: skip
     async with AsyncExitStack() as stack:
-        opened = await EmbeddedJournal.open(config, key=KEY, clock=clock)
+        opened = await EmbeddedJournal.open(config, key=KEY, clock=clock, disk=disk)
         stack.push_async_callback(opened.close)
         state = IngestState(source_count_max=1_000)
         await opened.maintain(state)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -39,9 +39,17 @@ class ServerProcess:
         folder: Where everything of it lies.
         environment: Further `HEIMDALL_…` variables.
         metrics: Serve metrics, too.
+        module: What runs; another one is a server that a test breaks on purpose.
     """
 
-    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None, metrics: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        metrics: bool = False,
+        module: Sequence[str] = ("heimdall_server",),
+    ) -> None:
         self.data_dir = folder / "data"
         self.certs = self.data_dir / "certs"
         self.log = folder / "server.log"
@@ -49,8 +57,10 @@ class ServerProcess:
         """For `heimdall --config`."""
         self.address = "127.0.0.1:0"
         self.otlp_address = "127.0.0.1:0"
+        self.http_address = "127.0.0.1:0"
         self.metrics_address = f"127.0.0.1:{free_ports(1)[0]}" if metrics else ""
         self._environment = {**SMALL, **(environment or {})}
+        self._module = tuple(module)
         self._process: subprocess.Popen[bytes] | None = None
         self.certs.mkdir(parents=True, exist_ok=True)
         self.pki = Pki(self.certs)
@@ -76,17 +86,7 @@ class ServerProcess:
             arguments: Further ones for the command line.
             timeout_s: How long it may take.
         """
-        assert not self.running
-        offset = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "heimdall_server", *arguments],
-                env=self._variables(),
-                cwd=self.log.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+        offset = self.launch(*arguments)
         deadline_s = time.monotonic() + timeout_s
         while not self._has_started(offset):
             if not self.running:
@@ -97,6 +97,21 @@ class ServerProcess:
             time.sleep(0.05)
         self._write_client_file()
         return self
+
+    def launch(self, *arguments: str) -> int:
+        """Start it without waiting for anything; returns where in its log this run begins."""
+        assert not self.running
+        offset = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *self._module, *arguments],
+                env=self._variables(),
+                cwd=self.log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        return offset
 
     def kill(self) -> None:
         """SIGKILL: as if the power went, but for what the kernel holds."""
@@ -162,6 +177,7 @@ class ServerProcess:
             "HEIMDALL_DATA_DIR": str(self.data_dir),
             "HEIMDALL_LISTEN__MESH_ADDRESS": self.address,
             "HEIMDALL_LISTEN__OTLP_ADDRESS": self.otlp_address,
+            "HEIMDALL_LISTEN__HTTP_ADDRESS": self.http_address,
             "HEIMDALL_METRICS_ADDRESS": self.metrics_address,
             **self._environment,
         }
@@ -172,6 +188,8 @@ class ServerProcess:
             if event.get("event") == "listening":
                 self.address = event["addresses"]["mesh"]
                 self.otlp_address = event["addresses"].get("otlp", "")
+            if event.get("event") == "listening for HTTP":
+                self.http_address = event["address"]
         return any(event.get("event") == "started" for event in events)
 
     def _write_client_file(self) -> None:

@@ -15,14 +15,15 @@ SCRIPTS = Path(__file__).parents[2] / "deploy" / "testbed"
 FETCH_S = 300.0
 
 
-def tool(name: str) -> Path:
+def tool(name: str, *, fetch_s: float = FETCH_S) -> Path:
     """The path of a tool, fetched if need be.
 
     Args:
         name: Of its script in `deploy/testbed`, without `.sh`.
+        fetch_s: How long that may take.
     """
     try:
-        done = subprocess.run([SCRIPTS / f"{name}.sh"], capture_output=True, text=True, timeout=FETCH_S, check=False)
+        done = subprocess.run([SCRIPTS / f"{name}.sh"], capture_output=True, text=True, timeout=fetch_s, check=False)
         problem = done.stderr.strip()[-500:] if done.returncode else ""
         path = Path(done.stdout.strip())
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -39,3 +40,9 @@ def tool(name: str) -> Path:
 def grpcurl() -> Path:
     """The real grpcurl."""
     return tool("grpcurl")
+
+
+@pytest.fixture(scope="session")
+def otelcol() -> Path:
+    """The real OpenTelemetry Collector. Building it takes minutes the first time."""
+    return tool("collector", fetch_s=1_200)

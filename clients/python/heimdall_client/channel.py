@@ -18,8 +18,9 @@ FRAME_BYTES: Final = 1024 * 1024
 RECEIVE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Servers send at most 1 MiB a message."""
 SEND_BYTES_MAX: Final = 8 * 1024 * 1024
-KEEPALIVE_S: Final = 30.0
-KEEPALIVE_TIMEOUT_S: Final = 10.0
+CONNECT_S_MAX: Final = 10.0
+"""For a connection with its TLS handshake, three round trips. gRPC has it as "minimum back-off": one that is refused is tried
+again much sooner."""
 RECONNECT_BACKOFF_S_MAX: Final = 5.0
 
 _IDEMPOTENT: Final = (
@@ -130,10 +131,14 @@ def open_channel(config: ClientConfig) -> grpc.aio.Channel:
         ("grpc.http2.max_frame_size", FRAME_BYTES),
         ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
         ("grpc.max_send_message_length", SEND_BYTES_MAX),
-        ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
-        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+        ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout_s * 1000)),
+        # This is what ends a connection whose pings aren't answered; gRPC's default is a minute, whatever the line above says.
+        ("grpc.http2.ping_timeout_ms", int(config.keepalive_timeout_s * 1000)),
+        # By default two pings, then silence: a watch sends nothing for hours, and must notice all the same.
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", int(CONNECT_S_MAX * 1000)),
         ("grpc.max_reconnect_backoff_ms", int(RECONNECT_BACKOFF_S_MAX * 1000)),
     ]
     if authority:

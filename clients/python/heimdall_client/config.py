@@ -37,6 +37,11 @@ class ClientConfig:
     """PEM: the certificate's private key."""
     origin: str = ""
     """Where the values came from, for people."""
+    keepalive_s: float = 30.0
+    """While calls run, a connection on which nothing comes is asked for a sign of life this often. Servers disconnect who
+    asks much more often than they allow (`limits.client_ping_interval_s_min`, 10 s)."""
+    keepalive_timeout_s: float = 10.0
+    """One that doesn't answer for so long counts as broken, and its calls are resumed on another."""
 
 
 def load_config(

@@ -12,7 +12,7 @@ from heimdall_server.decode import arrays
 
 FIELD_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "time": ("time", "timestamp", "@timestamp", "ts"),
-    "severity": ("level", "severity", "lvl", "severity_number"),
+    "severity": ("level", "severity", "lvl", "severity_number", "log.level"),
     "severity_text": ("severity_text",),
     "body": ("msg", "message", "body", "log"),
     "service": ("service", "service.name", "app"),

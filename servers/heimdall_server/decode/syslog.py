@@ -97,21 +97,24 @@ def decode(
         FormatError: The options can't be used.
         InvalidArgumentError: The context's zone isn't known.
     """
-    if framing_of(format_) == OCTET:
-        frames = octets.find_frames(chunk, final=True)
-        records = lines.cut(chunk, frames.bounds, problems=frames.problems)
-        skipped = pl.Series(frames.message_starts - frames.bounds[:-1], dtype=pl.Int64)
-        records = records.without_prefix(skipped)
-    else:
-        records = lines.split(chunk, _begins)
-    return decode_records(records, chunk, context, lambda part: _read(part, context), shift=0)
+    return decode_records(cut(chunk, framing_of(format_)), chunk, context, lambda part: read(part, context), shift=0)
+
+
+def cut(chunk: bytes, framing: str) -> lines.Records:
+    """Cut whole messages; what can't be one has a problem."""
+    if framing == NEWLINE:
+        return lines.split(chunk, _begins)
+    frames = octets.find_frames(chunk, final=True)
+    records = lines.cut(chunk, frames.bounds, problems=frames.problems)
+    return records.without_prefix(pl.Series(frames.message_starts - frames.bounds[:-1], dtype=pl.Int64))
 
 
 def _begins(text: pl.Series) -> npt.NDArray[np.bool_]:
     return ~text.str.contains(CONTINUATION).to_numpy()
 
 
-def _read(records: lines.Records, context: DecodeContext) -> Fields:
+def read(records: lines.Records, context: DecodeContext) -> Fields:
+    """Read the fields of messages without a problem."""
     heads = records.heads()
     groups = heads.str.extract_groups(head_regex(RFC5424_REGEX)).struct.unnest()
     modern = groups["pri"].is_not_null()

@@ -201,9 +201,11 @@ class UnauthenticatedError(HeimdallError):
     """A caller that can't be named."""
 
     problem: str
+    what: str = "client certificate"
+    """By what the caller wanted to be known."""
 
     def __str__(self) -> str:
-        return f"client certificate refused: {self.problem}"
+        return f"{self.what} refused: {self.problem}"
 
 
 @dataclass(eq=False)

@@ -55,7 +55,8 @@ class Admission:
         Args:
             uri: Whose it is.
             streaming: Whether it is a stream.
-            uninterrupted: Whether it may begin while the server drains, and isn't waited for.
+            uninterrupted: Whether it may begin while the server drains, and isn't waited for. Such a stream, a health
+                watch that each client's channel holds open, takes no place among the principal's streams.
 
         Raises:
             DrainingError: The server drains.
@@ -63,6 +64,7 @@ class Admission:
         """
         if self._drain.draining and not uninterrupted:
             raise DrainingError
+        streaming = streaming and not uninterrupted
         self._check(uri, streaming=streaming)
         self._calls += 1
         self._calls_by_peer[uri] += 1

@@ -31,8 +31,9 @@ class RpcLimits:
     """Headers of a call."""
     inflight_bytes_max: int = 256 * _MIB
     """Bytes of requests that the whole process holds; beyond, streams wait and unary calls are refused."""
-    connections_max: int = 1024
-    """Connections to the process."""
+    connections_max: int = 8192
+    """Connections to a port, those among them that haven't said anything yet; beyond, they are closed at once. Each needs a
+    file descriptor: the server raises its own limit up to the hard one, and takes fewer where that isn't enough."""
     calls_max: int = 2048
     """Calls being served by the process."""
     calls_per_peer_max: int = 256
@@ -45,6 +46,8 @@ class RpcLimits:
     """Batches of one Append stream that are received and not yet acknowledged."""
     append_bytes_in_flight_max: int = 32 * _MIB
     """Payload bytes of one Append stream that are received and not yet acknowledged."""
+    append_wait_s_max: float = 0.5
+    """A stream with batches in flight isn't read while what the process holds would take longer to become durable."""
     watches_per_stream_max: int = 64
     """Watches on one stream."""
     query_time_s_max: float = 60.0
@@ -69,7 +72,7 @@ class RpcLimits:
     """A connection that doesn't answer is closed after this."""
     client_ping_interval_s_min: float = 10.0
     """A client that pings an idle connection more often is disconnected."""
-    drain_s: float = 20.0
+    drain_s: float = 5.0
     """Calls have this long to end when the server shuts down."""
 
     def __post_init__(self) -> None:

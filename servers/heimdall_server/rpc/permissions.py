@@ -74,12 +74,13 @@ class AccessPolicy:
         """The table of an instance that has none configured.
 
         Whoever holds the authority's key decides who gets a certificate of kind `client`, so each of them may write
-        and read; the one named `admin` may everything.
+        and read; the one named `admin` may everything. Who holds a token may write.
         """
         return cls(
             {
                 f"spiffe://{trust_domain}/client/admin": ("admin",),
                 f"spiffe://{trust_domain}/client/*": ("writer", "reader"),
+                f"spiffe://{trust_domain}/token/*": ("writer",),
             }
         )
 

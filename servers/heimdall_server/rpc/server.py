@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.rpc.admission import Admission, Drain
+from heimdall_server.rpc.descriptors import affordable_connections
 from heimdall_server.rpc.foreign import (
     HEALTH,
     OTLP_LOGS,
@@ -51,6 +52,8 @@ class ListenConfig:
     """`host:port` for everything; port 0: any."""
     otlp_address: str = "127.0.0.1:4317"
     """Second port, the one that OpenTelemetry exporters expect. Serves the same. Empty: none."""
+    http_address: str = "127.0.0.1:4318"
+    """OTLP/HTTP, Elasticsearch's `_bulk` and Loki's push, over TLS. Empty: none."""
 
     def __post_init__(self) -> None:
         """Check the addresses.
@@ -59,7 +62,8 @@ class ListenConfig:
             ConfigurationError: One isn't `host:port`; all are named.
         """
         problems: list[str] = []
-        for name, address in (("mesh_address", self.mesh_address), ("otlp_address", self.otlp_address)):
+        for name in ("mesh_address", "otlp_address", "http_address"):
+            address = getattr(self, name)
             if address or name == "mesh_address":
                 try:
                     split_address(address)
@@ -99,7 +103,7 @@ class RpcServer:
         self._files = files
         self._access = access
         self._services: dict[str, Callable[[Any], None]] = {}
-        self._admission = Admission(self.limits, self.drain_signal)
+        self.admission = Admission(self.limits, self.drain_signal)
         self._server: grpc.aio.Server | None = None
         self._health: Health | None = None
         self._addresses: dict[str, str] = {}
@@ -139,7 +143,7 @@ class RpcServer:
     @property
     def call_count(self) -> int:
         """Calls being served."""
-        return self._admission.call_count
+        return self.admission.call_count
 
     async def start(self) -> None:
         """Listen, prove that TLS is as it must be, and become healthy.
@@ -153,11 +157,13 @@ class RpcServer:
             policies=method_policies(names),
             verifier=IdentityVerifier(self._files),
             authorizer=Authorizer(self._access),
-            admission=self._admission,
+            admission=self.admission,
             limits=self.limits,
             inflight=self.inflight,
         )
-        server = grpc.aio.server(interceptors=(interceptor,), options=_options(self.limits))
+        port_count = 2 if self._listen.otlp_address else 1
+        connections_max = affordable_connections(self.limits.connections_max, port_count=port_count)
+        server = grpc.aio.server(interceptors=(interceptor,), options=_options(self.limits, connections_max))
         for register in self._services.values():
             register(server)
         self._health = Health(tuple(self._services))
@@ -190,7 +196,7 @@ class RpcServer:
         self.drain_signal.begin()
         if self._health is not None:
             await self._health.enter_graceful_shutdown()
-        return await self._admission.wait_idle(self.limits.drain_s if timeout_s is None else timeout_s)
+        return await self.admission.wait_idle(self.limits.drain_s if timeout_s is None else timeout_s)
 
     async def stop(self) -> None:
         """Close the ports; what is still served is cancelled. Idempotent."""
@@ -221,7 +227,7 @@ def split_address(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _options(limits: RpcLimits) -> tuple[tuple[str, int], ...]:
+def _options(limits: RpcLimits, connections_max: int) -> tuple[tuple[str, int], ...]:
     milliseconds = 1000
     return (
         # Messages stay compressed; `rpc/messages.py` inflates them, up to a limit.
@@ -232,12 +238,16 @@ def _options(limits: RpcLimits) -> tuple[tuple[str, int], ...]:
         ("grpc.max_metadata_size", limits.metadata_bytes_max),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes_max),
         ("grpc.max_concurrent_streams", limits.streams_per_connection_max),
-        ("grpc.max_allowed_incoming_connections", limits.connections_max),
+        ("grpc.max_allowed_incoming_connections", connections_max),
         ("grpc.http2.max_frame_size", _HTTP2_FRAME_BYTES),
         ("grpc.server_handshake_timeout_ms", round(limits.handshake_s * milliseconds)),
         ("grpc.keepalive_time_ms", round(limits.keepalive_s * milliseconds)),
         ("grpc.keepalive_timeout_ms", round(limits.keepalive_timeout_s * milliseconds)),
+        # This is what ends a connection whose pings aren't answered; gRPC's default is a minute, whatever the line above says.
+        ("grpc.http2.ping_timeout_ms", round(limits.keepalive_timeout_s * milliseconds)),
         ("grpc.keepalive_permit_without_calls", 1),
+        # By default two pings, then silence: a stream on which nothing happens for hours may have lost its client, too.
+        ("grpc.http2.max_pings_without_data", 0),
         (
             "grpc.http2.min_ping_interval_without_data_ms",
             round(limits.client_ping_interval_s_min * milliseconds),

@@ -61,7 +61,8 @@ class RunningInstance:
 
     def services(self) -> Mapping[str, Health]:
         """See `Instance`."""
-        degraded = self._warm.progress.state.value == "failed" or self._warm.lag_s > LAG_DEGRADED_S
+        progress = self._warm.progress
+        degraded = progress.state.value == "failed" or progress.lag_s > LAG_DEGRADED_S or progress.records_gone
         return {
             name: Health.DEGRADED if degraded and "QueryService" in name else Health.SERVING
             for name in self._services()
@@ -108,7 +109,8 @@ class RunningInstance:
 
     def notices(self) -> Sequence[str]:
         """See `Instance`."""
-        return self._notices
+        found = self._warm.progress.notice
+        return [*self._notices, found] if found else self._notices
 
     def publish_gauges(self) -> None:
         """Let the metrics read from here; they are computed when they are asked for."""

@@ -21,6 +21,10 @@ from heimdall_server.crypto.envelope import RootKey
 from heimdall_server.crypto.key_file import load_or_mint_key, parse_key
 from heimdall_server.domain.decoding import DecodeContext
 from heimdall_server.domain.errors import ConfigurationError, KeyMismatchError
+from heimdall_server.edge.http.server import HttpServer
+from heimdall_server.edge.http.wiring import make_doors, make_http_server
+from heimdall_server.edge.syslog.config import SyslogConfig
+from heimdall_server.edge.syslog.listeners import SyslogEdge
 from heimdall_server.jobs.retention import expire
 from heimdall_server.jobs.schedule import every
 from heimdall_server.ports.journal import DeadLetter, Entry, Positions, SourceKey
@@ -57,12 +61,11 @@ from heimdall_server.storage.journal.files import stored_fingerprint
 from heimdall_server.storage.journal.journal import EmbeddedJournal
 from heimdall_server.wiring.clock import SystemClock
 from heimdall_server.wiring.instance import RunningInstance
+from heimdall_server.wiring.shutdown import drain
 
 LOG: Final = logging.getLogger(__name__)
 TRIM_S: Final = 5.0
 """How often the journal hears what may go: age takes effect then."""
-CATCH_UP_S: Final = 10.0
-"""On the way down, the store gets this long to take what is in the journal; the rest it takes at the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = await _build(config, stack)
         server = RpcServer(config.listen, parts.tls, config.access, limits=config.limits)
-        instance = _serve(config, config_files, parts, server)
+        export = _export(config, parts)
+        instance = _serve(config, config_files, parts, server, export)
         instance.publish_gauges()
         if config.metrics_address:
             metrics = MetricsServer(*split_address(config.metrics_address))
@@ -103,6 +107,13 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
             stack.callback(metrics.stop)
         await server.start()
         stack.push_async_callback(server.stop)
+        http = _http(config, parts, server, export)
+        if http is not None:
+            await http.start()
+            stack.push_async_callback(http.stop)
+        syslog = _syslog(config, parts)
+        stack.push_async_callback(syslog.drain)
+        await syslog.start()
         for notice in instance.notices():
             LOG.warning("notice", extra={"notice": notice})
         LOG.info("started", extra={"services": list(config.services), "journal_id": parts.journal.journal_id})
@@ -110,9 +121,7 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
             ready.set()
         await stopping.wait()
         LOG.info("draining")
-        await server.drain()
-        await parts.pipeline.close()
-        await parts.warm.wait_through(parts.journal.head(), CATCH_UP_S)
+        await drain(server, syslog, parts.pipeline, parts.journal, parts.warm)
     LOG.info("stopped")
 
 
@@ -141,7 +150,10 @@ async def _build(config: Config, stack: contextlib.AsyncExitStack) -> _Parts:
     await journal.maintain(control)
     engine = _engine(config)
     datasets = tuple(config.datasets.values())
-    store = ClickHouseLogStore(engine, ClickHouseConfig(config.warm.database, datasets, config.warm.query_connections))
+    warm_config = ClickHouseConfig(
+        config.warm.database, datasets, config.warm.query_connections, text_index=config.warm.text_index
+    )
+    store = ClickHouseLogStore(engine, warm_config)
     stack.push_async_callback(store.close)
     await store.open()
 
@@ -202,7 +214,20 @@ def _engine(config: Config) -> Engine:
     )
 
 
-def _serve(config: Config, config_files: Sequence[str], parts: _Parts, server: RpcServer) -> RunningInstance:
+def _export(config: Config, parts: _Parts) -> ExportUseCase:
+    """OTLP's use case, which gRPC and HTTP share."""
+    return ExportUseCase(
+        pipeline=parts.pipeline,
+        state=parts.control,
+        clock=parts.clock,
+        dataset=config.ingest.otlp_dataset,
+        keep_raw=config.ingest.dead_letter_bytes == "keep",
+    )
+
+
+def _serve(
+    config: Config, config_files: Sequence[str], parts: _Parts, server: RpcServer, export: ExportUseCase
+) -> RunningInstance:
     """Make the services that this process runs and hand them to the server."""
     keep_raw = config.ingest.dead_letter_bytes == "keep"
     journal_id = parts.journal.journal_id
@@ -215,13 +240,6 @@ def _serve(config: Config, config_files: Sequence[str], parts: _Parts, server: R
             pipeline=parts.pipeline,
             clock=parts.clock,
             datasets=config.datasets,
-            keep_raw=keep_raw,
-        )
-        export = ExportUseCase(
-            pipeline=parts.pipeline,
-            state=parts.control,
-            clock=parts.clock,
-            dataset=config.ingest.otlp_dataset,
             keep_raw=keep_raw,
         )
         ingest = IngestServicer(
@@ -251,7 +269,7 @@ def _serve(config: Config, config_files: Sequence[str], parts: _Parts, server: R
         append=append,
         watch=watch,
         tls=parts.tls,
-        notices=_notices(config),
+        notices=_notices(config, copied_from=parts.journal.copied_from),
     )
     if "admin" in config.services:
         toml = config.to_toml()
@@ -267,6 +285,41 @@ def _serve(config: Config, config_files: Sequence[str], parts: _Parts, server: R
         names.append("heimdall.admin.v1.AdminService")
         server.add(names[-1], admin_service_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(admin))
     return instance
+
+
+def _http(config: Config, parts: _Parts, server: RpcServer, export: ExportUseCase) -> HttpServer | None:
+    """The HTTP edge. Without ingest, or without an address, there is none."""
+    if "ingest" not in config.services or not config.listen.http_address:
+        return None
+    for name in ("elastic_dataset", "loki_dataset"):
+        if (dataset := getattr(config.http, name)) not in config.datasets:
+            raise ConfigurationError((f"http.{name}: there is no dataset {dataset!r}",))
+    doors = make_doors(
+        export,
+        pipeline=parts.pipeline,
+        state=parts.control,
+        clock=parts.clock,
+        config=config.http,
+        keep_raw=config.ingest.dead_letter_bytes == "keep",
+    )
+    return make_http_server(config.listen.http_address, doors, parts.tls, config.access, config.http, server)
+
+
+def _syslog(config: Config, parts: _Parts) -> SyslogEdge:
+    """The syslog listeners. Without ingest there are none."""
+    settings = config.syslog if "ingest" in config.services else SyslogConfig()
+    if settings.dataset not in config.datasets:
+        raise ConfigurationError((f"syslog.dataset: there is no dataset {settings.dataset!r}",))
+    return SyslogEdge(
+        settings,
+        files=parts.tls,
+        tls_config=config.tls,
+        access=config.access,
+        pipeline=parts.pipeline,
+        counts=parts.control.counts,
+        clock=parts.clock,
+        keep_raw=config.ingest.dead_letter_bytes == "keep",
+    )
 
 
 def _query(config: Config, parts: _Parts, server: RpcServer) -> tuple[QueryServicer, WatchUseCase]:
@@ -316,9 +369,14 @@ def _query(config: Config, parts: _Parts, server: RpcServer) -> tuple[QueryServi
     return servicer, watch
 
 
-def _notices(config: Config) -> list[str]:
+def _notices(config: Config, *, copied_from: str) -> list[str]:
     """What an operator should know at start."""
     notices = []
+    if copied_from:
+        notices.append(
+            f"this data folder was copied while process {copied_from} was at work in it: its parts may be of different "
+            "moments; don't let both serve the same clients"
+        )
     missing = [name for name in ("ingest", "query", "admin") if name not in config.services]
     if missing:
         notices.append(f"services that don't run here: {', '.join(missing)}")

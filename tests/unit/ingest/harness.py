@@ -229,7 +229,7 @@ class Ingest:
             while (request := await requests.get()) is not None:
                 yield request
 
-        window = StreamWindow(self.limits, self.budget)
+        window = StreamWindow(self.limits, self.budget, lambda _: 0.0)
         reader = asyncio.create_task(read_stream(session, window, iterate()))
 
         def close() -> None:

@@ -1,6 +1,6 @@
 """Groups of commands that other packages bring, by the entry points `heimdall.commands`: loaded when they are used.
 
-The server package brings `certs` and `config`. Their one-line help stands here, because loading them for
+The server package brings `certs`, `config` and `tokens`. Their one-line help stands here, because loading them for
 `heimdall --help` would take longer than all the rest.
 """
 
@@ -21,6 +21,7 @@ SERVER_PACKAGE: Final = "heimdall_server"
 KNOWN: Final = {
     "certs": "Mint, renew and show the certificates of mutual TLS.",
     "config": "Check and show a server's configuration.",
+    "tokens": "Make, list and take back the tokens of callers without a certificate.",
 }
 PANEL: Final = "On the server's machine"
 

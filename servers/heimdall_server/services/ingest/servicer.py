@@ -78,7 +78,7 @@ class IngestServicer(pb_grpc.IngestServiceServicer):
         requests = translate.requests_in(request_iterator, actor=actor, now_ns=self._clock.now_ns)
         opening = await self._append.open(actor, await _first(requests))
         session = opening.session
-        window = StreamWindow(self._limits, self._budget)
+        window = StreamWindow(self._limits, self._budget, self._append.wait_estimate_s)
         reader = asyncio.create_task(read_stream(session, window, requests), name="append-read")
         drainer = asyncio.create_task(self._drain_stream(session, reader), name="append-drain")
         try:

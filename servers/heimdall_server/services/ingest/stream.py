@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from heimdall_server.domain.errors import StreamProtocolError
@@ -15,6 +16,10 @@ IDLE_FLUSH_S: Final = 1.0
 """Held whole lines are decoded when nothing came for so long: the last line of a log must not wait for the next."""
 BUDGET_WAIT_S: Final = 60.0
 """How long a stream waits for a part of the budget of bytes in flight before it is refused."""
+
+
+RECHECK_S: Final = 0.05
+"""How often a stream that waits looks again at what the whole process holds."""
 
 
 class Hold:
@@ -36,11 +41,24 @@ class Hold:
 
 
 class StreamWindow:
-    """What one stream has in flight. A client that keeps to the limits it was told never waits here."""
+    """What one stream has in flight.
 
-    def __init__(self, limits: RpcLimits, budget: InflightBytes) -> None:
+    Bounded by count and bytes, as the client was told, and by time: while what the process holds would take longer than
+    `append_wait_s_max` to become durable, a stream with something in flight isn't read, so that an acknowledgement
+    never waits behind more than that, however many streams there are. One batch of each stream always goes in.
+    """
+
+    def __init__(self, limits: RpcLimits, budget: InflightBytes, wait_estimate_s: Callable[[int], float]) -> None:
+        """Prepare an empty window.
+
+        Args:
+            limits: What was promised.
+            budget: Of the process.
+            wait_estimate_s: How long so many bytes that came now would take to be durable.
+        """
         self._limits = limits
         self._budget = budget
+        self._wait_estimate_s = wait_estimate_s
         self._batch_count = 0
         self._size_bytes = 0
         self._room = asyncio.Event()
@@ -56,17 +74,26 @@ class StreamWindow:
         Raises:
             BudgetExceededError: The process had none for a minute.
         """
-        limits = self._limits
-        while self._batch_count and (
-            self._batch_count >= limits.append_batches_in_flight_max
-            or self._size_bytes + size > limits.append_bytes_in_flight_max
-        ):
+        while self._batch_count and (self._is_full(size) or self._is_slow(size)):
             self._room.clear()
-            await self._room.wait()
+            # What others have in the process counts for the time as well, and their progress isn't told here.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECHECK_S):
+                    await self._room.wait()
         reservation = await self._budget.acquire(size, timeout_s=BUDGET_WAIT_S)
         self._batch_count += 1
         self._size_bytes += size
         return Hold(self, reservation, size)
+
+    def _is_full(self, size: int) -> bool:
+        limits = self._limits
+        return (
+            self._batch_count >= limits.append_batches_in_flight_max
+            or self._size_bytes + size > limits.append_bytes_in_flight_max
+        )
+
+    def _is_slow(self, size: int) -> bool:
+        return self._wait_estimate_s(size) > self._limits.append_wait_s_max
 
     def leave(self, hold: Hold) -> None:
         """A payload is no longer held."""

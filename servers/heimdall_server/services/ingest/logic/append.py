@@ -52,6 +52,10 @@ class AppendUseCase:
         """Sources with a stream, or with batches under way of one that broke."""
         return len(self._sessions)
 
+    def wait_estimate_s(self, size_bytes: int) -> float:
+        """How long so many bytes that came now would take to be durable."""
+        return self._pipeline.wait_estimate_s(size_bytes)
+
     async def open(self, principal: str, request: OpenIn) -> Opening:
         """Begin a stream; an older one of the same source is fenced.
 

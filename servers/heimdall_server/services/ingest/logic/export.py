@@ -1,9 +1,9 @@
-"""An OTLP Export: one request, one answer; a byte-identical repeat gets the first answer.
+"""A request of whole records (an OTLP Export, a `_bulk`, a Loki push): one answer; a byte-identical repeat gets the first.
 
-Semantics of the OpenTelemetry protocol's specification, OTLP/gRPC: success says that every record is durable; a request
-that can't be decoded is refused for good (INVALID_ARGUMENT) and its bytes become a dead letter; one that can't be taken
-now is refused as a whole with `RetryInfo`, and nothing of it is kept. A single record is rejected only if it is too
-large: what else is odd about one becomes an attribute.
+Semantics of the OpenTelemetry protocol's specification: success says that every record is durable; a request that
+can't be decoded is refused for good and its bytes become a dead letter; one that can't be taken now is refused as a
+whole with a time to come back, and nothing of it is kept. A single record is rejected only if it is too large, or not
+what it should be: what else is odd about one becomes an attribute.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from heimdall_server.domain.decoding import DecodeContext
 from heimdall_server.domain.errors import HeimdallError, InvalidInputError, OverloadedError
 from heimdall_server.ports.clock import Clock
 from heimdall_server.services.ingest.logic import metrics
+from heimdall_server.services.ingest.logic.doors import OTLP, Door
 from heimdall_server.services.ingest.logic.export_job import Export, Exported, ExportJob
 from heimdall_server.services.ingest.logic.pipeline import Pipeline
 from heimdall_server.services.ingest.logic.state import IngestState
@@ -34,16 +35,20 @@ class _Running:
     waiting_count: int = 0
 
 
-async def _digest(payload: bytes) -> bytes:
-    if len(payload) <= _HASHED_INLINE_BYTES:
-        return hashlib.sha256(payload).digest()
-    return await asyncio.to_thread(lambda: hashlib.sha256(payload).digest())
-
-
 class ExportUseCase:
     """See the module."""
 
-    def __init__(self, *, pipeline: Pipeline, state: IngestState, clock: Clock, dataset: str, keep_raw: bool) -> None:
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        state: IngestState,
+        clock: Clock,
+        dataset: str,
+        keep_raw: bool,
+        door: Door = OTLP,
+    ) -> None:
+        self._door = door
         self._pipeline = pipeline
         self._state = state
         self._clock = clock
@@ -57,31 +62,31 @@ class ExportUseCase:
         return len(self._running)
 
     async def export(self, principal: str, name: str, payload: bytes, *, deadline_s: float | None) -> Exported:
-        """Take in one `ExportLogsServiceRequest`.
+        """Take in one request.
 
         A caller that goes away takes its request back if nobody else waits for it and it isn't being worked on yet.
 
         Args:
             principal: Who sends it.
-            name: The principal's short name; the records' source is `otlp/<name>`.
-            payload: The serialised request.
+            name: The principal's short name; the records' source is `<door>/<name>`.
+            payload: The request's bytes, as the door reads them.
             deadline_s: Seconds that the caller will wait; None: as long as it takes.
 
         Raises:
-            FormatError: It isn't such a request.
+            FormatError: It isn't a request of this door's.
             RecordTooLargeError: It would become too large.
             OverloadedError: It couldn't be durable within the deadline, the queue or the journal is full.
             StoreError: The journal failed; whether the request is durable is unknown.
         """
-        metrics.BYTES_OTLP.inc(len(payload))
+        metrics.BYTES.labels(self._door.name).inc(len(payload))
         if not payload:
             return Exported(0)
-        digest = await _digest(payload)
+        digest = await self._digest(payload)
         key = (principal, digest)
         while True:
             before = self._state.answers.find(principal, digest, self._clock.now_ns())
             if before is not None:
-                metrics.REPEATED.labels("otlp").inc()
+                metrics.REPEATED.labels(self._door.name).inc()
                 return Exported(before.accepted_count, before.rejected_count, before.message)
             running = self._running.get(key)
             if running is None:
@@ -95,6 +100,12 @@ class ExportUseCase:
         self._check_wait(len(payload), deadline_s)
         return await self._take(key, name, payload)
 
+    async def _digest(self, payload: bytes) -> bytes:
+        salt = self._door.digest_salt
+        if len(payload) <= _HASHED_INLINE_BYTES:
+            return hashlib.sha256(salt + payload).digest()
+        return await asyncio.to_thread(lambda: hashlib.sha256(salt + payload).digest())
+
     def _check_wait(self, size_bytes: int, deadline_s: float | None) -> None:
         wait_s = self._pipeline.wait_estimate_s(size_bytes)
         if deadline_s is not None and wait_s > deadline_s:
@@ -105,10 +116,12 @@ class ExportUseCase:
     async def _take(self, key: tuple[str, bytes], name: str, payload: bytes) -> Exported:
         principal, digest = key
         answer: asyncio.Future[Exported] = asyncio.get_running_loop().create_future()
-        context = DecodeContext(source=f"otlp/{name}", dataset=self._dataset, observed_time_ns=self._clock.now_ns())
+        context = DecodeContext(
+            source=f"{self._door.name}/{name}", dataset=self._dataset, observed_time_ns=self._clock.now_ns()
+        )
         export = Export(principal, payload, digest, answer)
         try:
-            self._pipeline.submit(ExportJob(context, [export], self._state.counts, keep_raw=self._keep_raw))
+            self._pipeline.submit(ExportJob(self._door, context, [export], self._state.counts, keep_raw=self._keep_raw))
         except HeimdallError as error:
             metrics.count_refusal(error)
             raise

@@ -1,8 +1,12 @@
-"""OTLP exports on their way through the pipeline: those of one exporter that wait together are decoded together."""
+"""Whole requests on their way through the pipeline: those of one sender that wait together are decoded together.
+
+A door (`doors.py`) says how a request's bytes are read; all else is the same for OTLP, Elasticsearch and Loki.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import logging
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -13,20 +17,18 @@ import numpy as np
 import pyarrow as pa
 
 from heimdall_server.decode import otlp, oversize
-from heimdall_server.domain.decoding import DecodeContext, Format, FormatKind, RowError
+from heimdall_server.domain.decoding import DecodeContext, RowError
 from heimdall_server.domain.errors import HeimdallError
 from heimdall_server.domain.records import RECORD_BYTES_MAX, TimeFlag
 from heimdall_server.ports.journal import DeadLetter, RequestMark, SourceKey
 from heimdall_server.services.ingest.logic import metrics
-from heimdall_server.services.ingest.logic.dead_letters import context_to_json
+from heimdall_server.services.ingest.logic.dead_letters import context_to_json, letters_of
+from heimdall_server.services.ingest.logic.doors import Door
 from heimdall_server.services.ingest.logic.format_text import format_to_json
 from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room
 from heimdall_server.services.ingest.logic.state import Counts
 
 LOG: Final = logging.getLogger(__name__)
-_FORMAT_JSON: Final = format_to_json(Format(FormatKind.OTLP))
-_ACCEPTED: Final = metrics.RECORDS.labels("accepted", FormatKind.OTLP.value)
-_REJECTED: Final = metrics.RECORDS.labels("rejected", FormatKind.OTLP.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Exported:
     accepted_count: int
     rejected_count: int = 0
     message: str = ""
+    errors: Sequence[RowError] = ()
+    """Of each rejected record; `row` counts within the request. A repeat is told their number only."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,13 +66,14 @@ class Export:
     def result(self) -> Exported:
         """The answer, once decoded."""
         message = f"record {self.errors[0].row}: {self.errors[0].reason}" if self.errors else ""
-        return Exported(self.record_count, len(self.errors), message)
+        return Exported(self.record_count, len(self.errors), message, self.errors)
 
 
 @dataclass(slots=True, eq=False)
 class ExportJob:
     """See the module and `Job`."""
 
+    door: Door
     context: DecodeContext
     exports: list[Export]
     counts: Counts
@@ -85,7 +90,7 @@ class ExportJob:
     @property
     def turn(self) -> Hashable:
         """See `Job`: one exporter is one turn, however many requests it sends at once."""
-        return "otlp", self.exports[0].principal
+        return self.door.name, self.exports[0].principal
 
     def absorb(self, later: Job) -> bool:
         """See `Job`."""
@@ -112,7 +117,7 @@ class ExportJob:
         for piece in _pieces(self.exports):
             if room.full:
                 break
-            for batch in _decode(piece, context):
+            for batch in _decode(self.door, piece, context):
                 room.take(batch)
                 batches.append(batch)
             done += len(piece)
@@ -133,9 +138,15 @@ class ExportJob:
             if export.problem is not None:
                 ours = isinstance(export.problem, HeimdallError)
                 reason = str(export.problem) if ours else "the decoder failed on it; the server's log has the detail"
-                notes.dead_letters.append(self._letter(export, reason, raw=export.payload[:RECORD_BYTES_MAX]))
+                notes.dead_letters.append(self._letter(export, reason))
                 continue
-            notes.dead_letters += [self._letter(export, error.reason, row=error.row) for error in export.errors]
+            notes.dead_letters += letters_of(
+                export.errors,
+                key=SourceKey(export.principal, self.context.source),
+                format_=self.door.format,
+                context=replace(self.context, observed_time_ns=observed_time_ns),
+                keep_raw=self.keep_raw,
+            )
             if export.all_timed and (export.record_count or export.errors):
                 result = export.result()
                 notes.requests.append(
@@ -149,16 +160,17 @@ class ExportJob:
                     )
                 )
 
-    def _letter(self, export: Export, reason: str, *, row: int = 0, raw: bytes = b"") -> DeadLetter:
+    def _letter(self, export: Export, reason: str) -> DeadLetter:
+        """For a request that can't be read at all."""
         context = replace(self.context, observed_time_ns=self.observed_time_ns)
         return DeadLetter(
             key=SourceKey(export.principal, context.source),
-            offset=row,
-            row=row,
+            offset=0,
+            row=0,
             reason=reason,
             time_ns=self.observed_time_ns,
-            raw=raw if self.keep_raw else b"",
-            format=_FORMAT_JSON,
+            raw=export.payload[:RECORD_BYTES_MAX] if self.keep_raw else b"",
+            format=format_to_json(self.door.format),
             context=context_to_json(context),
         )
 
@@ -168,16 +180,19 @@ class ExportJob:
     def committed(self, position: int) -> None:  # noqa: ARG002 - as `Job`
         """See `Job`."""
         now_s = time.monotonic()
+        accepted, rejected = (
+            metrics.RECORDS.labels(outcome, self.door.format.kind.value) for outcome in ("accepted", "rejected")
+        )
         for export in self.exports:
-            metrics.ACK_OTLP.observe(now_s - export.received_s)
+            metrics.ACK_SECONDS.labels(self.door.name).observe(now_s - export.received_s)
             if export.problem is not None:
-                _REJECTED.inc()
+                rejected.inc()
                 self.counts.rejected += 1
                 _answer(export, export.problem)
                 continue
             result = export.result()
-            _ACCEPTED.inc(result.accepted_count)
-            _REJECTED.inc(result.rejected_count)
+            accepted.inc(result.accepted_count)
+            rejected.inc(result.rejected_count)
             self.counts.accepted += result.accepted_count
             self.counts.rejected += result.rejected_count
             _answer(export, result)
@@ -200,31 +215,32 @@ def _answer(export: Export, answer: Exported | BaseException) -> None:
         export.answer.set_result(answer)
 
 
-def _decode(exports: Sequence[Export], context: DecodeContext) -> list[pa.RecordBatch]:
+def _decode(door: Door, exports: Sequence[Export], context: DecodeContext) -> list[pa.RecordBatch]:
     try:
-        decoded = otlp.decode([export.payload for export in exports], context)
+        decoded = door.decode([export.payload for export in exports], context)
     except BaseException as error:  # a native library's panic is no Exception, and must cost its own request only
         if len(exports) > 1:
-            return [batch for export in exports for batch in _decode([export], context)]
+            return [batch for export in exports for batch in _decode(door, [export], context)]
         LOG.error("decoder failed", extra={"event": "ingest.decoder_failed"}, exc_info=error)
         exports[0].problem = error
         return []
     untimed = np.asarray(decoded.decoded.batch.column("time_flags")) & np.uint8(TimeFlag.MISSING)
     kept = oversize.refuse_oversized(decoded.decoded)
+    unread = [error.row for error in decoded.decoded.errors]
+    refused = [error.row for error in kept.errors]
     first = row = 0
     for export, count, problem in zip(exports, decoded.counts, decoded.problems, strict=True):
         export.problem = problem
-        export.all_timed = not untimed[first : first + count].any()
         # A request that isn't one counts as one row among the errors.
         end = row + (count if problem is None else 1)
-        if problem is None and len(kept.errors):
-            export.errors = [
-                replace(error, row=error.row - row, offset=error.row - row)
-                for error in kept.errors
-                if row <= error.row < end
-            ]
+        in_batch = 0
+        if problem is None:
+            in_batch = count - (bisect.bisect_left(unread, end) - bisect.bisect_left(unread, row))
+            errors = kept.errors[bisect.bisect_left(refused, row) : bisect.bisect_left(refused, end)]
+            export.errors = [replace(error, row=error.row - row, offset=error.row - row) for error in errors]
+        export.all_timed = not untimed[first : first + in_batch].any()
         export.record_count = count - len(export.errors)
-        first, row = first + count, end
+        first, row = first + in_batch, end
     return [kept.batch]
 
 

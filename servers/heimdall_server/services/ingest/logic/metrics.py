@@ -12,7 +12,6 @@ from heimdall_server.domain.errors import HeimdallError
 RECORDS: Final = Counter("heimdall_ingest_records_total", "Records decided, by outcome", ["outcome", "format"])
 BYTES: Final = Counter("heimdall_ingest_bytes_total", "Payload bytes received", ["door"])
 BYTES_APPEND: Final = BYTES.labels("append")
-BYTES_OTLP: Final = BYTES.labels("otlp")
 PROTECTED: Final = Counter("heimdall_protect_values_total", "Personal values that a policy acted on", ["class"])
 ACK_SECONDS: Final = Histogram(
     "heimdall_ingest_ack_seconds",
@@ -21,7 +20,6 @@ ACK_SECONDS: Final = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 ACK_APPEND: Final = ACK_SECONDS.labels("append")
-ACK_OTLP: Final = ACK_SECONDS.labels("otlp")
 _STAGE_SECONDS: Final = Histogram(
     "heimdall_ingest_stage_seconds",
     "Time of one group in one stage",
@@ -42,6 +40,11 @@ REFUSED: Final = Counter("heimdall_ingest_refused_total", "Batches and exports r
 REPEATED: Final = Counter("heimdall_ingest_repeated_total", "Batches and exports that were stored before", ["door"])
 FORGOTTEN: Final = Counter(
     "heimdall_ingest_forgotten_total", "What was forgotten before its time, because too much was remembered", ["what"]
+)
+LOST: Final = Counter(
+    "heimdall_ingest_lost_bytes_total",
+    "Payload bytes of senders that wait for no answer which weren't durable when the process ended",
+    ["door"],
 )
 
 _WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")

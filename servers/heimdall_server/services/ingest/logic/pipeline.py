@@ -117,14 +117,34 @@ class Pipeline:
             asyncio.create_task(self._commit_loop(), name="ingest-commit"),
         ]
 
-    async def close(self) -> None:
-        """Finish what was submitted, then stop. Idempotent."""
+    async def close(self, timeout_s: float | None = None) -> bool:
+        """Finish what was submitted, then stop. Idempotent.
+
+        Args:
+            timeout_s: What isn't durable by then is dropped, unacknowledged; None: wait for all.
+
+        Returns:
+            Whether everything was finished.
+        """
         self._closing = True
         self._arrived.set()
-        if self._tasks:
-            await asyncio.gather(*self._tasks)
-            self._tasks = []
+        tasks, self._tasks = self._tasks, []
+        late: set[asyncio.Task[None]] = set()
+        if tasks:
+            done, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+            for task in done:
+                task.result()
         self._worker.shutdown(wait=True)
+        return not late
+
+    @property
+    def queue_bytes_max(self) -> int:
+        """See `PipelineLimits`."""
+        return self._limits.queue_bytes_max
 
     @property
     def held_bytes(self) -> int:
@@ -147,7 +167,7 @@ class Pipeline:
         self._note_held()
 
     def wait_estimate_s(self, size_bytes: int = 0) -> float:
-        """How long so many bytes that came now would wait to be durable, by the rate of late; 0: not known."""
+        """How long so many bytes that came now would wait to be durable, by the rate of late."""
         return self._throughput.wait_s(self.held_bytes + size_bytes)
 
     def _note_held(self) -> None:

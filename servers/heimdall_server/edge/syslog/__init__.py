@@ -1,0 +1,1 @@
+"""Syslog over TLS, TCP and UDP: bytes from sockets to `PushUseCase`."""
