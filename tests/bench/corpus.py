@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import google_crc32c
@@ -38,13 +38,26 @@ class Corpus:
         return cls(ndjson, pl.read_ndjson(io.BytesIO(ndjson)), row_count)
 
 
-def ndjson_requests(ndjson: bytes, source: str) -> list[pb.AppendRequest]:
-    """Append requests of about 1 MiB, made beforehand."""
-    requests = [_open(source, source_pb2.Format.KIND_NDJSON)]
-    for offset in range(0, len(ndjson), PAYLOAD_BYTES):
-        payload = ndjson[offset : offset + PAYLOAD_BYTES]
-        requests.append(_batch(offset, offset + len(payload), payload))
-    return [*requests, pb.AppendRequest(finish=pb.AppendRequest.Finish())]
+@dataclass(frozen=True)
+class Round:
+    """Append batches that can be sent again and again behind one another."""
+
+    kind: source_pb2.Format.Kind.ValueType
+    batches: Sequence[tuple[int, bytes, int]]
+    """Offset units, payload and its CRC-32C."""
+
+
+def ndjson_round(ndjson: bytes, payload_bytes: int = PAYLOAD_BYTES) -> Round:
+    """Batches of about 1 MiB, cut anywhere."""
+    payloads = [ndjson[offset : offset + payload_bytes] for offset in range(0, len(ndjson), payload_bytes)]
+    return _round(source_pb2.Format.KIND_NDJSON, [(len(payload), payload) for payload in payloads])
+
+
+def paced_round(ndjson: bytes, rows_per_batch: int) -> Round:
+    """Batches of whole lines."""
+    lines = ndjson.splitlines(keepends=True)
+    payloads = [b"".join(lines[i : i + rows_per_batch]) for i in range(0, len(lines), rows_per_batch)]
+    return _round(source_pb2.Format.KIND_NDJSON, [(len(payload), payload) for payload in payloads])
 
 
 def sparse_ndjson(row_count: int) -> bytes:
@@ -60,17 +73,17 @@ def sparse_ndjson(row_count: int) -> bytes:
     return "".join(lines).encode()
 
 
-def arrow_requests(frame: pl.DataFrame, source: str) -> list[pb.AppendRequest]:
-    """Append requests of Arrow streams of 20,000 rows."""
-    requests = [_open(source, source_pb2.Format.KIND_ARROW)]
+def arrow_round(frame: pl.DataFrame) -> Round:
+    """Batches of Arrow streams of 20,000 rows."""
     table = frame.with_columns(pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="ns")).to_arrow()
+    batches = []
     for offset in range(0, table.num_rows, ARROW_ROWS):
         part = table.slice(offset, ARROW_ROWS).combine_chunks()
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, part.schema) as writer:
             writer.write_table(part)
-        requests.append(_batch(offset, offset + part.num_rows, sink.getvalue().to_pybytes()))
-    return [*requests, pb.AppendRequest(finish=pb.AppendRequest.Finish())]
+        batches.append((part.num_rows, sink.getvalue().to_pybytes()))
+    return _round(source_pb2.Format.KIND_ARROW, batches)
 
 
 def otlp_requests(frame: pl.DataFrame) -> list[bytes]:
@@ -106,16 +119,20 @@ def _pair(key: str, value: str) -> common_pb2.KeyValue:
     return common_pb2.KeyValue(key=key, value=common_pb2.AnyValue(string_value=value))
 
 
-def _open(source: str, kind: source_pb2.Format.Kind.ValueType) -> pb.AppendRequest:
+def open_request(source: str, kind: source_pb2.Format.Kind.ValueType) -> pb.AppendRequest:
+    """The first message of a stream."""
     return pb.AppendRequest(open=pb.AppendRequest.Open(source_id=source, format=source_pb2.Format(kind=kind)))
 
 
-def _batch(offset: int, next_offset: int, payload: bytes) -> pb.AppendRequest:
+def batch_request(offset: int, next_offset: int, payload: bytes, crc32c: int) -> pb.AppendRequest:
+    """One batch."""
     return pb.AppendRequest(
-        batch=pb.AppendRequest.Batch(
-            offset=offset, next_offset=next_offset, crc32c=google_crc32c.value(payload), payload=payload
-        )
+        batch=pb.AppendRequest.Batch(offset=offset, next_offset=next_offset, crc32c=crc32c, payload=payload)
     )
+
+
+def _round(kind: source_pb2.Format.Kind.ValueType, batches: Sequence[tuple[int, bytes]]) -> Round:
+    return Round(kind, [(size, payload, google_crc32c.value(payload)) for size, payload in batches])
 
 
 def split(data: bytes, parts: int) -> Iterator[bytes]:
@@ -125,13 +142,3 @@ def split(data: bytes, parts: int) -> Iterator[bytes]:
         end = len(data) if part == parts - 1 else data.rfind(b"\n", 0, len(data) * (part + 1) // parts) + 1
         yield data[start:end]
         start = end
-
-
-def ndjson_batches(payloads: list[bytes], source: str) -> list[pb.AppendRequest]:
-    """Append requests with these payloads."""
-    requests = [_open(source, source_pb2.Format.KIND_NDJSON)]
-    offset = 0
-    for payload in payloads:
-        requests.append(_batch(offset, offset + len(payload), payload))
-        offset += len(payload)
-    return [*requests, pb.AppendRequest(finish=pb.AppendRequest.Finish())]

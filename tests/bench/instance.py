@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,12 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from heimdall_server.crypto.certificate_files import CertificateFolder, key_path
+from heimdall_server.crypto.certificates import LeafNames, authority_trust_domain, mint_leaf
+from heimdall_server.domain.identity import SpiffeId
+
 START_WAIT_S = 60.0
+CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20)]
 
 
 @dataclass
@@ -31,14 +36,20 @@ class Instance:
 
     def channel(self) -> grpc.Channel:
         """A connection of its own: channels of one process share one otherwise."""
+        return grpc.secure_channel(self.address, self.credentials(), CHANNEL_OPTIONS)
+
+    def credentials(self, name: str = "client") -> grpc.ChannelCredentials:
+        """Of a client of some name; its certificate is issued when it is first asked for."""
         certs = self.folder / ".heimdall" / "certs"
-        credentials = grpc.ssl_channel_credentials(
-            (certs / "ca.pem").read_bytes(),
-            (certs / "client-key.pem").read_bytes(),
-            (certs / "client.pem").read_bytes(),
+        leaf = certs / f"{name}.pem"
+        if not leaf.is_file():
+            folder = CertificateFolder(certs)
+            authority = folder.authority()
+            identity = SpiffeId(authority_trust_domain(authority.certificate), "client", name)
+            folder.write_leaf(leaf, mint_leaf(authority, LeafNames(identity)))
+        return grpc.ssl_channel_credentials(
+            (certs / "ca.pem").read_bytes(), key_path(leaf).read_bytes(), leaf.read_bytes()
         )
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20)]
-        return grpc.secure_channel(self.address, credentials, options)
 
     def cpu_s(self) -> float:
         """CPU seconds of the server so far."""
@@ -51,15 +62,21 @@ class Instance:
 
 
 @contextmanager
-def running(**variables: str) -> Iterator[Instance]:
-    """Start a server, and stop it and delete its data at the end."""
-    with tempfile.TemporaryDirectory(prefix="heimdall-bench-") as name:
+def running(kept: Path | None = None, /, **variables: str) -> Iterator[Instance]:
+    """Start a server, and stop it at the end.
+
+    Args:
+        kept: Folder to run in, whose `.heimdall` may hold a store; none: a fresh one, deleted at the end.
+        variables: Of the environment.
+    """
+    with nullcontext(kept) if kept else tempfile.TemporaryDirectory(prefix="heimdall-bench-") as name:
         folder = Path(name)
         port = _free_port()
         environment = {
             **os.environ,
             "HEIMDALL_LISTEN__MESH_ADDRESS": f"127.0.0.1:{port}",
             "HEIMDALL_LISTEN__OTLP_ADDRESS": "",
+            "HEIMDALL_LISTEN__HTTP_ADDRESS": "",
             "HEIMDALL_METRICS_ADDRESS": "",
             **variables,
         }
