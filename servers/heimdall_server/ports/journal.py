@@ -197,8 +197,9 @@ class Journal(Protocol):
         Raises:
             InvalidArgumentError: A batch isn't of `RECORD_SCHEMA`, or is too large; nothing was written.
             JournalFullError: A bound or the disk reserve is reached; nothing was written.
-            StoreError: The disk failed; whether the entries are durable is unknown until reopen. Every later
-                call fails likewise, until the journal is opened again.
+            StoreError: The disk failed: the entries aren't acknowledged, and no reader of this journal sees them.
+                Later calls are served again once the disk works. Only a journal that is opened anew before that
+                may turn out to have made them durable.
             DrainingError: The journal was closed.
         """
         ...

@@ -45,6 +45,8 @@ class Limits:
     scan_rows: int = 200_000_000
     result_rows: int = 1_000_000
     threads: int = 2
+    background: bool = False
+    """Whether it gives way to queries that aren't, wherever the store can do that."""
 
 
 class Order(enum.StrEnum):
@@ -216,6 +218,16 @@ class DatasetUsage:
     newest_time_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoreIdentity:
+    """Which store this is, and whose records it holds."""
+
+    store_id: str
+    """Random, made with its tables: another one after they were deleted."""
+    journal_id: str
+    """Journal whose positions its records carry; empty: none yet."""
+
+
 class LogStore(Protocol):
     """Insert a range exactly once, query, forget what is old.
 
@@ -230,8 +242,45 @@ class LogStore(Protocol):
         """Core columns of each per-minute rollup of counts; empty: the store keeps none."""
         ...
 
+    def word_index(self, datasets: Sequence[str]) -> bool:
+        """True if the words of every body of some datasets (none named: of all) are indexed."""
+        ...
+
+    def rows_between(self, time_range: TimeRange, datasets: Sequence[str]) -> int:
+        """About how many records lie in a time range: what a query's cost is estimated by. Cheap, and never blocks.
+
+        Args:
+            time_range: Of the records.
+            datasets: Empty: all.
+        """
+        ...
+
     async def open(self) -> None:
         """Make or migrate tables; refuse a newer schema version."""
+        ...
+
+    async def identify(self) -> StoreIdentity:
+        """Which store this is. It names itself the first time.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+        ...
+
+    async def claim(self, journal_id: str) -> None:
+        """Note, durably, whose records come in.
+
+        Raises:
+            StoreError: The engine failed.
+        """
+        ...
+
+    async def holds_beyond(self, shard: int, position: int) -> bool:
+        """Whether there is any record of a shard behind a position. Cheap.
+
+        Raises:
+            StoreError: The engine failed.
+        """
         ...
 
     async def insert(self, range_: FrameRange, batches: Sequence[pa.RecordBatch], *, token: str) -> None:

@@ -45,7 +45,9 @@ class Checkpoint:
     """Shard → last position that is wholly in the projection; absent: nothing yet."""
     intent: Intent | None = None
     generation: int = 1
-    """Goes up when the projection is rebuilt from nothing."""
+    """Goes up when the projection is rebuilt."""
+    store_id: str = ""
+    """The store that all this is about; empty: an older version wrote it."""
 
     def position(self, shard: int) -> int:
         """Last position that is in the projection; 0: nothing yet."""
@@ -137,6 +139,7 @@ class CheckpointFile:
                 positions={int(shard): int(position) for shard, position in body["positions"].items()},
                 intent=None if body["intent"] is None else Intent(**body["intent"]),
                 generation=int(body["generation"]),
+                store_id=str(body.get("store_id", "")),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problem = "it isn't what this program writes; remove it to rebuild the projection"

@@ -14,11 +14,12 @@ from heimdall_server.ports.journal import Frame, Journal
 class ReadLimits:
     """How much is taken at once and held at most."""
 
-    batch_rows: int = 131_072
-    """A full batch: taken at once. Small inserts cost twice as much a row and pile up parts."""
+    batch_rows: int = 262_144
+    """A full batch: taken at once. Small inserts cost twice as much a row, and what is inserted small is merged once
+    more."""
     linger_s: float = 0.4
     """A batch that isn't full is taken this long after its oldest frame was read."""
-    held_rows_max: int = 393_216
+    held_rows_max: int = 786_432
     """Reading pauses while more rows than this wait."""
     held_bytes_max: int = 256 << 20
     """Reading pauses while frames of more bytes than this, as at rest, wait."""

@@ -24,6 +24,7 @@ from heimdall_server.ports.journal import Frame, Journal, Positions
 from heimdall_server.ports.log_store import FrameRange, LogStore
 from heimdall_server.projections.checkpoint import Checkpoint, CheckpointFile, Intent
 from heimdall_server.projections.read_ahead import ReadAhead, ReadLimits, rows_of
+from heimdall_server.projections.resume import Resumed, resume
 
 
 class ProjectionState(enum.StrEnum):
@@ -91,6 +92,10 @@ class WarmProgress:
     """Failures of the store since the start."""
     problem: str = ""
     """The last failure, while RETRYING or FAILED."""
+    notice: str = ""
+    """What was found and done at the start, if anything was unusual."""
+    records_gone: bool = False
+    """Whether the store lacks records that it once had and that the journal no longer has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ class WarmProjection:
         self._retry = retry or RetryPolicy()
         self._hooks = hooks or WarmHooks()
         self._checkpoint = Checkpoint(journal.journal_id)
+        self._resumed = Resumed(self._checkpoint)
         self._counts = _Counts()
         self._inserting = asyncio.Lock()
         self._advanced = asyncio.Condition()
@@ -172,6 +178,8 @@ class WarmProjection:
             refused_count=counts.refused,
             retry_count=counts.retries,
             problem=counts.problem,
+            notice=self._resumed.notice,
+            records_gone=self._resumed.lost,
         )
 
     async def wait_through(self, positions: Positions, timeout_s: float) -> bool:
@@ -195,14 +203,14 @@ class WarmProjection:
         A cancelled insert leaves its intent, and the next `run` recovers it.
 
         Raises:
-            ConfigurationError: The checkpoint belongs to another journal.
-            CorruptionError: The checkpoint, or the journal at the next position, is damaged.
+            ConfigurationError: The checkpoint or the store belongs to another journal.
+            CorruptionError: The journal is damaged at the next position.
             NotFoundError: The next frames are gone from the journal: rebuild.
         """
         counts = self._counts
         counts.state = ProjectionState.STARTING
         try:
-            self._checkpoint = await asyncio.to_thread(self._checkpoints.load, self._journal.journal_id)
+            await self._resume()
             await self._recover()
             await self._tell()
             counts.state = ProjectionState.RUNNING
@@ -224,6 +232,17 @@ class WarmProjection:
         finally:
             counts.readers.clear()
             counts.applying_since_ns = 0
+
+    async def _resume(self) -> None:
+        failures = 0
+        while True:
+            try:
+                self._resumed = await resume(self._journal, self._store, self._checkpoints)
+                break
+            except StoreError as error:
+                await self._back_off(failures, error)
+                failures += 1
+        self._checkpoint = self._resumed.checkpoint
 
     async def _recover(self) -> None:
         intent = self._checkpoint.intent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from heimdall_server.domain.errors import InvalidArgumentError, StoreError
+from heimdall_server.domain.errors import InvalidArgumentError, JournalFullError, StoreError
 from heimdall_server.ports.journal import Entry, Frame
 from tests.support.journal import LastOffsets, make_entry, name_of, opened, read_all, small_config
 
@@ -30,28 +30,66 @@ class FlakyDisk:
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "pwrite"])
-async def test_after_a_failed_write_nothing_is_appended_until_the_journal_is_opened_again(
+async def test_what_a_failed_write_was_for_is_refused_and_cut_and_the_next_goes_into_a_new_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     disk = FlakyDisk(monkeypatch, call)
     config = small_config(tmp_path / "journal")
     async with opened(config) as journal:
         await journal.append([make_entry("durable")])
+        first = journal._shelf.active
         disk.broken = True
         lost = [asyncio.ensure_future(journal.append([make_entry("lost")])) for _ in range(3)]
         for outcome in await asyncio.gather(*lost, return_exceptions=True):
             assert isinstance(outcome, StoreError)
+        assert journal.state().refusing
         disk.broken = False
-        with pytest.raises(StoreError, match="open the journal again"):
-            await journal.append([make_entry("refused")])
-        assert [name_of(frame) for frame in await read_all(journal)] == ["durable"], "readers go on"
-        await journal.trim({0: 1})
+        assert list(await journal.append([make_entry("after")])) == [2]
+        assert not journal.state().refusing
+        assert journal._shelf.active is not first, "no page that a failed write touched is written again"
+        assert [name_of(frame) for frame in await read_all(journal)] == ["durable", "after"]
     async with opened(config) as journal:
-        names = [name_of(frame) for frame in await read_all(journal)]
-        assert names[0] == "durable"
-        assert set(names[1:]) <= {"lost"}
-        await journal.append([make_entry("after")])
-        assert name_of((await read_all(journal))[-1]) == "after"
+        assert [name_of(frame) for frame in await read_all(journal)] == ["durable", "after"]
+
+
+async def test_a_disk_that_stays_broken_refuses_everything_until_it_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(small_config(tmp_path / "journal")) as journal:
+        await journal.append([make_entry("durable")])
+        disks = [FlakyDisk(monkeypatch, call) for call in ("fdatasync", "fsync")]
+        for disk in disks:
+            disk.broken = True
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                await journal.append([make_entry("lost")])
+            await journal.trim({0: 1})
+            assert [name_of(frame) for frame in await read_all(journal)] == ["durable"], "readers go on"
+        for disk in disks:
+            disk.broken = False
+        assert list(await journal.append([make_entry("after")])) == [2]
+
+
+async def test_a_file_system_that_runs_out_of_room_under_a_write_refuses_as_full_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    full = True
+
+    def limited(descriptor: int, data: memoryview, offset: int) -> int:
+        if full and len(data) > 512:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data, offset)
+
+    async with opened(small_config(tmp_path / "journal")) as journal:
+        await journal.append([make_entry("durable")])
+        monkeypatch.setattr(os, "pwrite", limited)
+        for _ in range(2):
+            with pytest.raises(JournalFullError):
+                await journal.append([make_entry("refused")])
+        full = False
+        assert list(await journal.append([make_entry("after")])) == [2]
+        assert [name_of(frame) for frame in await read_all(journal)] == ["durable", "after"]
 
 
 async def test_calls_that_wait_share_an_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

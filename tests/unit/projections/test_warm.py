@@ -12,7 +12,7 @@ import pytest
 
 from heimdall_server.domain.errors import ConfigurationError, FormatError, StoreError
 from heimdall_server.ports.journal import Entry, Positions
-from heimdall_server.ports.log_store import FrameRange
+from heimdall_server.ports.log_store import FrameRange, StoreIdentity
 from heimdall_server.projections.checkpoint import Checkpoint, CheckpointFile, Intent
 from heimdall_server.projections.read_ahead import ReadLimits
 from heimdall_server.projections.warm import (
@@ -44,8 +44,18 @@ class ScriptedStore:
         self.failing: Callable[[Sequence[pa.RecordBatch]], Exception | None] = lambda _: None
         self.keeps_of_failed = 0
         self.recovery_failures = 0
+        self.store_id, self.journal_id = "s1", ""
         self.gate = asyncio.Event()
         self.gate.set()
+
+    async def identify(self) -> StoreIdentity:
+        return StoreIdentity(self.store_id, self.journal_id)
+
+    async def claim(self, journal_id: str) -> None:
+        self.journal_id = journal_id
+
+    async def holds_beyond(self, shard: int, position: int) -> bool:
+        return shard == 0 and any(key[0] > position for key in self.rows)
 
     async def insert(self, range_: FrameRange, batches: Sequence[pa.RecordBatch], *, token: str) -> None:
         await self.gate.wait()

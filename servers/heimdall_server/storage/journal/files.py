@@ -11,7 +11,6 @@ journal.json                format version, journal id, fingerprint of the key; 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import uuid
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from heimdall_server.domain.errors import ConfigurationError, CorruptionError, StoreError
+from heimdall_server.storage.journal.disk import OS_DISK, Disk, read_file, write_fully
 from heimdall_server.storage.journal.framing import FORMAT_VERSION, HEAD_ALIGN
 
 STORE: Final = "journal"
@@ -42,29 +42,45 @@ class JournalMeta:
 
 
 class DirectoryLock:
-    """Keeps every other process (and every other journal of this one) out of a directory."""
+    """Keeps every other process (and every other journal of this one) out of a directory.
 
-    def __init__(self, directory: Path) -> None:
-        """Take the lock.
+    The file names the process while it runs, and itself. So a process that didn't end well is noticed, and so is
+    a directory that was copied while one was at work in it: the copy names the file that it was copied from.
+    """
+
+    def __init__(self, directory: Path, disk: Disk = OS_DISK) -> None:
+        """Take the lock. A process that was killed doesn't hold it any more.
 
         Raises:
             ConfigurationError: Another process has it.
         """
-        self._descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._disk = disk
+        self._descriptor = disk.open(directory / _LOCK, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._descriptor)
-            problem = f"journal {directory} is in use by process {owner}; stop it, or configure another directory"
-            raise ConfigurationError((problem,)) from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            owner, _, owned = disk.pread(self._descriptor, 128, 0).decode(errors="replace").strip().partition(" ")
+            try:
+                disk.lock(self._descriptor)
+            except BlockingIOError as error:
+                problem = (
+                    f"journal {directory} is in use by process {owner or 'unknown'}; "
+                    "stop it, or configure another directory"
+                )
+                raise ConfigurationError((problem,)) from error
+            identity = disk.identity(self._descriptor)
+            self.copied_from = owner if owned and owned != identity else ""
+            """Process that was at work in the directory that this one is a copy of; empty: it is no such copy."""
+            disk.truncate(self._descriptor, 0)
+            write_fully(disk, self._descriptor, f"{os.getpid()} {identity}\n".encode(), 0)
+        except BaseException:
+            disk.close(self._descriptor)
+            raise
 
     def release(self) -> None:
         """Let go. Idempotent."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            with contextlib.suppress(OSError):
+                self._disk.truncate(self._descriptor, 0)
+            self._disk.close(self._descriptor)
             self._descriptor = -1
 
 
@@ -73,42 +89,36 @@ def segment_path(directory: Path, sequence: int, suffix: str = "segment") -> Pat
     return directory / f"{sequence:020d}.{suffix}"
 
 
-def numbered_files(directory: Path, suffix: str) -> list[Path]:
+def numbered_files(directory: Path, suffix: str, disk: Disk = OS_DISK) -> list[Path]:
     """The files with a suffix, by sequence number."""
-    return sorted(path for path in directory.glob(f"*.{suffix}") if path.stem.isdigit())
+    paths = [directory / name for name in disk.names(directory) if name.endswith(f".{suffix}")]
+    return sorted(path for path in paths if path.stem.isdigit())
 
 
-def fsync_directory(directory: Path) -> None:
-    """Make names durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_directory(directory: Path) -> None:
+def make_directory(directory: Path, disk: Disk = OS_DISK) -> None:
     """Make a directory, for its owner only, and those above it, durably. Nothing happens if it is there."""
-    if directory.is_dir():
+    if disk.is_directory(directory):
         return
-    if not directory.parent.is_dir():
-        make_directory(directory.parent)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    fsync_directory(directory.parent)
+    if not disk.is_directory(directory.parent):
+        make_directory(directory.parent, disk)
+    disk.make_directory(directory)
+    disk.sync_directory(directory.parent)
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes, disk: Disk = OS_DISK) -> None:
     """Replace a small file: after this it is there, whole, whatever happens; before, the old one is."""
     draft = path.with_name(f".{path.name}.draft")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fdatasync(file.fileno())
-    draft.replace(path)
-    fsync_directory(path.parent)
+    descriptor = disk.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_fully(disk, descriptor, data, 0)
+        disk.fdatasync(descriptor)
+    finally:
+        disk.close(descriptor)
+    disk.rename(draft, path)
+    disk.sync_directory(path.parent)
 
 
-def read_meta(directory: Path) -> JournalMeta | None:
+def read_meta(directory: Path, disk: Disk = OS_DISK) -> JournalMeta | None:
     """What the directory says about itself; None if it holds no journal.
 
     Raises:
@@ -117,7 +127,7 @@ def read_meta(directory: Path) -> JournalMeta | None:
     """
     path = directory / _META
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_file(disk, path))
         version = int(value["format_version"])
         if version > FORMAT_VERSION:
             raise newer_format(str(directory), version)
@@ -128,17 +138,17 @@ def read_meta(directory: Path) -> JournalMeta | None:
             created_time_ns=int(value["created_time_ns"]),
         )
     except FileNotFoundError:
-        if directory.is_dir() and numbered_files(directory, "segment"):
+        if disk.is_directory(directory) and numbered_files(directory, "segment", disk):
             raise CorruptionError(f"journal {directory}", f"it has segments but no {_META}") from None
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptionError(f"journal file {path}", "it isn't what this program writes") from error
 
 
-def make_meta(directory: Path, *, key_fingerprint: str, now_ns: int) -> JournalMeta:
+def make_meta(directory: Path, *, key_fingerprint: str, now_ns: int, disk: Disk = OS_DISK) -> JournalMeta:
     """Name a new journal, durably."""
     meta = JournalMeta(FORMAT_VERSION, uuid.uuid4().hex, key_fingerprint, now_ns)
-    write_durably(directory / _META, json.dumps(asdict(meta), indent=1).encode() + b"\n")
+    write_durably(directory / _META, json.dumps(asdict(meta), indent=1).encode() + b"\n", disk)
     return meta
 
 
@@ -158,10 +168,11 @@ def newer_format(place: str, version: int) -> ConfigurationError:
     return ConfigurationError((problem,))
 
 
-def retire(path: Path, *, keep_spare: bool) -> Path | None:
+def retire(path: Path, *, keep_spare: bool, disk: Disk = OS_DISK) -> Path | None:
     """Take a segment away: first its name, then its key, then its space.
 
-    In this order a crash never leaves a segment that can't be read among those that must be.
+    In this order a crash never leaves a segment that can't be read among those that must be. After an error it is
+    called again, and goes on where it stopped.
 
     Returns:
         The spare file, if it was kept.
@@ -169,20 +180,24 @@ def retire(path: Path, *, keep_spare: bool) -> Path | None:
     directory = path.parent
     retired = path.with_suffix(".retired")
     if path != retired:
-        path.replace(retired)
-        fsync_directory(directory)
-    descriptor = os.open(retired, os.O_WRONLY)
+        with contextlib.suppress(FileNotFoundError):
+            disk.rename(path, retired)
+        disk.sync_directory(directory)
+    try:
+        descriptor = disk.open(retired, os.O_WRONLY)
+    except FileNotFoundError:
+        return None
     try:
         # Without the wrapped key in the head nothing in the file can be decrypted any more.
-        os.pwrite(descriptor, bytes(HEAD_ALIGN), 0)
-        os.fdatasync(descriptor)
+        write_fully(disk, descriptor, bytes(HEAD_ALIGN), 0)
+        disk.fdatasync(descriptor)
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)
     if not keep_spare:
-        retired.unlink()
+        disk.unlink(retired)
         return None
     spare = retired.with_suffix(".spare")
-    retired.replace(spare)
+    disk.rename(retired, spare)
     return spare
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from heimdall_server.domain.errors import CorruptionError
+from heimdall_server.domain.errors import CorruptionError, StoreError
 from heimdall_server.ports.journal import Frame
-from heimdall_server.storage.journal.files import disk_errors
+from heimdall_server.storage.journal.files import STORE
 from heimdall_server.storage.journal.reading import Run, gone, read_run
 from heimdall_server.storage.journal.segment import Segment, load_offsets, place
 from heimdall_server.storage.journal.shelf import Shelf
@@ -97,6 +98,8 @@ class FrameSource:
                 cursor.segment, cursor.offsets = segment, self._offsets(segment)
             except FileNotFoundError:
                 return Run(error=gone(position))
+            except OSError as error:
+                return Run(error=StoreError(STORE, f"read {segment.path.name}: {error.strerror or error}"))
         first = position - segment.first_position
         if first + 1 >= len(cursor.offsets):
             where = place(segment.path, cursor.offsets[-1], segment.first_position + len(cursor.offsets) - 1)
@@ -105,8 +108,11 @@ class FrameSource:
 
     @staticmethod
     def _offsets(segment: Segment) -> array[int]:
-        with segment.path.open("rb") as file, disk_errors("read"):
-            return load_offsets(file.fileno(), segment)
+        descriptor = segment.disk.open(segment.path, os.O_RDONLY)
+        try:
+            return load_offsets(descriptor, segment)
+        finally:
+            segment.disk.close(descriptor)
 
     def _cut(self, offsets: Sequence[int], first: int, count: int) -> list[int]:
         """Offsets of the frames from `first` that are read in one go, and of their end."""

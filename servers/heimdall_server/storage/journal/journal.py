@@ -30,6 +30,7 @@ from heimdall_server.domain.records import RECORD_SCHEMA
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import ControlState, Entry, Frame, JournalState, Positions, Snapshot
 from heimdall_server.storage.journal.config import FRAME_BYTES_MAX, JournalConfig
+from heimdall_server.storage.journal.disk import OS_DISK, Disk
 from heimdall_server.storage.journal.files import STORE, disk_errors
 from heimdall_server.storage.journal.frame_source import FrameSource
 from heimdall_server.storage.journal.reading import SHARD
@@ -64,6 +65,8 @@ class EmbeddedJournal:
         self._clock = clock
         self._meta = recovered.meta
         self._lock = recovered.lock
+        self.copied_from = recovered.lock.copied_from
+        """See `DirectoryLock`."""
         self._writer = writer
         self._shelf = Shelf(recovered.segments, head=recovered.head, cache_bytes=config.cache_bytes)
         self._source = FrameSource(self._shelf, read_bytes=config.read_bytes, threads=config.reader_threads)
@@ -87,13 +90,14 @@ class EmbeddedJournal:
         self._task.add_done_callback(self._ended)
 
     @classmethod
-    async def open(cls, config: JournalConfig, *, key: RootKey, clock: Clock) -> EmbeddedJournal:
+    async def open(cls, config: JournalConfig, *, key: RootKey, clock: Clock, disk: Disk = OS_DISK) -> EmbeddedJournal:
         """Open a directory, made if missing; a torn tail is cut.
 
         Args:
             config: Where, and the limits.
             key: The key its segments are wrapped under.
             clock: Stamps frames and ages segments.
+            disk: What the directory is on.
 
         Raises:
             ConfigurationError: Another process has the directory, or a newer version wrote it.
@@ -101,7 +105,7 @@ class EmbeddedJournal:
             CorruptionError: Something that was durable is damaged or gone; the place is named.
             StoreError: The disk failed, or is full.
         """
-        return cls(config, clock, *await asyncio.to_thread(_open, config, key, clock))
+        return cls(config, clock, *await asyncio.to_thread(_open, config, key, clock, disk))
 
     @property
     def journal_id(self) -> str:
@@ -120,6 +124,9 @@ class EmbeddedJournal:
             positions = await self._submit(entries, size_bytes=size_bytes)
         except JournalFullError as error:
             self._note_refusal(error.bound)
+            raise
+        except StoreError:
+            self._note_refusal("a failing disk")
             raise
         self._note_refusal("")
         return positions
@@ -278,7 +285,9 @@ class EmbeddedJournal:
         try:
             self._writer.take_away(doomed, reusable=[segment.pin_count == 0 for segment in doomed])
         except StoreError as error:
-            _log.warning("journal segments not deleted", extra={"detail": error.detail})
+            # They are tried again with the next group; it is said once.
+            if doomed:
+                _log.warning("journal segments not deleted", extra={"detail": error.detail})
         return self._writer.commit([call.entries for call in calls], roll=any(call.roll for call in calls))
 
     def _settle(self, commit: Commit) -> None:
@@ -312,7 +321,8 @@ class EmbeddedJournal:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
             return
-        self._failure = error if isinstance(error, StoreError) else StoreError(STORE, type(error).__name__)
+        detail = str(error) if isinstance(error, HeimdallError) else type(error).__name__
+        self._failure = error if isinstance(error, StoreError) else StoreError(STORE, detail)
         _log.error("journal refuses appends", extra={"detail": self._failure.detail}, exc_info=error)
         for call in (*self._group, *self._waiting):
             if not call.outcome.done():
@@ -356,9 +366,9 @@ class EmbeddedJournal:
             self._snapshot_after_s = self._clock.monotonic_s() + _SNAPSHOT_RETRY_S
 
 
-def _open(config: JournalConfig, key: RootKey, clock: Clock) -> tuple[Recovered, JournalWriter, Segment]:
+def _open(config: JournalConfig, key: RootKey, clock: Clock, disk: Disk) -> tuple[Recovered, JournalWriter, Segment]:
     with disk_errors("open"):
-        recovered = recover(config, key, clock)
+        recovered = recover(config, key, clock, disk)
         try:
             writer = JournalWriter(config, key, clock, recovered)
             first = writer.start()

@@ -15,10 +15,11 @@ from heimdall_server.crypto.envelope import TAG_BYTES, UnsealError
 from heimdall_server.domain.errors import CorruptionError, HeimdallError, NotFoundError, StoreError
 from heimdall_server.ports.journal import Frame
 from heimdall_server.storage.journal.control import decode_control
+from heimdall_server.storage.journal.disk import read_fully
 from heimdall_server.storage.journal.files import STORE
 from heimdall_server.storage.journal.frame_cipher import decode_batch
 from heimdall_server.storage.journal.framing import FRAME_HEADER_BYTES, FrameHeader, unpack_frame_header
-from heimdall_server.storage.journal.segment import Segment, place, read_fully
+from heimdall_server.storage.journal.segment import Segment, place
 
 SHARD: Final = 0
 """An embedded journal has one."""
@@ -53,7 +54,7 @@ def read_run(segment: Segment, offsets: Sequence[int], first_position: int, *, w
     """
     run = Run()
     try:
-        descriptor = os.open(segment.path, os.O_RDONLY)
+        descriptor = segment.disk.open(segment.path, os.O_RDONLY)
     except FileNotFoundError:
         run.error = gone(first_position)
         return run
@@ -78,7 +79,7 @@ def read_run(segment: Segment, offsets: Sequence[int], first_position: int, *, w
                 break
             run.frames.append(frame)
     finally:
-        os.close(descriptor)
+        segment.disk.close(descriptor)
     return run
 
 
@@ -91,7 +92,7 @@ def _header(segment: Segment, position: int, size: int, packed: memoryview | byt
 
 
 def _read_whole(descriptor: int, segment: Segment, position: int, offset: int, out: memoryview) -> Frame:
-    if not read_fully(descriptor, out, offset):
+    if not read_fully(segment.disk, descriptor, out, offset):
         msg = "the file ends within the frame"
         raise UnsealError(msg)
     header = _header(segment, position, len(out), out[:FRAME_HEADER_BYTES])
@@ -104,13 +105,13 @@ def _read_whole(descriptor: int, segment: Segment, position: int, offset: int, o
 
 
 def _read_control(descriptor: int, segment: Segment, position: int, offset: int, size: int) -> Frame:
-    data = os.pread(descriptor, min(size, _CONTROL_GUESS_BYTES), offset)
+    data = segment.disk.pread(descriptor, min(size, _CONTROL_GUESS_BYTES), offset)
     header = _header(segment, position, size, data[:FRAME_HEADER_BYTES])
     sealed = bytearray(header.control_bytes)
     known = data[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + header.control_bytes]
     sealed[: len(known)] = known
     rest = memoryview(sealed)[len(known) :]
-    if not read_fully(descriptor, rest, offset + FRAME_HEADER_BYTES + len(known)):
+    if not read_fully(segment.disk, descriptor, rest, offset + FRAME_HEADER_BYTES + len(known)):
         msg = "the file ends within the frame"
         raise UnsealError(msg)
     entry = decode_control(segment.cipher.open_control(header, memoryview(sealed)), None)

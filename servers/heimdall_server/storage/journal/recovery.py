@@ -1,10 +1,11 @@
 """Opening a directory: finish what a crash left half done, cut a torn tail, refuse damage.
 
     1. The lock, then the directory's own description: its format, its key.
-    2. Leftovers: segments in the making go, segments on their way out go all the way.
+    2. Names that a former process gave are made durable before anything is built on them. Leftovers: segments in
+       the making go, segments on their way out go all the way.
     3. Every segment but the last was sealed before the next was begun. One whose foot is damaged is walked.
        Where one ends the next must begin.
-    4. The last one may have no foot. It is read as the disk has it, not as the page cache has it (after a
+    4. The last one may have no foot. It, foot or frames, is read as the disk has it, not as the page cache has it (after a
        failed fsync the two differ), up to the first frame that isn't whole. If a frame behind it was written
        when the broken one was already durable, that is damage. Otherwise it was torn by the crash, before it
        was acknowledged, and the file is cut there and sealed.
@@ -27,10 +28,10 @@ from heimdall_server.domain.errors import CorruptionError, KeyMismatchError
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Snapshot
 from heimdall_server.storage.journal.config import JournalConfig
+from heimdall_server.storage.journal.disk import OS_DISK, Disk
 from heimdall_server.storage.journal.files import (
     DirectoryLock,
     JournalMeta,
-    fsync_directory,
     make_directory,
     make_meta,
     numbered_files,
@@ -40,6 +41,7 @@ from heimdall_server.storage.journal.files import (
 from heimdall_server.storage.journal.framing import FRAME_HEADER_BYTES, MARKER_BYTES, MARKER_OFFSET, unpack_frame_header
 from heimdall_server.storage.journal.reading import read_run
 from heimdall_server.storage.journal.segment import Segment, load_offsets, open_segment, place, read_foot, walk
+from heimdall_server.storage.journal.segment_file import seal
 
 _log = logging.getLogger(__name__)
 _SCAN_BYTES: Final = 4 * 1024 * 1024
@@ -59,12 +61,13 @@ class Recovered:
     head: int
     """Last position."""
     last_sequence: int
+    disk: Disk = OS_DISK
     snapshot: Snapshot | None = None
     cut_bytes: int = field(default=0)
     """How much was torn."""
 
 
-def recover(config: JournalConfig, key: RootKey, clock: Clock) -> Recovered:
+def recover(config: JournalConfig, key: RootKey, clock: Clock, disk: Disk = OS_DISK) -> Recovered:
     """Open a directory, made if missing. Blocks; keeps the lock.
 
     Raises:
@@ -74,16 +77,20 @@ def recover(config: JournalConfig, key: RootKey, clock: Clock) -> Recovered:
         OSError: The disk failed.
     """
     directory = config.path
-    make_directory(directory)
-    lock = DirectoryLock(directory)
+    make_directory(directory, disk)
+    lock = DirectoryLock(directory, disk)
     try:
-        meta = read_meta(directory)
+        disk.sync_directory(directory)
+        with contextlib.suppress(PermissionError):
+            # The folder above need not be ours. Where it is, a process may have died before it synced our name.
+            disk.sync_directory(directory.parent)
+        meta = read_meta(directory, disk)
         if meta is None:
-            meta = make_meta(directory, key_fingerprint=key.fingerprint, now_ns=clock.now_ns())
+            meta = make_meta(directory, key_fingerprint=key.fingerprint, now_ns=clock.now_ns(), disk=disk)
         if meta.key_fingerprint != key.fingerprint:
             raise KeyMismatchError(meta.key_fingerprint, key.fingerprint)
-        spares = _clear_leftovers(config)
-        recovered = Recovered(meta, lock, [], [], spares, head=0, last_sequence=0)
+        spares = _clear_leftovers(config, disk)
+        recovered = Recovered(meta, lock, [], [], spares, head=0, last_sequence=0, disk=disk)
         _open_segments(recovered, directory, key)
         recovered.snapshot = _newest_snapshot(recovered.segments)
     except BaseException:
@@ -92,28 +99,34 @@ def recover(config: JournalConfig, key: RootKey, clock: Clock) -> Recovered:
     return recovered
 
 
-def _clear_leftovers(config: JournalConfig) -> list[Path]:
-    for path in numbered_files(config.path, "new"):
-        path.unlink()
-    for path in numbered_files(config.path, "retired"):
-        retire(path, keep_spare=False)
-    spares = numbered_files(config.path, "spare")
+def _clear_leftovers(config: JournalConfig, disk: Disk) -> list[Path]:
+    for path in numbered_files(config.path, "new", disk):
+        disk.unlink(path)
+    for path in numbered_files(config.path, "retired", disk):
+        retire(path, keep_spare=False, disk=disk)
+    spares = numbered_files(config.path, "spare", disk)
     for path in spares[config.spare_segments :]:
-        path.unlink()
+        disk.unlink(path)
     return spares[: config.spare_segments]
 
 
 def _open_segments(recovered: Recovered, directory: Path, key: RootKey) -> None:
     journal_id = bytes.fromhex(recovered.meta.journal_id)
-    paths = numbered_files(directory, "segment")
+    disk = recovered.disk
+    paths = numbered_files(directory, "segment", disk)
     expected: int | None = None
     for path in paths:
-        with _opened(path) as descriptor:
-            segment = open_segment(path, descriptor, key, journal_id)
+        with _opened(disk, path) as descriptor:
+            segment = open_segment(path, descriptor, key, journal_id, disk)
             if expected is not None and segment.first_position != expected:
                 problem = f"the segment begins at position {segment.first_position}, frames from {expected} are missing"
                 raise CorruptionError(place(path, 0), problem)
-            foot = read_foot(descriptor, segment.head.marker)
+            if path == paths[-1]:
+                # What the page cache has must reach the disk and come back from there: a process that saw its
+                # sync fail leaves pages that look written and aren't.
+                disk.fsync(descriptor)
+                disk.forget(descriptor)
+            foot = read_foot(descriptor, segment)
             if foot is not None:
                 segment.take(foot)
             elif path == paths[-1]:
@@ -127,18 +140,11 @@ def _open_segments(recovered: Recovered, directory: Path, key: RootKey) -> None:
 
 
 def _recover_last(descriptor: int, segment: Segment) -> int:
-    # What the page cache has must reach the disk and come back from there: a process that saw its fsync fail
-    # leaves pages that look written and aren't.
-    os.fsync(descriptor)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     tally = walk(descriptor, segment, verify=True)
     position = segment.first_position + tally.frame_count
     torn = _check_tail(descriptor, segment, tally.end, position)
-    foot = tally.foot(segment.head.marker)
-    os.ftruncate(descriptor, tally.end)
-    os.pwrite(descriptor, foot.pack(), tally.end)
-    os.fsync(descriptor)
-    segment.take(foot)
+    seal(descriptor, segment, tally)
+    segment.take(tally.foot(segment.head.marker))
     if torn:
         _log.warning(
             "journal tail cut",
@@ -151,8 +157,8 @@ def _check_tail(descriptor: int, segment: Segment, offset: int, position: int) -
     """How many bytes behind the last whole frame a torn write left; raises if it is no torn write."""
     marker = segment.head.marker
     torn = 0
-    for found in _find(descriptor, marker, offset):
-        header = unpack_frame_header(os.pread(descriptor, FRAME_HEADER_BYTES, found - MARKER_OFFSET), marker)
+    for found in _find(descriptor, segment, offset):
+        header = unpack_frame_header(segment.disk.pread(descriptor, FRAME_HEADER_BYTES, found - MARKER_OFFSET), marker)
         torn = found + FRAME_HEADER_BYTES - offset
         if header is None or header.position < position:
             continue
@@ -163,11 +169,12 @@ def _check_tail(descriptor: int, segment: Segment, offset: int, position: int) -
     return torn
 
 
-def _find(descriptor: int, needle: bytes, offset: int) -> Iterator[int]:
-    """Offsets of a needle from an offset on."""
+def _find(descriptor: int, segment: Segment, offset: int) -> Iterator[int]:
+    """Where the segment's marker stands, from an offset on."""
+    needle = segment.head.marker
     base = offset
     carried = b""
-    while chunk := os.pread(descriptor, _SCAN_BYTES, base):
+    while chunk := segment.disk.pread(descriptor, _SCAN_BYTES, base):
         window = carried + chunk
         at = window.find(needle)
         while at >= 0:
@@ -181,7 +188,7 @@ def _newest_snapshot(segments: list[Segment]) -> Snapshot | None:
     for segment in reversed(segments):
         if not segment.snapshot_position:
             continue
-        with _opened(segment.path) as descriptor:
+        with _opened(segment.disk, segment.path) as descriptor:
             offsets = load_offsets(descriptor, segment)
         index = segment.snapshot_position - segment.first_position
         run = read_run(segment, list(offsets[index : index + 2]), segment.snapshot_position, with_batch=False)
@@ -194,15 +201,15 @@ def _newest_snapshot(segments: list[Segment]) -> Snapshot | None:
 def discard_empty(recovered: Recovered) -> None:
     """Remove segments without frames, once a new segment carries their position."""
     for segment in recovered.empty:
-        segment.path.unlink()
+        recovered.disk.unlink(segment.path)
     if recovered.empty:
-        fsync_directory(recovered.empty[0].path.parent)
+        recovered.disk.sync_directory(recovered.empty[0].path.parent)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR)
+def _opened(disk: Disk, path: Path) -> Iterator[int]:
+    descriptor = disk.open(path, os.O_RDWR)
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)

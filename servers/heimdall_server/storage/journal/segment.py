@@ -6,7 +6,6 @@ ended has none; `walk` goes from frame to frame instead.
 
 from __future__ import annotations
 
-import os
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow as pa
 from heimdall_server.crypto.envelope import TAG_BYTES, RootKey, UnsealError
 from heimdall_server.domain.errors import CorruptionError
 from heimdall_server.domain.records import SCHEMA_VERSION
+from heimdall_server.storage.journal.disk import OS_DISK, Disk, read_fully
 from heimdall_server.storage.journal.files import newer_format
 from heimdall_server.storage.journal.frame_cipher import FrameCipher
 from heimdall_server.storage.journal.framing import (
@@ -99,6 +99,8 @@ class Segment:
     """While it is being written; a sealed one has them in its foot."""
     pin_count: int = 0
     """Reads under way."""
+    disk: Disk = OS_DISK
+    """Where its file is."""
 
     @property
     def first_position(self) -> int:
@@ -126,14 +128,14 @@ def place(path: Path, offset: int, position: int | None = None) -> str:
     return at if position is None else f"{at}, position {position}"
 
 
-def open_segment(path: Path, descriptor: int, key: RootKey, journal_id: bytes) -> Segment:
+def open_segment(path: Path, descriptor: int, key: RootKey, journal_id: bytes, disk: Disk = OS_DISK) -> Segment:
     """Read a segment's head.
 
     Raises:
         ConfigurationError: A newer version wrote it.
         CorruptionError: The head is damaged, or of another journal or segment.
     """
-    data = os.pread(descriptor, _HEAD_BYTES_MAX, 0)
+    data = disk.pread(descriptor, _HEAD_BYTES_MAX, 0)
     version = peek_format_version(data)
     if version is not None and version > FORMAT_VERSION:
         raise newer_format(f"segment {path.name}", version)
@@ -145,36 +147,42 @@ def open_segment(path: Path, descriptor: int, key: RootKey, journal_id: bytes) -
     if head.schema_version > SCHEMA_VERSION:
         raise newer_format(f"segment {path.name} (records)", head.schema_version)
     cipher = FrameCipher(head, key, place=place(path, 0))
-    return Segment(path, head, cipher, pa.ipc.read_schema(pa.py_buffer(head.schema)), end=head.size_bytes)
+    schema = pa.ipc.read_schema(pa.py_buffer(head.schema))
+    return Segment(path, head, cipher, schema, end=head.size_bytes, disk=disk)
 
 
-def read_foot(descriptor: int, marker: bytes) -> SegmentFoot | None:
+def read_foot(descriptor: int, segment: Segment) -> SegmentFoot | None:
     """The foot of a sealed segment; None if it has none, or a damaged one."""
-    size = os.fstat(descriptor).st_size
+    disk = segment.disk
+    size = disk.size(descriptor)
     if size < TRAILER_BYTES:
         return None
-    wanted = foot_bytes(os.pread(descriptor, TRAILER_BYTES, size - TRAILER_BYTES), marker)
+    wanted = foot_bytes(disk.pread(descriptor, TRAILER_BYTES, size - TRAILER_BYTES), segment.head.marker)
     if wanted is None or wanted > size:
         return None
-    return unpack_foot(os.pread(descriptor, wanted, size - wanted))
+    return unpack_foot(disk.pread(descriptor, wanted, size - wanted))
 
 
-def walk(descriptor: int, segment: Segment, *, verify: bool) -> Tally:
+def walk(descriptor: int, segment: Segment, *, verify: bool, through: int | None = None) -> Tally:
     """Go from frame to frame, up to the first that isn't right.
 
     Args:
         descriptor: The open file.
         segment: Its head.
         verify: Decrypt each frame, too.
+        through: Last position wanted; None: as far as there are frames.
 
     Returns:
         The frames that are right. Its `end` is where the first wrong one begins, if there is one.
     """
-    size = os.fstat(descriptor).st_size
+    disk = segment.disk
+    size = disk.size(descriptor)
     tally = Tally.start(segment.head.size_bytes)
     body = bytearray()
     while True:
-        packed = os.pread(descriptor, FRAME_HEADER_BYTES, tally.end)
+        if through is not None and segment.first_position + tally.frame_count > through:
+            return tally
+        packed = disk.pread(descriptor, FRAME_HEADER_BYTES, tally.end)
         header = unpack_frame_header(packed, segment.head.marker)
         if header is None or header.position != segment.first_position + tally.frame_count:
             return tally
@@ -185,7 +193,8 @@ def walk(descriptor: int, segment: Segment, *, verify: bool) -> Tally:
             if len(body) < length:
                 body = bytearray(length)
             view = memoryview(body)[:length]
-            if not read_fully(descriptor, view, tally.end + FRAME_HEADER_BYTES) or not _is_whole(segment, header, view):
+            begin = tally.end + FRAME_HEADER_BYTES
+            if not read_fully(disk, descriptor, view, begin) or not _is_whole(segment, header, view):
                 return tally
         tally.add(header)
 
@@ -200,22 +209,7 @@ def _is_whole(segment: Segment, header: FrameHeader, body: memoryview) -> bool:
     return True
 
 
-def read_fully(descriptor: int, out: memoryview, offset: int) -> bool:
-    """Fill a buffer from a file.
-
-    Returns:
-        False if the file ends first.
-    """
-    done = 0
-    while done < len(out):
-        count = os.preadv(descriptor, [out[done:]], offset + done)
-        if count == 0:
-            return False
-        done += count
-    return True
-
-
 def load_offsets(descriptor: int, segment: Segment) -> array[int]:
     """Where the frames of a sealed segment begin, and where the last one ends."""
-    foot = read_foot(descriptor, segment.head.marker)
+    foot = read_foot(descriptor, segment)
     return foot.offsets if foot is not None else walk(descriptor, segment, verify=False).offsets

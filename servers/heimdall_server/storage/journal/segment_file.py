@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
 
 from heimdall_server.crypto.envelope import DataCipher, RootKey
+from heimdall_server.domain.errors import CorruptionError
 from heimdall_server.domain.records import RECORD_SCHEMA, SCHEMA_VERSION
-from heimdall_server.storage.journal.files import fsync_directory, segment_path
+from heimdall_server.storage.journal.disk import OS_DISK, Disk, write_fully
+from heimdall_server.storage.journal.files import segment_path
 from heimdall_server.storage.journal.frame_cipher import FrameCipher
 from heimdall_server.storage.journal.framing import MARKER_BYTES, FrameHeader, SegmentHead
-from heimdall_server.storage.journal.segment import Segment, Tally, place
+from heimdall_server.storage.journal.segment import Segment, Tally, place, walk
 
 _BUFFER_BYTES: Final = 1024 * 1024
-_NO_FALLOCATE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
 class WriteBuffer:
@@ -52,6 +53,7 @@ class SegmentFile:
 
     def __init__(self, descriptor: int, segment: Segment, size_bytes: int) -> None:
         self._descriptor = descriptor
+        self._disk = segment.disk
         self.segment = segment
         self.size_bytes = size_bytes
         """Allocated."""
@@ -60,7 +62,13 @@ class SegmentFile:
 
     @classmethod
     def create(
-        cls, directory: Path, key: RootKey, head: SegmentHead, size_bytes: int, spare: Path | None
+        cls,
+        directory: Path,
+        key: RootKey,
+        head: SegmentHead,
+        size_bytes: int,
+        spare: Path | None,
+        disk: Disk = OS_DISK,
     ) -> SegmentFile:
         """Make a segment: allocated, its head and its name durable.
 
@@ -70,29 +78,31 @@ class SegmentFile:
             head: As `new_head` made it.
             size_bytes: To allocate.
             spare: A former segment to make it of; it is gone afterwards, whatever happens.
+            disk: What `directory` is on.
 
         Raises:
-            OSError: The disk is full, or failed. Nothing is left behind.
+            OSError: The disk is full, or failed. What is left behind is empty, and no segment or the last one.
         """
         draft = segment_path(directory, head.sequence, "new")
         path = segment_path(directory, head.sequence)
         if spare is not None:
-            spare.replace(draft)
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            disk.rename(spare, draft)
+        descriptor = disk.open(draft, os.O_RDWR | os.O_CREAT)
         try:
-            if os.fstat(descriptor).st_size > size_bytes:
-                os.ftruncate(descriptor, size_bytes)
-            _allocate(descriptor, size_bytes)
-            os.pwrite(descriptor, head.pack(), 0)
-            os.fsync(descriptor)
-            draft.replace(path)
-            fsync_directory(directory)
+            if disk.size(descriptor) > size_bytes:
+                disk.truncate(descriptor, size_bytes)
+            disk.allocate(descriptor, size_bytes)
+            write_fully(disk, descriptor, head.pack(), 0)
+            disk.fsync(descriptor)
+            disk.rename(draft, path)
+            disk.sync_directory(directory)
         except BaseException:
-            os.close(descriptor)
-            draft.unlink(missing_ok=True)
+            disk.close(descriptor)
+            with contextlib.suppress(OSError):
+                disk.unlink(draft)
             raise
         cipher = FrameCipher(head, key, place=place(path, 0))
-        segment = Segment(path, head, cipher, RECORD_SCHEMA, end=head.size_bytes)
+        segment = Segment(path, head, cipher, RECORD_SCHEMA, end=head.size_bytes, disk=disk)
         return cls(descriptor, segment, size_bytes)
 
     def fits(self, size: int) -> bool:
@@ -114,28 +124,61 @@ class SegmentFile:
         """Write what the buffer holds, durably.
 
         Raises:
-            OSError: What of it is on the disk is unknown.
+            OSError: What of it is on the disk is unknown, and stays so: nothing may be written behind it.
         """
         content = buffer.content()
-        while content:
-            count = os.pwrite(self._descriptor, content, self._written)
-            self._written += count
-            content = content[count:]
-        os.fdatasync(self._descriptor)
+        write_fully(self._disk, self._descriptor, content, self._written)
+        self._disk.fdatasync(self._descriptor)
+        self._written += len(content)
         buffer.clear()
 
     def finish(self) -> None:
-        """Seal the segment: foot behind the last frame, the rest of the allocation given back."""
-        os.ftruncate(self._descriptor, self._written)
-        os.pwrite(self._descriptor, self.tally.foot(self.segment.head.marker).pack(), self._written)
-        os.fsync(self._descriptor)
-        self.abandon()
+        """Seal the segment: foot behind the last frame, the rest of the allocation given back.
+
+        Raises:
+            OSError: The frames are durable, the foot may be.
+        """
+        self._seal(self.tally)
+
+    def mend(self, through: int) -> None:
+        """After a failure: seal the segment behind its last acknowledged frame, as the disk has it.
+
+        What was written behind that frame is cut, whether it is whole or not. After a failed sync the page cache
+        shows what the disk doesn't have, so every frame is read back from the disk and opened.
+
+        Args:
+            through: Position of the last acknowledged frame of the journal.
+
+        Raises:
+            OSError: The disk still fails; call again later.
+            CorruptionError: An acknowledged frame isn't on the disk any more.
+        """
+        disk, segment = self._disk, self.segment
+        disk.fsync(self._descriptor)
+        disk.forget(self._descriptor)
+        tally = walk(self._descriptor, segment, verify=True, through=through)
+        position = segment.first_position + tally.frame_count
+        if position <= through:
+            raise CorruptionError(place(segment.path, tally.end, position), "the disk lost an acknowledged frame")
+        self._seal(tally)
 
     def abandon(self) -> None:
         """Close the file as it is. Idempotent."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._disk.close(self._descriptor)
             self._descriptor = -1
+
+    def _seal(self, tally: Tally) -> None:
+        seal(self._descriptor, self.segment, tally)
+        self.abandon()
+
+
+def seal(descriptor: int, segment: Segment, tally: Tally) -> None:
+    """Cut a segment behind its last frame and write its foot there, durably."""
+    disk = segment.disk
+    disk.truncate(descriptor, tally.end)
+    write_fully(disk, descriptor, tally.foot(segment.head.marker).pack(), tally.end)
+    disk.fsync(descriptor)
 
 
 def new_head(key: RootKey, journal_id: bytes, *, sequence: int, first_position: int, now_ns: int) -> SegmentHead:
@@ -151,12 +194,3 @@ def new_head(key: RootKey, journal_id: bytes, *, sequence: int, first_position: 
         schema_version=SCHEMA_VERSION,
         schema=RECORD_SCHEMA.serialize().to_pybytes(),
     )
-
-
-def _allocate(descriptor: int, size_bytes: int) -> None:
-    try:
-        os.posix_fallocate(descriptor, 0, size_bytes)
-    except OSError as error:
-        # A file system that can't allocate ahead is slower, not less safe.
-        if error.errno not in _NO_FALLOCATE:
-            raise

@@ -1,14 +1,17 @@
 """The one writer of a journal: turns groups of calls into frames, one fsync a group. Blocks; one thread.
 
 A call's frames never straddle two segments, so that a refused call has written nothing. After a failed write
-or fsync nothing is known about the file any more, so the writer is done for: only opening the journal again
-finds out what is durable.
+or sync nothing is known about what was written: its calls fail, and the segment is *mended* before anything else
+is written: read back from the disk, cut behind the last acknowledged frame, sealed. The next frames go into a
+new one, under a new key. While the disk refuses that, too, every call fails.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import os
+import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +20,13 @@ from typing import Final
 import pyarrow as pa
 
 from heimdall_server.crypto.envelope import TAG_BYTES, RootKey
-from heimdall_server.domain.errors import HeimdallError, InvalidArgumentError, JournalFullError
+from heimdall_server.domain.errors import HeimdallError, InvalidArgumentError, JournalFullError, StoreError
 from heimdall_server.domain.records import SCHEMA_VERSION
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Entry, Frame
 from heimdall_server.storage.journal.config import FRAME_BYTES_MAX, SEGMENTS_PER_AGE, JournalConfig
 from heimdall_server.storage.journal.control import encode_control
-from heimdall_server.storage.journal.files import disk_errors, retire
+from heimdall_server.storage.journal.files import STORE, disk_errors, retire
 from heimdall_server.storage.journal.frame_cipher import encode_batch
 from heimdall_server.storage.journal.framing import FRAME_HEADER_BYTES, FrameHeader
 from heimdall_server.storage.journal.reading import SHARD
@@ -31,6 +34,7 @@ from heimdall_server.storage.journal.recovery import Recovered
 from heimdall_server.storage.journal.segment import Segment
 from heimdall_server.storage.journal.segment_file import SegmentFile, WriteBuffer, new_head
 
+_log = logging.getLogger(__name__)
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -80,6 +84,9 @@ class JournalWriter:
         self._sequence = recovered.last_sequence
         self._time_ns = max((segment.last_time_ns for segment in recovered.segments), default=0)
         self._spares = list(recovered.spares)
+        self._disk = recovered.disk
+        self._leaving: deque[tuple[Path, bool]] = deque()
+        self._broken: SegmentFile | None = None
         self._buffer = WriteBuffer(config.group_bytes_max + config.group_bytes_max // 4)
         self._file: SegmentFile | None = None
         self._disk_checked_s = float("-inf")
@@ -102,11 +109,12 @@ class JournalWriter:
             roll: Begin a new segment first.
 
         Raises:
-            StoreError: The disk failed. The writer must not be used again, but for `stop`.
+            CorruptionError: The disk lost what was acknowledged. The writer must not be used again, but for `stop`.
         """
         commit = Commit([])
         self._time_ns = max(self._time_ns, self._clock.now_ns())
-        with disk_errors("write"):
+        try:
+            self._mend()
             low = self._is_disk_low()
             if roll and self._file is not None and self._file.tally.frame_count:
                 self._finish()
@@ -116,18 +124,25 @@ class JournalWriter:
             if self._file is None and not low:
                 # After a roll. Where there is no room for it, the next call asks again, and is told.
                 self._open_file(0, commit)
+        except OSError as error:
+            self._fail(calls, commit, error)
         return commit
 
     def take_away(self, segments: Sequence[Segment], *, reusable: Sequence[bool]) -> None:
-        """Delete segments, or keep them for reuse, in their order.
+        """Delete segments, or keep them for reuse, in their order; those first that couldn't be deleted before.
+
+        Were a later one gone and an earlier one still there, its frames would be missed when the journal is opened.
 
         Raises:
             StoreError: The disk failed; the journal is as whole as before.
         """
+        self._leaving.extend(zip((segment.path for segment in segments), reusable, strict=True))
         with disk_errors("delete"):
-            for segment, may_keep in zip(segments, reusable, strict=True):
+            while self._leaving:
+                path, may_keep = self._leaving[0]
                 keep = may_keep and len(self._spares) < self._config.spare_segments and not self._is_disk_low()
-                spare = retire(segment.path, keep_spare=keep)
+                spare = retire(path, keep_spare=keep, disk=self._disk)
+                self._leaving.popleft()
                 if spare is not None:
                     self._spares.append(spare)
 
@@ -137,14 +152,45 @@ class JournalWriter:
         Raises:
             StoreError: The disk failed.
         """
-        if self._file is None:
+        file, self._file = self._file or self._broken, None
+        if file is None:
             return
-        file, self._file = self._file, None
-        if not seal:
+        try:
+            with disk_errors("seal"):
+                if seal and file is self._broken:
+                    file.mend(self._durable)
+                elif seal:
+                    file.finish()
+        finally:
             file.abandon()
-            return
-        with disk_errors("seal"):
-            file.finish()
+
+    def _fail(self, calls: Sequence[Sequence[Entry]], commit: Commit, error: OSError) -> None:
+        """Take back what isn't durable of a group, and tell its callers."""
+        detail = f"write: {error.strerror or error}"
+        if self._broken is None:
+            _log.error("journal write failed", extra={"detail": detail, "durable_through": self._durable})
+        self._broken, self._file = self._broken or self._file, None
+        self._buffer.clear()
+        self._position = self._durable
+        commit.written = [written for written in commit.written if written.header.position <= self._durable]
+        try:
+            self._mend()
+        except OSError as again:
+            # What was written may still be there; the next group tries again.
+            error = again
+
+        def failure() -> HeimdallError:
+            return self._no_room() if error.errno in _NO_SPACE and self._broken is None else StoreError(STORE, detail)
+
+        for index, outcome in enumerate(commit.outcomes):
+            if isinstance(outcome, list) and outcome and outcome[-1] > self._durable:
+                commit.outcomes[index] = failure()
+        commit.outcomes += [failure() if entries else [] for entries in calls[len(commit.outcomes) :]]
+
+    def _mend(self) -> None:
+        if self._broken is not None:
+            self._broken.mend(self._durable)
+            self._broken = None
 
     def _write_call(self, entries: Sequence[Entry], commit: Commit) -> list[int] | HeimdallError:
         if not entries:
@@ -160,7 +206,7 @@ class JournalWriter:
             self._finish()
         file = self._file or self._open_file(size, commit)
         if file is None:
-            return JournalFullError(self._config.retry_after_s, "the end of the disk")
+            return self._no_room()
         return [self._seal(file, plain, commit) for plain in plains]
 
     def _prepare(self, entry: Entry) -> _Plain:
@@ -198,8 +244,8 @@ class JournalWriter:
     def _finish(self) -> None:
         self._flush()
         if self._file is not None:
-            file, self._file = self._file, None
-            file.finish()
+            self._file.finish()
+            self._file = None
 
     def _open_file(self, size: int, commit: Commit) -> SegmentFile | None:
         """Begin a segment; None if the disk has no room for it."""
@@ -223,7 +269,7 @@ class JournalWriter:
             now_ns=max(self._time_ns, self._clock.now_ns()),
         )
         size_bytes = max(self._config.segment_bytes, head.size_bytes + size)
-        file = SegmentFile.create(self._config.path, self._key, head, size_bytes, spare)
+        file = SegmentFile.create(self._config.path, self._key, head, size_bytes, spare, self._disk)
         self._sequence += 1
         return file
 
@@ -236,18 +282,20 @@ class JournalWriter:
     def _is_disk_low(self) -> bool:
         now_s = self._clock.monotonic_s()
         if now_s - self._disk_checked_s >= self._config.disk_check_s:
-            disk = os.statvfs(self._config.path)
-            self._disk_low = disk.f_bavail * disk.f_frsize < self._config.disk_reserve_bytes
+            self._disk_low = self._disk.free_bytes(self._config.path) < self._config.disk_reserve_bytes
             self._disk_checked_s = now_s
             if self._disk_low:
                 self._drop_spares()
         return self._disk_low
 
     def _drop_spares(self) -> None:
-        spares: list[Path] = self._spares
-        self._spares = []
-        for path in spares:
-            path.unlink(missing_ok=True)
+        while self._spares:
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(self._spares[-1])
+            self._spares.pop()
 
     def _refused(self) -> JournalFullError:
         return JournalFullError(self._config.retry_after_s, "disk_reserve_bytes")
+
+    def _no_room(self) -> JournalFullError:
+        return JournalFullError(self._config.retry_after_s, "the end of the disk")
