@@ -1,6 +1,6 @@
 # Every routine is one target; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down logs test lint fix gen gen-check bench lock clean breaking
+.PHONY: help up down logs test lint fix gen gen-check bench fuzz soak lock clean breaking
 VENV ?= .venv
 PYTHON ?= python3
 export PATH := $(abspath $(VENV))/bin:$(PATH)
@@ -57,6 +57,14 @@ breaking: $(VENV)/.ready-dev ## Fail if proto/ breaks what was released.
 bench: $(VENV)/.ready-dev ## Measure; QUICK=1 takes under two minutes. Results in bench-results/.
 	python -m tests.bench $(if $(QUICK),--quick)
 
+SECONDS ?= 120
+fuzz: $(VENV)/.ready-dev ## Fuzz every reader of foreign bytes for SECONDS (120) together; TARGETS="decode journal" for some.
+	python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
+MINUTES ?= 15
+soak: $(VENV)/.ready-dev ## Load a server for MINUTES (15): memory and descriptors must stay flat. Results in bench-results/soak/.
+	python -m tests.soak --minutes $(MINUTES)
+
 lock: $(VENV)/.uv ## Write the lock files anew: hashes, no hosts.
 	$(UV) compile pyproject.toml --extra embedded --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --custom-compile-command 'make lock' -q -o requirements.lock
@@ -66,7 +74,7 @@ lock: $(VENV)/.uv ## Write the lock files anew: hashes, no hosts.
 
 clean: down ## Stop it and delete its data, keys and certificates.
 	@test ! -d .heimdall || python3 deploy/local.py clean
-	rm -rf bench-results .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf bench-results .fuzz .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.uv:
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

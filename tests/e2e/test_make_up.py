@@ -55,10 +55,11 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    mesh, otlp, metrics = free_ports(3)
+    mesh, otlp, http, metrics = free_ports(4)
     ours = {
         "HEIMDALL_LISTEN__MESH_ADDRESS": f"127.0.0.1:{mesh}",
         "HEIMDALL_LISTEN__OTLP_ADDRESS": f"127.0.0.1:{otlp}",
+        "HEIMDALL_LISTEN__HTTP_ADDRESS": f"127.0.0.1:{http}",
         "HEIMDALL_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
         **SMALL,
     }
@@ -76,9 +77,10 @@ def test_up_starts_a_server_with_samples_and_down_keeps_them(place: Place) -> No
     first = place.up()
     mesh = place.environment["HEIMDALL_LISTEN__MESH_ADDRESS"]
     otlp = place.environment["HEIMDALL_LISTEN__OTLP_ADDRESS"]
+    http = place.environment["HEIMDALL_LISTEN__HTTP_ADDRESS"]
     metrics = place.environment["HEIMDALL_METRICS_ADDRESS"]
     assert first[0] == (
-        f"Heimdall is up       grpc {mesh}   otlp {otlp}   metrics http://{metrics}/metrics   data .heimdall/"
+        f"Heimdall is up       grpc {mesh}   otlp {otlp}   http {http}   metrics http://{metrics}/metrics   data .heimdall/"
     )
     assert first[1].startswith("3,000 sample logs    acknowledged in ")
     assert first[2].endswith("/heimdall query 'severity:>=ERROR | stats count() by service | sort -count'")

@@ -18,13 +18,14 @@ from heimdall_server.config import Config
 from heimdall_server.crypto.key_file import load_key, mint_key
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.rpc.limits import RpcLimits
-from heimdall_server.wiring.process import CATCH_UP_S
+from heimdall_server.wiring.shutdown import CLOSING_S, SHUTDOWN_S
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SETTING = re.compile(r"#(?=\[|[a-z_]+ = |\"spiffe)")
 """A commented default; a comment or an example without a default has a space behind its #."""
 WITHOUT_DEFAULT = {
     "access.roles",
+    "http.tokens_file",
     "keys.file",
     "keys.value",
     "tls.denied_serials_file",
@@ -110,7 +111,7 @@ def _unit() -> dict[str, list[str]]:
 
 def test_systemd_waits_for_the_drain() -> None:
     (seconds,) = _unit()["TimeoutStopSec"]
-    assert int(seconds) > RpcLimits().drain_s + CATCH_UP_S
+    assert int(seconds) > max(RpcLimits().drain_s + CLOSING_S, SHUTDOWN_S)
 
 
 def test_systemd_sets_what_the_server_knows() -> None:

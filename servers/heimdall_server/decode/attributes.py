@@ -91,8 +91,14 @@ class MapBuilder:
         values = arrays.plain(pairs.items.slice(first, last - first)).cast(_TYPES[index].item_type)
         self._pieces[index].append(_Piece(rows, keys, values))
 
-    def add_pairs(self, rows: _Rows, keys: pa.Array, values: pa.Array) -> None:
-        """Add pairs of one value type: string, float64 or bool; rows ascending, no nulls; keys may be a dictionary."""
+    def add_pairs(self, rows: _Rows, keys: str | pa.Array, values: pa.Array) -> None:
+        """Add pairs of one value type.
+
+        Args:
+            rows: Ascending; distinct if all pairs have one key.
+            keys: One for each, as text or dictionary, or the key of all.
+            values: String, float64 or bool, no nulls.
+        """
         kind = values.type
         index = 2 if pa.types.is_boolean(kind) else 1 if arrays.is_number(kind) else 0
         if len(rows):
@@ -238,17 +244,27 @@ def _map(offsets: _Rows, keys: pa.Array, values: pa.Array, kind: pa.MapType) -> 
 
 
 def _keys(pieces: Sequence[_Piece]) -> pa.Array:
-    """The key of each pair, piece after piece; as a dictionary where pieces have one key each."""
-    if all(isinstance(piece.key, str) for piece in pieces):
-        index = np.repeat(np.arange(len(pieces), dtype=np.int32), [len(piece.rows) for piece in pieces])
-        return pa.DictionaryArray.from_arrays(pa.array(index), pa.array([piece.key for piece in pieces], pa.string()))
-    columns = [
-        pa.repeat(pa.scalar(piece.key, pa.string()), len(piece.rows))
-        if isinstance(piece.key, str)
-        else arrays.plain(piece.key)
-        for piece in pieces
-    ]
-    return pa.concat_arrays(columns)
+    """The key of each pair, piece after piece; as a dictionary unless some piece has its keys as plain text."""
+    if any(not isinstance(piece.key, str) and not pa.types.is_dictionary(piece.key.type) for piece in pieces):
+        return pa.concat_arrays([_plain_keys(piece) for piece in pieces])
+    dictionaries: list[pa.Array] = []
+    codes: list[npt.NDArray[np.int32]] = []
+    size = 0
+    for piece in pieces:
+        if isinstance(piece.key, str):
+            dictionaries.append(pa.array([piece.key], pa.string()))
+            codes.append(np.full(len(piece.rows), size, np.int32))
+        else:
+            dictionaries.append(arrays.plain(piece.key.dictionary))
+            codes.append((arrays.int64s(piece.key.indices) + size).astype(np.int32))
+        size += len(dictionaries[-1])
+    return pa.DictionaryArray.from_arrays(pa.array(np.concatenate(codes)), pa.concat_arrays(dictionaries))
+
+
+def _plain_keys(piece: _Piece) -> pa.Array:
+    if isinstance(piece.key, str):
+        return pa.repeat(pa.scalar(piece.key, pa.string()), len(piece.rows))
+    return arrays.plain(piece.key)
 
 
 def _interleaved(pieces: Sequence[_Piece], offsets: _Rows) -> _Rows:

@@ -7,6 +7,7 @@ enforces the limits. Nothing here loops over records.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -17,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from heimdall_server.decode import arrays, severity
+from heimdall_server.decode import arrays, hexadecimals, severity
 from heimdall_server.decode.attributes import MapBuilder, limited
 from heimdall_server.decode.civil import Stamps
 from heimdall_server.decode.times import first_known, given, read, settle
@@ -50,8 +51,9 @@ class Attributes:
     """Key and values; null: the record lacks it. A key may come again with another type."""
     maps: Iterable[pa.MapArray] = ()
     """Already built: text keys; strings, numbers or booleans; no null keys or values."""
-    pairs: Iterable[tuple[npt.NDArray[np.int64], pa.Array, pa.Array]] = ()
-    """Rows (ascending), keys and values (strings, numbers or booleans, no nulls) of attributes one by one."""
+    pairs: Iterable[tuple[npt.NDArray[np.int64], str | pa.Array, pa.Array]] = ()
+    """Rows (ascending), keys (or the one key, then rows are distinct) and values (strings, numbers or booleans, no
+    nulls) of attributes one by one."""
 
 
 def assemble(
@@ -131,12 +133,12 @@ def _times(
         observed = np.where(usable, seen.ns, observed)
     variants = found.get("time", [])
     if stamps is None:
-        stamps = Stamps.none(count)
+        read_ = [read(part, context) for part in variants] or [Stamps.none(count)]
+        stamps = functools.reduce(first_known, read_)
+    carried = stamps.known.copy()
+    if not carried.all():
         for part in variants:
-            stamps = first_known(stamps, read(part, context))
-    carried = np.zeros(count, np.bool_)
-    for part in variants:
-        carried |= given(part)
+            carried |= given(part)
     times = settle(stamps, carried, context, observed_ns=observed)
     if times.unusable.any():
         original = arrays.first_valid([arrays.text(part) for part in variants])
@@ -150,9 +152,10 @@ def _times(
 
 def _severities(count: int, found: dict[str, list[pa.Array]], left_over: MapBuilder) -> dict[str, pa.Array]:
     text = pa.nulls(count, pa.string())
+    number = np.zeros(count, np.uint8)
     for part in found.get("severity_text", []):
         text = pc.coalesce(text, _stated(arrays.text(part)))
-    number = severity.from_words(text)
+        number = severity.from_words(text)
     stated = np.zeros(count, np.bool_)
     for name in _LEVELS:
         for part in found.get(name, []):
@@ -179,16 +182,24 @@ def _severities(count: int, found: dict[str, list[pa.Array]], left_over: MapBuil
 
 def _stated(words: pa.Array) -> pa.Array:
     """Words, null where they are blank."""
-    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(words), ""), pa.scalar(None, pa.string()), words)
+    encoded = words.dictionary_encode()
+    blank = pc.equal(pc.utf8_trim_whitespace(encoded.dictionary), "")
+    if not pc.any(blank, min_count=0).as_py():
+        return words
+    return pc.if_else(blank.take(encoded.indices), pa.scalar(None, pa.string()), words)
 
 
 def _of_words(words: pa.Array, *, ladder: bool) -> npt.NDArray[np.uint8]:
-    levels = severity.from_words(words)
-    numerals = pc.match_substring_regex(words, pattern=r"^\d{1,2}$")
-    if pc.any(numerals).as_py():
-        numbers = pc.if_else(numerals, words, pa.scalar(None, pa.string())).cast(pa.int64())
-        levels = np.where(levels == 0, severity.from_numbers(numbers, ladder=ladder), levels)
-    return levels
+    # A log has few: each is read once.
+    encoded = words.dictionary_encode()
+    distinct = pa.concat_arrays([encoded.dictionary, pa.nulls(1, pa.string())])
+    levels = severity.from_words(distinct)
+    numerals = pc.match_substring_regex(distinct, pattern=r"^\d{1,2}$")
+    if pc.any(numerals, min_count=0).as_py():
+        numbers = pc.if_else(numerals, distinct, pa.scalar(None, pa.string())).cast(pa.int64())
+        levels = np.where(levels == 0, severity.from_numbers(numbers, ladder=ladder), levels).astype(np.uint8)
+    out: npt.NDArray[np.uint8] = levels.take(pc.fill_null(encoded.indices, len(distinct) - 1).to_numpy())
+    return out
 
 
 def _whole(numbers: pa.Array) -> npt.NDArray[np.float64]:
@@ -203,6 +214,10 @@ def _ids(name: str, width: int, found: dict[str, list[pa.Array]], count: int, le
             ids, text = part.cast(pa.binary()), None
         else:
             text = arrays.text(part)
+            whole = hexadecimals.read(text, width)
+            if whole is not None:
+                raw = whole
+                continue
             hexadecimal = pc.match_substring_regex(text, pattern=f"^[0-9a-fA-F]{{{width * 2}}}$")
             digits = pc.if_else(hexadecimal, text, pa.scalar(None, pa.string()))
             ids = pl.Series(digits).str.decode("hex").to_arrow().cast(pa.binary())

@@ -130,8 +130,10 @@ def _front(buffer: bytes, format_: Format, marks_max: int) -> bytes:
     if len(buffer) <= marks_max:
         return buffer
     mark = ord("{") if format_.kind is FormatKind.JSON else ord("\n")
-    marks = np.flatnonzero(np.frombuffer(buffer, np.uint8) == mark)
-    return buffer if len(marks) <= marks_max else buffer[: int(marks[marks_max])]
+    is_mark = np.frombuffer(buffer, np.uint8) == mark
+    if np.count_nonzero(is_mark) <= marks_max:
+        return buffer
+    return buffer[: int(np.flatnonzero(is_mark)[marks_max])]
 
 
 def _complete_length(buffer: bytes, format_: Format, *, at_start: bool, final: bool) -> int:

@@ -114,7 +114,7 @@ def fields(tokens: Tokens, paths: Paths) -> Fields:
     return Fields(line[kept], path[kept], kind[kept], start[kept], end[kept])
 
 
-def slices(text: jt.Bytes, start: Index, end: Index) -> pa.Array:
+def slices(text: jt.Bytes, start: jt.Places, end: jt.Places) -> pa.Array:
     """Pieces of the text as a string column; the pieces ascend and don't overlap."""
     bounds = np.empty(2 * len(start) + 1, np.int32)
     bounds[0:-1:2], bounds[1::2] = start, end

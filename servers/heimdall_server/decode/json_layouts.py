@@ -1,42 +1,87 @@
-"""What dense sources look like: keys and types remembered per source, so that Arrow's JSON reader can do the work.
+"""What the lines of a source look like: constant text with values between, remembered per source.
 
-Arrow's reader with a strict schema is twice as fast as `json_tokens` on records that all carry much the same keys, and
-slower on sparse ones. It fails the chunk on an unknown key, another type or a repeated key, and the few things that
-it lets pass are checked here; `read` then answers None, and the general way reads the chunk.
+A program writes its records with few statements, and each statement writes the same keys in the same order with the
+same white space. Such a line needs no parser: `json_flat` compares the constant text and takes what stands between.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.json as pj
-
-from heimdall_server.decode.json_fields import Paths
-from heimdall_server.decode.json_values import Values
-from heimdall_server.domain.records import SAFE_INTEGER_MAX
 
 SOURCES_MAX: Final = 4096
 """Sources remembered; the one that wasn't used for longest goes."""
-_PATHS_MAX: Final = 64
-_FILL_MIN: Final = 0.5
-"""Share of cells that hold a value, below which the general way is faster."""
-_ROWS_MIN: Final = 64
-"""Fewer records say too little about a source."""
+LAYOUTS_MAX: Final = 64
+"""Layouts of a source, likewise."""
+SIZE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Constant text of all."""
+_LAYOUT_BYTES_MAX: Final = 2048
+"""Constant text of one."""
+_LINE_BYTES_MIN: Final = 16
 _PAUSE_MAX: Final = 64
+_MEMBER: Final = re.compile(
+    rb'([ \t\r]*"([^"\\\x00-\x1f]*)"[ \t\r]*:[ \t\r]*)'
+    rb'(?:(")(?:[^"\\]|\\.)*"|[^"\s,{}\[\]]+)([ \t\r]*[,}])'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A flat object: `literals[0] value literals[1] value … literals[-1]`. Quotes around values are constant text."""
+
+    literals: tuple[bytes, ...]
+    names: tuple[str, ...]
+    quoted: tuple[bool, ...]
+    """Of each value: it is a string, else a number or literal."""
+
+    @property
+    def quote_count(self) -> int:
+        """Unescaped quotes of a line."""
+        return sum(literal.count(b'"') for literal in self.literals)
+
+    @property
+    def size_bytes(self) -> int:
+        """Constant text."""
+        return sum(map(len, self.literals))
+
+
+def layout_of(line: bytes) -> Layout | None:
+    """The layout of a line.
+
+    Args:
+        line: One JSON object, well-formed, without its newline.
+
+    Returns:
+        None if the object isn't flat, repeats a key, or is too small or large to be worth it.
+    """
+    at = line.find(b"{") + 1
+    literal = line[:at]
+    literals, names, quoted = list[bytes](), list[str](), list[bool]()
+    while not literal.rstrip(b" \t\r").endswith(b"}"):
+        member = _MEMBER.match(line, at)
+        if member is None:
+            return None
+        quote = member[3] or b""
+        literals.append(literal + member[1] + quote)
+        names.append(member[2].decode())
+        quoted.append(member[3] is not None)
+        literal, at = quote + member[4], member.end()
+    literals.append(literal + line[at:])
+    if len(line) < _LINE_BYTES_MIN or sum(map(len, literals)) > _LAYOUT_BYTES_MAX or len(set(names)) < len(names):
+        return None
+    return Layout(tuple(literals), tuple(names), tuple(quoted)) if names else None
 
 
 @dataclass(slots=True)
 class _Memory:
-    schema: pa.Schema | None = None
+    layouts: OrderedDict[Layout, None] = field(default_factory=OrderedDict)
+    """The last one was used most in the last chunk."""
     pause: int = 0
-    """Chunks for which the layout isn't tried: it failed lately."""
+    """Chunks for which layouts aren't tried: they failed lately."""
     next_pause: int = 1
 
 
@@ -47,123 +92,52 @@ class Layouts:
         self._sources_max = sources_max
         self._memories: OrderedDict[tuple[str, str], _Memory] = OrderedDict()
         self._lock = threading.Lock()
+        self._size_bytes = 0
 
-    def recall(self, key: tuple[str, str]) -> pa.Schema | None:
-        """The layout to try for a source's next chunk, or None."""
+    def recall(self, key: tuple[str, str]) -> list[Layout] | None:
+        """The layouts to try for a source's next chunk, most used first; None: neither try nor learn.
+
+        Args:
+            key: (dataset, source).
+        """
         with self._lock:
             memory = self._memories.get(key)
             if memory is None:
-                return None
+                return []
             self._memories.move_to_end(key)
             if memory.pause:
                 memory.pause -= 1
                 return None
-            return memory.schema
+            return list(reversed(memory.layouts))
 
-    def learn(self, key: tuple[str, str], schema: pa.Schema | None, *, failed: bool) -> None:
-        """Remember what a chunk looked like that was read the general way.
+    def learn(self, key: tuple[str, str], found: Iterable[Layout], *, used: Sequence[Layout], failed: bool) -> None:
+        """Remember what a chunk looked like.
 
         Args:
             key: (dataset, source).
-            schema: Its layout, or None if it isn't dense.
-            failed: A remembered layout was tried in vain: wait before the next try, longer each time.
+            found: Layouts of lines that no remembered layout fitted.
+            used: Remembered ones that fitted, most used first.
+            failed: Those fitted few lines: wait before the next try, longer each time.
         """
         with self._lock:
             memory = self._memories.setdefault(key, _Memory())
             self._memories.move_to_end(key)
+            for layout in (*found, *reversed(used)):
+                if layout not in memory.layouts:
+                    self._size_bytes += layout.size_bytes
+                memory.layouts[layout] = None
+                memory.layouts.move_to_end(layout)
+            while len(memory.layouts) > LAYOUTS_MAX:
+                self._forget(memory)
             if failed:
                 memory.pause, memory.next_pause = memory.next_pause, min(2 * memory.next_pause, _PAUSE_MAX)
-            if memory.schema is not None and schema is not None and failed:
-                # An integer column that once held a fraction is a fraction column from now on.
-                schema = _widened(memory.schema, schema)
-            memory.schema = schema
-            if len(self._memories) > self._sources_max:
-                self._memories.popitem(last=False)
-
-    def succeeded(self, key: tuple[str, str]) -> None:
-        """Note that the layout fitted."""
-        with self._lock:
-            if (memory := self._memories.get(key)) is not None:
+            elif used:
                 memory.next_pause = 1
+            while len(self._memories) > self._sources_max or self._size_bytes > SIZE_BYTES_MAX:
+                _, memory = self._memories.popitem(last=False)
+                while memory.layouts:
+                    self._forget(memory)
 
-
-def layout_of(parts: list[Values], paths: Paths, rows: int) -> pa.Schema | None:
-    """The strict schema of a chunk, if it is flat and dense and each field has one type.
-
-    Args:
-        parts: The chunk, read the general way.
-        paths: Its paths.
-        rows: Its records.
-    """
-    count = len(paths.names)
-    if rows < _ROWS_MIN or not 0 < count <= _PATHS_MAX or any(part.structured for part in parts):
-        return None
-    held = np.zeros((3, count), np.int64)
-    for part in parts:
-        for kind, pairs in enumerate((part.strings, part.numbers, part.bools)):
-            held[kind] += np.bincount(pairs.path, minlength=count)
-    if ((held > 0).sum(axis=0) > 1).any() or held.sum() < _FILL_MIN * rows * count:
-        return None
-    integers = frozenset.intersection(*(part.integers | _without_numbers(part, count) for part in parts))
-    types = np.where(held[0] > 0, 0, np.where(held[2] > 0, 3, np.where(np.isin(range(count), list(integers)), 1, 2)))
-    known = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
-    return pa.schema([
-        pa.field(name, known[kind])
-        for name, kind, carried in zip(paths.names, types, held.sum(axis=0), strict=True)
-        if carried
-    ])  # fmt: skip
-
-
-def read(
-    chunk: bytes, text: npt.NDArray[np.uint8], line_ends: npt.NDArray[np.int64], schema: pa.Schema
-) -> pa.Table | None:
-    """Read a chunk that looks as its source's chunks did.
-
-    Args:
-        chunk: Whole lines of valid UTF-8, newline at the end.
-        text: The same bytes.
-        line_ends: Positions of its newlines.
-        schema: The remembered layout.
-
-    Returns:
-        One column a field, or None where the general way must read it.
-    """
-    starts = np.concatenate([np.zeros(1, np.int64), line_ends[:-1] + 1])
-    # Arrow takes newlines for mere white space. If each line starts with { and ends with }, and there are as many
-    # records as lines, then lines are records: what is broken between } and { can't be within one value.
-    if not ((text[starts] == ord("{")).all() and (text[line_ends - 1] == ord("}")).all()):
-        return None
-    try:
-        table = pj.read_json(
-            pa.BufferReader(chunk),
-            read_options=pj.ReadOptions(use_threads=False, block_size=len(chunk) + 1),
-            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-        )
-    except pa.ArrowInvalid:
-        return None
-    if table.num_rows != len(line_ends):
-        return None
-    for field, column in zip(table.schema, table.columns, strict=True):
-        # NaN and infinity, which JSON lacks, and integers that lost digits.
-        if pa.types.is_float64(field.type) and not _exact(column):
-            return None
-    return table.combine_chunks()
-
-
-def _exact(column: pa.ChunkedArray) -> bool:
-    inside = pc.less(pc.abs(column), float(SAFE_INTEGER_MAX))
-    return bool(pc.all(pc.fill_null(inside, fill_value=True), min_count=0).as_py())
-
-
-def _without_numbers(part: Values, count: int) -> frozenset[int]:
-    return frozenset(range(count)) - frozenset(np.unique(part.numbers.path).tolist())
-
-
-def _widened(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    fractions = {field.name for field in old if pa.types.is_float64(field.type)}
-    kept = [
-        pa.field(field.name, pa.float64()) if field.name in fractions and pa.types.is_int64(field.type) else field
-        for field in new
-    ]
-    extra = [field for field in old if field.name not in new.names]
-    return pa.schema([*kept, *extra][:_PATHS_MAX])
+    def _forget(self, memory: _Memory) -> None:
+        layout, _ = memory.layouts.popitem(last=False)
+        self._size_bytes -= layout.size_bytes

@@ -19,6 +19,7 @@ DEPTH_MAX: Final = 64
 """Levels of nesting a record may have."""
 
 Index = npt.NDArray[np.int64]
+Places = Index | npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
@@ -128,14 +129,14 @@ def candidates(text: Bytes) -> tuple[Index, Bytes]:
         wanted |= text == byte
     backslash = np.flatnonzero(text == _BACKSLASH)
     if backslash.size:
-        escaped = _escaped(backslash)
+        escaped = escaped_bytes(backslash)
         wanted[escaped[escaped < len(text)]] = False
     wanted |= text == _NEWLINE
     position = np.flatnonzero(wanted)
     return position, text[position]
 
 
-def _escaped(backslash: Index) -> Index:
+def escaped_bytes(backslash: Index) -> Index:
     """Positions of the bytes that a backslash escapes: behind each odd one of a run."""
     fresh = np.ones(len(backslash), np.bool_)
     fresh[1:] = backslash[1:] - backslash[:-1] != 1
@@ -150,7 +151,7 @@ def _bad_bytes(text: Bytes, line_ends: Index, position: Index, byte: Bytes) -> M
     bad = np.zeros(len(line_ends), np.bool_)
     backslash = np.flatnonzero(text == _BACKSLASH)
     if backslash.size:
-        bad[np.searchsorted(line_ends, _bad_escapes(text, _escaped(backslash)))] = True
+        bad[np.searchsorted(line_ends, bad_escapes(text, escaped_bytes(backslash)))] = True
     control = text < 0x20
     if np.count_nonzero(control) != len(line_ends):
         where = np.flatnonzero(control & (text != _NEWLINE))
@@ -163,7 +164,7 @@ def _bad_bytes(text: Bytes, line_ends: Index, position: Index, byte: Bytes) -> M
     return bad
 
 
-def _bad_escapes(text: Bytes, escaped: Index) -> Index:
+def bad_escapes(text: Bytes, escaped: Index) -> Index:
     """Positions of escaped bytes that form no valid escape; half of a surrogate pair isn't one."""
     byte = text[escaped]
     unicode = byte == ord("u")

@@ -55,10 +55,6 @@ class Values:
     bad: Mask
     """Shape (line,). Lines that aren't one JSON object."""
     blank: Mask
-    integers: frozenset[int]
-    """Paths whose numbers are all written as integers."""
-    structured: bool
-    """Whether there is any nesting."""
 
 
 def values(tokens: Tokens, paths: Paths) -> Values:
@@ -90,7 +86,7 @@ def values(tokens: Tokens, paths: Paths) -> Values:
     bools = Pairs(found.line[at], found.path[at], pa.array(first[is_bool] == ord("t")))
     is_number = ~is_bool & (first != ord("n"))
     at = where[is_number]
-    numbers, as_text, whole = _numbers(text.take(pa.array(number_of[is_number])))
+    numbers, as_text = read_numbers(text.take(pa.array(number_of[is_number])))
     plain = arrays.bools(numbers.is_valid())
     if as_text is not None:
         strings = _merged(strings, Pairs(found.line[at], found.path[at], as_text).only(~plain))
@@ -100,52 +96,63 @@ def values(tokens: Tokens, paths: Paths) -> Values:
         bools=bools,
         bad=bad,
         blank=tokens.blank,
-        integers=_paths(found.path[at]) - _paths(found.path[at][~whole]),
-        structured=bool((found.kind == Kind.JSON).any()) or (tokens.depth.max(initial=0) > 1),
     )
-
-
-def _paths(path: Index) -> frozenset[int]:
-    return frozenset(np.flatnonzero(np.bincount(path)).tolist()) if len(path) else frozenset()
 
 
 def _primitives(tokens: Tokens) -> tuple[pa.Array, Mask]:
     """All numbers and literals as text, and which of them are well-formed."""
     text = slices(tokens.text, tokens.primitive_start, tokens.primitive_end)
+    return text, arrays.bools(sound_primitives(text))
+
+
+def sound_primitives(text: pa.Array) -> pa.Array:
+    """Which of some texts are a number or literal of JSON."""
     sound = pc.match_substring_regex(text, pattern=_NUMBER)
     if not pc.all(sound).as_py():
         sound = pc.or_(sound, pc.is_in(text, value_set=pa.array(["true", "false", "null"])))
-    return text, arrays.bools(sound)
+    return sound
 
 
 def _strings(text: Bytes, found: Fields, wanted: Mask) -> Pairs:
     at = np.flatnonzero(wanted)
     column = slices(text, found.start[at], found.end[at])
     if (text == ord("\\")).any():
-        escaped = pc.match_substring(column, "\\")
-        escaped = pc.and_(escaped, pa.array(found.kind[at] == Kind.STRING))
-        if pc.any(escaped).as_py():
-            quoted = pl.select('"' + pl.lit(pl.Series(column.filter(escaped))) + '"').to_series()
-            plain = quoted.str.json_decode(pl.String).to_arrow().cast(pa.string())
-            column = pc.replace_with_mask(column, escaped, plain)
+        column = unescaped(column, pa.array(found.kind[at] == Kind.STRING))
     return Pairs(found.line[at], found.path[at], column)
 
 
-def _numbers(text: pa.Array) -> tuple[pa.Array, pa.Array | None, Mask]:
-    """Read numbers.
+def unescaped(column: pa.Array, wanted: pa.Array | None = None) -> pa.Array:
+    """Strings with their escapes undone.
+
+    Args:
+        column: What stands between quotes, well-formed.
+        wanted: Which are strings; None: all.
+    """
+    escaped = pc.match_substring(column, "\\")
+    if wanted is not None:
+        escaped = pc.and_(escaped, wanted)
+    if not pc.any(escaped, min_count=0).as_py():
+        return column
+    quoted = pl.select('"' + pl.lit(pl.Series(column.filter(escaped))) + '"').to_series()
+    plain = quoted.str.json_decode(pl.String).to_arrow().cast(pa.string())
+    return pc.replace_with_mask(column, escaped, plain)
+
+
+def read_numbers(text: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Read well-formed numbers.
 
     Returns:
-        Float64, null where that would lose digits; the text, if there is any such; which are written as integers.
+        Float64, null where that would lose digits; the text, if there is any such.
     """
     numbers = text.cast(pa.float64())
     value = np.abs(arrays.float64s(numbers))
-    whole = arrays.bools(pc.match_substring_regex(text, pattern=_INTEGER))
     large = value >= SAFE_INTEGER_MAX
     if not large.any():
-        return numbers, None, whole
+        return numbers, None
+    whole = arrays.bools(pc.match_substring_regex(text, pattern=_INTEGER))
     exact = arrays.bools(pc.is_in(text, value_set=pa.array([str(SAFE_INTEGER_MAX), str(-SAFE_INTEGER_MAX)])))
     lossy = np.isinf(value) | (large & whole & ~exact)
-    return pc.if_else(pa.array(lossy), pa.scalar(None, pa.float64()), numbers), text, whole
+    return pc.if_else(pa.array(lossy), pa.scalar(None, pa.float64()), numbers), text
 
 
 def _merged(first: Pairs, second: Pairs) -> Pairs:

@@ -187,12 +187,20 @@ def _cast_local(text: pa.Array, context: DecodeContext) -> Stamps | None:
 def _cast(text: pa.Array, kind: pa.DataType) -> pa.Array | None:
     """Arrow's own ISO 8601 reader: 40 M values a second, and all or nothing."""
     # It goes on through the whole column after a failure, at 1 µs a value: ask a few values first.
-    for part in (text.slice(0, _PROBE_ROWS), text):
-        try:
-            moments = pc.cast(pc.replace_substring(part, ",", "."), kind)
-        except pa.ArrowInvalid:
+    with_point = pc.replace_substring(text.slice(0, _PROBE_ROWS), ",", ".")
+    try:
+        pc.cast(with_point, kind)
+        if with_point.equals(text.slice(0, _PROBE_ROWS)):
+            return pc.cast(text, kind)
+    except pa.ArrowInvalid:
+        # A comma may come later.
+        if not pc.any(pc.match_substring(text, ","), min_count=0).as_py():
             return None
-    return moments
+    try:
+        pc.cast(with_point, kind)
+        return pc.cast(pc.replace_substring(text, ",", "."), kind)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _inferred_zone(local_ns: npt.NDArray[np.int64], known: npt.NDArray[np.bool_], context: DecodeContext) -> Stamps:

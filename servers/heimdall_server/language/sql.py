@@ -90,6 +90,8 @@ def parse_sql(text: str, *, now_ns: int) -> Query:
     reader = _Reader(text, now_ns)
     if len(text.encode("utf-8", "surrogatepass")) > QUERY_BYTES_MAX:
         reader.refuse(f"a query longer than {QUERY_BYTES_MAX} bytes")
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+        reader.refuse("a character that no text has")
     if len(_OPENING.findall(text)) > _DEPTH_MAX * 16 or text.upper().count("NOT") > _DEPTH_MAX:
         reader.refuse("too many parentheses or NOTs")
     try:

@@ -38,6 +38,8 @@ _JSON_LABEL: Final = re.compile(r'(?<!\\)"[ \t\r\n]*:[ \t\r\n]*$')
 _BACKSLASHES_MAX: Final = 64
 _ARRAY_CHARACTERS_MAX: Final = 32 * 1024
 _BEFORE_NEGATIVE: Final = frozenset(" \t\r\n:[,(=")
+_PLACE: Final = "\ue001"
+"""`rules.PLACE`."""
 _SEPARATORS: Final = str.maketrans("", "", " -")
 
 # ISO 13616: length of a country's IBAN.
@@ -125,16 +127,30 @@ def unless_json_number(match: re.Match[str]) -> int:
     return REJECTED if _JSON_LABEL.search(match[1]) else match.end()
 
 
-def sure_cards(values: pl.Series, pattern: str) -> pl.Series:
+def sure_cards(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
     """The column check beside `card`: one candidate, no decimal point or sign near it, issuer and check digit right."""
     digits = values.str.extract(pattern, 0).str.replace_all("[^0-9]", "").fill_null("")
-    sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (values.str.count_matches(pattern) == 1)
-    sure &= ~values.str.contains(r"(?:^|[ \t\r\n:\[,(=])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]")
+    count = placed.str.count_matches(_PLACE, literal=True)
+    near = r"(?:^|[ \t\r\n:\[,(=])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]"
+    sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (count == 1) & ~values.str.contains(near)
+    return (count == 0) | (sure & digits.map_batches(_luhn_column, return_dtype=pl.Boolean))
+
+
+def _luhn_column(digits: pl.Series) -> pl.Series:
     padded = digits.str.zfill(CARD_DIGITS_MAX).to_arrow().cast(pa.binary()).cast(pa.binary(CARD_DIGITS_MAX))
     table = np.frombuffer(padded.buffers()[1], np.uint8).reshape(-1, CARD_DIGITS_MAX) - np.uint8(48)
     doubled = table[:, -2::-2]
     totals = table[:, ::-2].sum(1) + (2 * doubled - 9 * (doubled > 4)).sum(1)
-    return sure & pl.Series(totals % 10 == 0)
+    return pl.Series(digits.name, totals % 10 == 0)
+
+
+def sure_phones(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
+    """The column check beside `phone`: one candidate, of a plausible length, behind which no more digits follow."""
+    del pattern
+    count = placed.str.count_matches(_PLACE, literal=True)
+    digits = values.str.count_matches("[0-9]") - placed.str.count_matches("[0-9]")
+    plausible = digits.is_between(PHONE_DIGITS_MIN, PHONE_DIGITS_MAX) & ~placed.str.contains(rf"{_PLACE}[.-][0-9]")
+    return (count == 0) | ((count == 1) & plausible)
 
 
 def card_numbers(values: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

@@ -94,7 +94,6 @@ IDENTITY_RULES: Final = (
         opening='"',
         closing='"',
         check=checks.json_card,
-        column_check=unless(r"[:,\[][ \t\r\n]*[2-6][0-9]{12}"),
     ),
     Rule(
         "card",
@@ -123,8 +122,7 @@ IDENTITY_RULES: Final = (
         r"|\+[1-9][0-9]{7,14}"
         r"|\+[1-9][0-9]{0,2}[ .-]?\(?[0-9]{1,5}\)?(?:[ .-][0-9]{2,8}){1,4})\b",
         check=checks.phone,
-        # What isn't grouped freely has a right count of digits by its pattern; only what follows is in doubt.
-        column_check=unless(r"\+[0-9]{1,8}[ .()-]|[0-9]{4}[.-][0-9]"),
+        column_check=checks.sure_phones,
     ),
     Rule(
         "ipv4",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -12,9 +14,13 @@ import pyarrow.compute as pc
 
 from heimdall_server.protect.actions import Action, Effects
 from heimdall_server.protect.checks import card_numbers
-from heimdall_server.protect.columns import FlatMap, Indices, gather, joined_by_row, scattered
+from heimdall_server.protect.columns import Flags, FlatMap, Indices, gather, joined_by_row, scattered, text_bytes
 from heimdall_server.protect.names import NAME_GATE, class_of_name
 from heimdall_server.protect.view import PolicyView
+
+_LAYOUT_BYTES_MAX: Final = 8 * 1024
+"""Of the distinct sets of keys in a batch, up to which they are searched one by one: cheaper for the few that most have."""
+_NAME_GATE: Final = re.compile(NAME_GATE.replace("(?i-u:", "(?i:"), re.ASCII)
 
 Change = tuple[Indices, pl.Series]
 """Indices of values, ascending, and what they become; null: the whole field goes."""
@@ -106,7 +112,7 @@ def _named(mapping: FlatMap, scope: str, view: PolicyView) -> list[tuple[str, Ac
     if not len(mapping):
         return []
     layouts = joined_by_row(mapping.keys, mapping.offsets).dictionary_encode()
-    telling = pl.Series("", layouts.dictionary, pl.String).str.contains(NAME_GATE).to_numpy()
+    telling = _telling(layouts.dictionary)
     if not telling.any():
         return []
     entries = mapping.entries(telling[layouts.indices.to_numpy()])
@@ -120,6 +126,14 @@ def _named(mapping: FlatMap, scope: str, view: PolicyView) -> list[tuple[str, Ac
     return [
         (data_class, action, entries[np.isin(codes, wanted)]) for (data_class, action), wanted in by_treatment.items()
     ]
+
+
+def _telling(layouts: pa.StringArray) -> Flags:
+    """Which of some rows' joined keys hold a telling name."""
+    if text_bytes(layouts) > _LAYOUT_BYTES_MAX:
+        return pl.Series("", layouts, pl.String).str.contains(NAME_GATE).to_numpy()
+    found = (_NAME_GATE.search(layout) is not None for layout in layouts.to_pylist())
+    return np.fromiter(found, np.bool_, len(layouts))
 
 
 def _treatment(key: str, scope: str, view: PolicyView) -> tuple[str, Action] | None:

@@ -26,7 +26,7 @@ from heimdall_server.protect import maps
 from heimdall_server.protect.actions import ACTIONS, Action, Effects
 from heimdall_server.protect.columns import Flags, FlatMap, Indices, gather, joined_by_row, scattered, text_bytes
 from heimdall_server.protect.policy import PrivacyPolicy
-from heimdall_server.protect.rules import Rule, column_form
+from heimdall_server.protect.rules import passing
 from heimdall_server.protect.view import PolicyView, Steps
 
 _TEXTS: Final = ("body", "overflow")
@@ -146,7 +146,8 @@ def _search(texts: Mapping[str, pa.StringArray], flat: Mapping[str, FlatMap], vi
             searched[name] = joined_by_row(flat[name].items, flat[name].offsets)
     if not searched:
         return []
-    flags = pl.Series("", pa.chunked_array(list(searched.values())), pl.String).str.contains(view.gate).to_numpy()
+    texts_of_all = pl.Series("", pa.chunked_array(list(searched.values())), pl.String)
+    flags = passing(texts_of_all, [view.gate])[view.gate].to_numpy()
     found: list[_Found] = []
     start = 0
     for name, column in searched.items():
@@ -166,7 +167,7 @@ def _search_map(name: str, mapping: FlatMap, rows: Flags, view: PolicyView) -> l
     """Find the values that pass the gate in rows of which some value passes it."""
     entries = mapping.entries(rows)
     values = gather(mapping.items, entries)
-    passed = values.str.contains(view.gate)
+    passed = passing(values, [view.gate])[view.gate]
     entries, values = entries[passed.to_numpy()], values.filter(passed)
     keys = mapping.keys.take(pa.array(entries)).dictionary_encode()
     by_steps: dict[Steps, list[int]] = defaultdict(list)
@@ -194,42 +195,30 @@ def _rewritten(found: list[_Found], effects: Effects) -> Iterator[tuple[_Found, 
 
 def _run(steps: Steps, values: pl.Series, effects: Effects) -> pl.Series:
     values = values.clone()
-    gates = _Gates(steps, values)
+    gates = _gates(steps, values)
     for rule, action in steps:
-        hits = gates.hits(rule, values)
-        if not len(hits):
+        passed = gates[rule.gate]
+        if not passed.any():
             continue
-        rewritten = action.rewrite(rule, values.gather(hits), effects)
-        values.scatter(hits, rewritten)
+        rewritten = action.rewrite(rule, values.filter(passed), effects)
+        values.scatter(np.flatnonzero(passed.to_numpy()), rewritten)
         if rewritten.null_count():
-            gates = _Gates(steps, values)
+            gates = _gates(steps, values)
     return values
 
 
-class _Gates:
-    """Which values pass a rule's gate, remembered: rewriting brings no value through a gate that it failed."""
-
-    def __init__(self, steps: Steps, values: pl.Series) -> None:
-        patterns: dict[str, dict[str, None]] = defaultdict(dict)
-        for rule, _ in steps:
-            if rule.group:
-                patterns[rule.group][rule.gate] = None
-        self._by_group = {group: _passing("|".join(gates), values) for group, gates in patterns.items()}
-        self._by_gate: dict[str, pl.Series] = {}
-
-    def hits(self, rule: Rule, values: pl.Series) -> pl.Series:
-        """Indices of the values that pass, ascending."""
-        known = self._by_gate.get(rule.gate)
-        if known is None:
-            if rule.group:
-                within = self._by_group[rule.group]
-                known = within.gather(_passing(rule.gate, values.gather(within)))
-            else:
-                known = _passing(rule.gate, values)
-            self._by_gate[rule.gate] = known
-        return known
-
-
-def _passing(gate: str, values: pl.Series) -> pl.Series:
-    # A null is a field that has to go already.
-    return values.str.contains(column_form(gate)).fill_null(value=False).arg_true()
+def _gates(steps: Steps, values: pl.Series) -> dict[str, pl.Series]:
+    """By gate which values pass it. Rewriting brings no value through a gate that it failed."""
+    by_group: dict[str, dict[str, None]] = defaultdict(dict)
+    for rule, _ in steps:
+        by_group[rule.group][rule.gate] = None
+    groups = {"|".join(gates): gates for group, gates in by_group.items() if group}
+    passed = passing(values, [*by_group.get("", ()), *groups])
+    for joined, gates in groups.items():
+        within = passed[joined]
+        inside = np.flatnonzero(within.to_numpy())
+        for gate, flags in passing(values.filter(within), list(gates)).items():
+            spread = np.zeros(len(values), np.bool_)
+            spread[inside[flags.to_numpy()]] = True
+            passed[gate] = pl.Series(spread)
+    return passed

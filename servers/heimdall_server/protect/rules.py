@@ -11,24 +11,37 @@ matches, and no match ends in the middle of a word.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 START: Final = r"(\\{1,7}[bfnrt]|\b)"
 """Where a word starts. In JSON text an escape like `\\n` may stand right before it, whose letter isn't of the word."""
 
 _HIDDEN: Final = "\ue000"
+_LITERAL: Final = re.compile("[A-Za-z@:/ ]+")
+_FEW: Final = 32
+"""So few values are cheaper to check one by one than to ask about."""
+_GATES_MAX: Final = 1024
+_QUERIES_MAX: Final = 16
+"""An action may write something else each time."""
 
 Check = Callable[[re.Match[str]], int]
 """Says where the personal value in a match ends (index in the whole text); 0 or less: there is none."""
 
-ColumnCheck = Callable[[pl.Series, str], pl.Series]
-"""For values and the pattern in polars' form, says of which values `check` would accept every match whole.
-May say no too often."""
+ColumnCheck = Callable[[pl.Expr, pl.Expr, str], pl.Expr]
+"""For values, the same with `PLACE` for what is personal in each match, and the pattern in polars' form: says of which
+values `check` would accept every match whole. May say no too often."""
+
+PLACE: Final = "\ue001"
+"""Values that hold it are checked one by one."""
+
+_TEXT: Final = pl.col("text")
+_PLACED: Final = pl.col("placed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,7 @@ class Rule:
     check: Check | None = None
     """A test that a regex can't make. Runs under the GIL, so on few values."""
     column_check: ColumnCheck | None = None
-    """With `check`: finds, without the GIL, values that need no further test. None: all need it."""
+    """With `check`: finds, without the GIL, values that need no further test. None: all that match need it."""
     simple_pattern: str = ""
     """Means the same as `pattern` in texts without a backslash, and is faster. Empty: `pattern` with `START` made
     a plain boundary."""
@@ -74,6 +87,20 @@ class Rule:
     no match. (A check would do, but a `re` that looks for addresses takes the square of a text's length.)"""
     group: str = ""
     """Rules whose gates are seldom passed share a group: their gates are tried where any of them is passed."""
+
+    @cached_property
+    def _queries(self) -> dict[tuple[str, str], list[pl.Expr]]:
+        return {}
+
+    @cached_property
+    def _doubts(self) -> dict[str, pl.Expr]:
+        """By the pattern that was used, which values need `check`."""
+        check = self.column_check
+        hidden = _TEXT.str.contains(PLACE, literal=True)
+        if check is None:
+            return {}
+        patterns = (form.pattern for form in self._forms)
+        return {pattern: (~check(_TEXT, _PLACED, pattern) | hidden).alias("unsure") for pattern in patterns}
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
@@ -96,19 +123,43 @@ class Rule:
         Returns:
             The same length and order.
         """
-        simple, full = self._forms
-        form = full if values.str.contains("\\", literal=True).any() else simple
-        written = f"{form.kept}{self.opening}{replacement}{self.closing}"
-        if self.spared:
-            return self._replace_unspared(values, form, written)
-        if self.column_check is None and self.check is not None:
+        if self.check is not None and len(values) <= _FEW:
             return self._replace_each(values, replacement)
-        replaced = values.str.replace_all(form.pattern, written)
+        frame = pl.DataFrame({"text": values})
+        for form in self._forms:
+            value = replacement if self.column_check is None else PLACE
+            written = f"{form.kept}{self.opening}{value}{self.closing}"
+            answer = frame.select_seq(self._query(form, written))
+            if form is self._forms[-1] or not answer["escaped"].any():
+                break
         if self.column_check is not None:
-            unsure = (~self.column_check(values, form.pattern)).arg_true()
-            if len(unsure):
-                replaced = replaced.scatter(unsure, self._replace_each(values.gather(unsure), replacement))
+            put = _PLACED.str.replace_all(PLACE, replacement, literal=True)
+            answer = answer.select_seq(put.alias("replaced"), self._doubts[form.pattern])
+        replaced, unsure = answer["replaced"], answer["unsure"]
+        if unsure.any():
+            doubtful = values.filter(unsure)
+            rest = self._spare(doubtful, form, written) if self.spared else self._replace_each(doubtful, replacement)
+            replaced = replaced.scatter(np.flatnonzero(unsure.to_numpy()), rest)
         return replaced
+
+    def _query(self, form: _Form, written: str) -> list[pl.Expr]:
+        """What is asked of a column, all in one call: what each call costs is much for few values."""
+        known = self._queries.get((form.pattern, written))
+        if known is None:
+            replaced = _TEXT.str.replace_all(form.pattern, written)
+            unsure = pl.lit(value=False)
+            if self.check is not None and self.column_check is None:
+                replaced, unsure = _TEXT, _TEXT.str.contains(form.pattern)
+            elif self.spared:
+                unsure = _TEXT.str.contains(column_form(self.spared))
+            known = [_TEXT.str.contains("\\", literal=True).any().alias("escaped")]
+            if self.column_check is not None:
+                known += [_TEXT, replaced.alias("placed")]
+            else:
+                known += [replaced.alias("replaced"), unsure.alias("unsure")]
+            if len(self._queries) < _QUERIES_MAX:
+                self._queries[form.pattern, written] = known
+        return known
 
     def substitute_text(self, text: str, replacement: str) -> str:
         """Replace every match in one text: the meaning of `substitute`."""
@@ -130,15 +181,16 @@ class Rule:
             copied = start = end
         return text if not parts else "".join((*parts, text[copied:]))
 
-    def _replace_unspared(self, values: pl.Series, form: _Form, written: str) -> pl.Series:
-        replaced = values.str.replace_all(form.pattern, written)
-        spared = column_form(self.spared)
-        to_hide = (values.str.contains(spared) & ~values.str.contains(_HIDDEN, literal=True)).arg_true()
-        if not len(to_hide):
-            return replaced
-        hidden = values.gather(to_hide).str.replace_all(spared, f"${{1}}{_HIDDEN}${{2}}")
-        kept = hidden.str.replace_all(form.pattern, written).str.replace_all(_HIDDEN, "@", literal=True)
-        return replaced.scatter(to_hide, kept)
+    def _spare(self, values: pl.Series, form: _Form, written: str) -> pl.Series:
+        hidden = _TEXT.str.replace_all(column_form(self.spared), f"${{1}}{_HIDDEN}${{2}}")
+        unmasked: pl.Expr = pl.when(_TEXT.str.contains(_HIDDEN, literal=True)).then(_TEXT).otherwise(hidden)
+        replaced = unmasked.str.replace_all(form.pattern, written)
+        shown: pl.Expr = (
+            pl.when(_TEXT.str.contains(_HIDDEN, literal=True))
+            .then(replaced)
+            .otherwise(replaced.str.replace_all(_HIDDEN, "@", literal=True))
+        )
+        return pl.DataFrame({"text": values}).select_seq(shown.alias("text"))["text"]
 
     def _replace_each(self, values: pl.Series, replacement: str) -> pl.Series:
         return pl.Series(values.name, [self.substitute_text(value, replacement) for value in values], pl.String)
@@ -149,11 +201,27 @@ def column_form(pattern: str) -> str:
     return pattern.replace(r"\b", r"(?-u:\b)").replace("(?i:", "(?i-u:")
 
 
+def passing(values: pl.Series, gates: Sequence[str]) -> dict[str, pl.Series]:
+    """Which values of a column pass each gate; a null passes none.
+
+    All gates are asked in one call: what a call costs is much for few values.
+    """
+    frame = pl.DataFrame({"text": values}).select_seq([_asking(gate) for gate in dict.fromkeys(gates)])
+    return {gate: frame.to_series(index) for index, gate in enumerate(dict.fromkeys(gates))}
+
+
+@lru_cache(maxsize=_GATES_MAX)
+def _asking(gate: str) -> pl.Expr:
+    literal = _LITERAL.fullmatch(gate) is not None
+    # The output's name doesn't matter, but must be its own.
+    return _TEXT.str.contains(column_form(gate), literal=literal).fill_null(value=False).alias(gate)
+
+
 def unless(doubt: str) -> ColumnCheck:
     """A column check by a regex: no match in a value is in doubt unless this is found in it."""
 
-    def sure(values: pl.Series, pattern: str) -> pl.Series:
-        del pattern
+    def sure(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
+        del placed, pattern
         return ~values.str.contains(column_form(doubt))
 
     return sure

@@ -9,7 +9,7 @@ from typing import Final
 from heimdall_server.protect.actions import Action
 from heimdall_server.protect.catalogue import ADDRESS_CLASSES, CLASSES, RULES
 from heimdall_server.protect.policy import FALLBACK_ACTION, PrivacyPolicy
-from heimdall_server.protect.rules import Rule, column_form
+from heimdall_server.protect.rules import Rule
 
 Steps = tuple[tuple[Rule, Action], ...]
 
@@ -37,8 +37,8 @@ class PolicyView:
         self.acts: Final = frozenset(filter(self._may_act, CLASSES))
         """Classes that are treated in some field."""
         gates = dict.fromkeys(rule.gate for rule in RULES if rule.data_class in self.acts)
-        self.gate: Final = column_form("|".join(gates))
-        """Matches, unanchored, in every text in which a rule may match; empty if none runs. For polars."""
+        self.gate: Final = "|".join(gates)
+        """Matches, unanchored, in every text in which a rule may match; empty if none runs."""
 
     def steps(self, field: str) -> Steps:
         """Rules and actions for a field, in the order of the catalogue; equal ones are the same object."""

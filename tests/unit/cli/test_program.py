@@ -46,7 +46,7 @@ def test_each_command_explains_itself_with_an_example(words: tuple[str, ...]) ->
 def test_help_lists_every_command_and_exit_code() -> None:
     outcome = cli.invoke("--help")
     assert outcome.code == ExitCode.OK
-    for word in {words[0] for words in COMMANDS} | {"certs", "config"}:
+    for word in {words[0] for words in COMMANDS} | {"certs", "config", "tokens"}:
         assert f" {word} " in outcome.out
     for code, meaning in MEANINGS.items():
         assert f"{code.value}  {meaning}" in outcome.out

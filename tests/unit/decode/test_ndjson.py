@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heimdall_server.decode import json_lines
-from heimdall_server.decode.json_layouts import Layouts
+from heimdall_server.decode import json_flat, json_lines
+from heimdall_server.decode.json_layouts import LAYOUTS_MAX, Layouts, layout_of
 from heimdall_server.decode.mapping import target_of
 from heimdall_server.decode.ndjson import complete_length, decode
 from heimdall_server.domain.decoding import Decoded, Format, FormatKind
@@ -328,7 +328,7 @@ def test_a_remembered_layout_changes_nothing_but_the_speed(odd: bytes, monkeypat
     expected = read(chunk)
     monkeypatch.setattr(json_lines, "_layouts", Layouts())
     read(dense(200))
-    assert json_lines._layouts.recall((CONTEXT.dataset, CONTEXT.source)) is not None
+    assert json_lines._layouts.recall((CONTEXT.dataset, CONTEXT.source))
     found = read(chunk)
     assert rows(found.batch) == rows(expected.batch)
     assert found.errors == expected.errors
@@ -338,30 +338,109 @@ def test_a_remembered_layout_changes_nothing_but_the_speed(odd: bytes, monkeypat
 
 def test_layouts_are_forgotten_beyond_their_bound_and_paused_after_failures() -> None:
     layouts = Layouts(sources_max=2)
-    schema = pa.schema([("a", pa.string())])
+    layout = layout_of(b'{"a":"some text"}')
+    assert layout is not None
     for name in "abc":
-        layouts.learn(("logs", name), schema, failed=False)
-    assert layouts.recall(("logs", "a")) is None
-    assert layouts.recall(("logs", "c")) == schema
-    layouts.learn(("logs", "c"), schema, failed=True)
+        layouts.learn(("logs", name), [layout], used=(), failed=False)
+    assert layouts.recall(("logs", "a")) == []
+    assert layouts.recall(("logs", "c")) == [layout]
+    layouts.learn(("logs", "c"), (), used=(), failed=True)
     assert layouts.recall(("logs", "c")) is None
-    assert layouts.recall(("logs", "c")) == schema
+    assert layouts.recall(("logs", "c")) == [layout]
+    others = [layout_of(b'{"some key %d":1}' % number) for number in range(LAYOUTS_MAX)]
+    layouts.learn(("logs", "c"), [other for other in others if other], used=(), failed=False)
+    assert layout not in (layouts.recall(("logs", "c")) or [layout])
 
 
-def test_a_column_that_held_a_fraction_stays_one_of_fractions() -> None:
-    read(dense(100))
-    read(dense(100) + b'{"n":0.5}\n')
-    key = (CONTEXT.dataset, CONTEXT.source)
-    json_lines._layouts.recall(key)
-    schema = json_lines._layouts.recall(key)
-    assert schema is not None
-    assert schema.field("n").type == pa.float64()
+@pytest.mark.parametrize(
+    "line",
+    [b'{"a":{"b":1},"c":"ddd"}', b'{"a":[1],"bbbbbb":"c"}', b'{"a":"1","a":"some text"}', b'{"\\u0061":"some text"}', b"{}", b'{"a":1}'],
+)  # fmt: skip
+def test_what_is_nested_repeated_escaped_or_tiny_has_no_layout(line: bytes) -> None:
+    assert layout_of(line) is None
+
+
+def test_each_statement_of_a_source_gets_its_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [f'{{"msg": "user {number} came", "n": {number}}}' for number in range(300)]
+    second = [f'{{"msg": "took {number} \\n ms", "path": "/\\u00e9", "ok": true}}\r' for number in range(300)]
+    chunk = "\n".join(line for pair in zip(first, second, strict=True) for line in pair)
+    expected = read(chunk)
+    assert len(json_lines._layouts.recall((CONTEXT.dataset, CONTEXT.source)) or ()) == 2
+    monkeypatch.setattr(json_lines, "_scan", None)
+    assert rows(read(chunk).batch) == rows(expected.batch)
 
 
 NAMES = st.one_of(st.sampled_from(["a", "b", "a.b", "c d", "", "é", 'q"', "\\", "a\n"]), st.text(max_size=6))
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=12), st.sampled_from(["}", '"', "\\", ",", ":", "\\u0000", "\x00\x1f"])
 )  # fmt: skip
+LAYOUTS = (
+    ("a", "msg", "level"), ("a", "msg", "other"), ("msg", "a", "b.c", "time"), ("host",), ("", "é", "message", "msg"), ("aaaaaaaaaaa", "b"),
+)  # fmt: skip
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A line of one of few layouts, and perhaps the same line damaged."""
+    comma, colon = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+    names = draw(st.sampled_from(LAYOUTS))
+    kinds = draw(
+        st.sampled_from([SCALARS, st.text(), st.integers(0, 999), st.sampled_from([0, 0.5, 10**15, 2**53, -1])])
+    )
+    record = {name: draw(kinds) for name in names}
+    good = json.dumps(record, separators=(comma, colon), ensure_ascii=draw(st.booleans())).encode(
+        errors="surrogatepass"
+    )
+    good += draw(st.sampled_from([b"", b"\r", b" "]))
+    if draw(st.integers(0, 2)):
+        return good, good
+    at = draw(st.integers(0, len(good)))
+    damage = draw(
+        st.sampled_from(
+            [
+                b'"',
+                b"\\",
+                b"{",
+                b"}",
+                b"[",
+                b",",
+                b":",
+                b"0",
+                b"1",
+                b".",
+                b"/",
+                b" ",
+                b"\r",
+                b"\t",
+                b"e",
+                b"n",
+                b"\xff",
+                b"",
+            ]
+        )
+    )
+    return good, good[:at] + damage + good[at + draw(st.integers(0, 2)) :]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(written(), min_size=1, max_size=12))
+def test_lines_read_by_layout_are_what_their_tokens_say(pairs: list[tuple[bytes, bytes]]) -> None:
+    chunk = b"\n".join(damaged for _, damaged in pairs).removeprefix(b"\xef\xbb\xbf")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_lines, "_layouts", Layouts())
+        expected = decode(chunk, FORMAT, CONTEXT)
+        layouts = Layouts()
+        known = [layout for layout in (layout_of(good) for good, _ in pairs) if layout is not None]
+        layouts.learn((CONTEXT.dataset, CONTEXT.source), known, used=(), failed=False)
+        patch.setattr(json_lines, "_layouts", layouts)
+        patch.setattr(json_flat, "_GROUP_MIN", 1)
+        patch.setattr(json_flat, "_BLOCK_BYTES", 100)
+        found = decode(chunk, FORMAT, CONTEXT)
+    check(found)
+    assert found.errors == expected.errors
+    assert rows(found.batch) == rows(expected.batch)
+
+
 TREES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),

@@ -85,6 +85,7 @@ def test_a_select_says_what_the_language_says(sql: str, text: str) -> None:
         ("select sum(service) from logs", "sum needs numbers"),
         ("select * from logs where", "not SQL"),
         ("selec * from logs", "not SQL"),
+        ("select x\0y from logs", "a character that no text has"),
         ("", "only one SELECT"),
     ],
 )

@@ -102,6 +102,12 @@ def test_trace_and_words_name_their_index() -> None:
     assert path(API, Limit(5)) is Path.NEWEST_FIRST
 
 
+def test_words_name_no_index_that_the_store_lacks() -> None:
+    query = StoreQuery(Query(And((API, TIMEOUT)), (count_by("user"),)), HOUR, {})
+    assert choose_path(query, ROLLUPS).path is Path.TEXT_INDEX
+    assert choose_path(query, ROLLUPS, word_index=False).path is Path.MINUTE_COLUMN
+
+
 def test_reasons_are_sentences_without_values() -> None:
     query = StoreQuery(Query(And((API, TIMEOUT)), (count_by("user"),)), HOUR, {})
     reason = choose_path(query, ROLLUPS).reason

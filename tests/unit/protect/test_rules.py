@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 
+import polars as pl
 import pytest
 
 from heimdall_server.protect.catalogue import CLASSES, RULES
 from heimdall_server.protect.names import NAME_GATE, class_of_name
 from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
-from heimdall_server.protect.rules import Rule, column_form
+from heimdall_server.protect.rules import PLACE, Rule, column_form
 from tests.unit.protect.reference import batch_of
 
 EVERYTHING = PolicyProtector(PrivacyPolicy(rules=(PrivacyRule("mask"),)))
@@ -116,6 +118,23 @@ def test_gate_has_no_anchor_and_no_mask_passes_for_personal(rule: Rule) -> None:
     for data_class in CLASSES:
         text = f"[{data_class}]"
         assert rule.substitute_text(text, "x") == text
+
+
+PIECES = (
+    "+1 202 555 0123", "+49 30 1234567", "(202) 555-0123", "202.555.0123", "4111111111111111", "4111 1111 1111 1111", "378282246310005", "1732000000000",
+    "+999999999999999999", "DE89370400440532013000", "078-05-1120", "10.0.0.1", "a@b.example", "icon@2x.png", '"card": ', "tel: 55512345", "ssn 078051120",
+    "-5", ".7", "12-34", " ", ",", "[", "]", ".", "-", "+", "x", "é", '"', "\\n", "\\", PLACE, "\ue000",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_column_is_treated_as_each_of_its_texts(rule: Rule) -> None:
+    draw = random.Random(rule.name)
+    texts = ["".join(draw.choices(PIECES, k=draw.randrange(1, 7))) for _ in range(4000)]
+    texts = [text for text in texts if re.search(rule.gate, text, re.ASCII)] or [rule.name]
+    for column in (texts, [text for text in texts if "\\" not in text]):
+        expected = [rule.substitute_text(text, "[mask]") for text in column]
+        assert rule.substitute(pl.Series(column, dtype=pl.String), "[mask]").to_list() == expected
 
 
 def test_names_of_rules_are_unique() -> None:
