@@ -31,6 +31,7 @@ EVERY_S = 0.02
 WATCHES_PER_STREAM = 50
 _TEMPLATES = 60
 _START_WAIT_S = 60.0
+_SETTLE_S = 1.0
 _STAMP = b"2000-01-01T00:00:00.000000000Z"
 _SERVICES = (
     "checkout",
@@ -78,7 +79,7 @@ class WatchFigure:
     """To all watchers."""
     delivered_rows_per_s: float
     bytes_per_watch: float
-    """Resident memory with watches minus without, shared out."""
+    """What resident memory grew by when they were created, shared out; groups and queues come with the load."""
 
 
 def questions(count: int) -> Iterator[str]:
@@ -105,12 +106,15 @@ def measure_watches(instance: Instance, *, watch_count: int, rows_per_s: float, 
     """
     with _offered(instance, rows_per_s) as load, ExitStack() as stack:
         without = _Window.measure(instance, load, seconds)
-        readers = [
-            _Reader(instance, list(texts)) for texts in _chunks(list(questions(watch_count)), WATCHES_PER_STREAM)
-        ]
-        for reader in readers:
-            stack.callback(reader.close)
-            reader.wait_created()
+        with load.paused():
+            rss_bytes = instance.rss_bytes()
+            readers = []
+            for texts in _chunks(list(questions(watch_count)), WATCHES_PER_STREAM):
+                readers.append(_Reader(instance, texts))
+                stack.callback(readers[-1].close)
+            for reader in readers:
+                reader.wait_created()
+            bytes_per_watch = (instance.rss_bytes() - rss_bytes) / watch_count
         with_watches = _Window.measure(instance, load, seconds, readers)
         for reader in readers:
             reader.check()
@@ -125,7 +129,7 @@ def measure_watches(instance: Instance, *, watch_count: int, rows_per_s: float, 
         p95_s=float(np.quantile(latencies, 0.95)) if len(latencies) else float("nan"),
         messages_per_s=with_watches.message_count / with_watches.elapsed_s,
         delivered_rows_per_s=with_watches.row_count / with_watches.elapsed_s,
-        bytes_per_watch=(with_watches.rss_bytes - without.rss_bytes) / watch_count,
+        bytes_per_watch=bytes_per_watch,
     )
 
 
@@ -134,7 +138,18 @@ class _Load:
     """A source that is fed at a steady rate until it is told to stop."""
 
     stopping: threading.Event = field(default_factory=threading.Event)
+    pausing: threading.Event = field(default_factory=threading.Event)
     acknowledged_rows: int = 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is sent for the length of a block, and what was sent before is through."""
+        self.pausing.set()
+        time.sleep(_SETTLE_S)
+        try:
+            yield
+        finally:
+            self.pausing.clear()
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,6 @@ class _Window:
     elapsed_s: float
     core_share: float
     rows_per_s: float
-    rss_bytes: int
     latencies_s: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(0))
     message_count: int = 0
     row_count: int = 0
@@ -164,7 +178,6 @@ class _Window:
             elapsed_s,
             share,
             rows / elapsed_s,
-            instance.rss_bytes(),
             np.array([latency for reader in readers for latency in reader.latencies_s]),
             sum(reader.message_count for reader in readers),
             sum(reader.row_count for reader in readers),
@@ -191,6 +204,9 @@ def _offered(instance: Instance, rows_per_s: float) -> Iterator[_Load]:
         while not load.stopping.is_set():
             time.sleep(max(0.0, due - time.monotonic()))
             due += EVERY_S
+            while load.pausing.is_set() and not load.stopping.is_set():
+                time.sleep(EVERY_S)
+                due = time.monotonic()
             now_ns = time.time_ns()
             seconds, nanos = divmod(now_ns, 1_000_000_000)
             stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanos:09d}Z".encode()

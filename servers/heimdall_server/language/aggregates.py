@@ -1,40 +1,27 @@
-"""The aggregates of `stats` as states that grow: each sums up a batch by one expression, and merges that in."""
+"""The aggregates of `stats` as states that grow: each takes in what a batch says about one group (`grouping`)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, Final
-
-import numpy as np
-import polars as pl
 
 from heimdall_server.domain.expression.tree import Aggregate, Function
 from heimdall_server.language.sketches import DistinctSketch, QuantileSketch
-
-ROWS: Final = "rows"
-"""The column that says how many records of a batch fell into a group."""
-
-Part = Mapping[str, Any]
-"""What one batch says about one group: `ROWS`, and the columns of `summaries`."""
 
 
 class State(ABC):
     """One aggregate of one group."""
 
-    __slots__ = ("column",)
-
-    def __init__(self, column: str) -> None:
-        """Begin with nothing; `column` holds the values of a batch, null where a record has none."""
-        self.column = column
+    __slots__ = ()
 
     @abstractmethod
-    def summaries(self) -> list[pl.Expr]:
-        """What to know of a batch's values in a group."""
+    def merge(self, count: int, part: Any) -> None:  # noqa: ANN401 - each state has its own
+        """Take a batch's part in.
 
-    @abstractmethod
-    def merge(self, part: Part) -> None:
-        """Take a batch's part in."""
+        Args:
+            count: Records of the batch in the group.
+            part: What `Groups.parts` says about the group for this aggregate.
+        """
 
     @abstractmethod
     def value(self) -> float | None:
@@ -47,21 +34,16 @@ class State(ABC):
 
 
 class Rows(State):
-    """`count()`."""
+    """`count()`; there is no part."""
 
     __slots__ = ("_count",)
 
-    def __init__(self, column: str) -> None:
-        super().__init__(column)
+    def __init__(self) -> None:
         self._count = 0
 
-    def summaries(self) -> list[pl.Expr]:
-        """Nothing but `ROWS`."""
-        return []
-
-    def merge(self, part: Part) -> None:
-        """Add the rows."""
-        self._count += int(part[ROWS])
+    def merge(self, count: int, part: Any) -> None:  # noqa: ANN401, ARG002 # records are all there is
+        """Add the records."""
+        self._count += count
 
     def value(self) -> int:
         """Records."""
@@ -69,35 +51,26 @@ class Rows(State):
 
 
 class Carriers(Rows):
-    """`count(field)`; the column is True where a record carries it."""
+    """`count(field)`; the part is how many records carry it."""
 
     __slots__ = ()
 
-    def summaries(self) -> list[pl.Expr]:
-        """How many are True."""
-        return [pl.col(self.column).sum().alias(self.column)]
-
-    def merge(self, part: Part) -> None:
+    def merge(self, count: int, part: int) -> None:  # noqa: ARG002 # not every record counts
         """Add them."""
-        self._count += int(part[self.column])
+        self._count += part
 
 
 class Distinct(State):
-    """`count_distinct(field)`; the column holds hashes."""
+    """`count_distinct(field)`; the part holds hashes."""
 
     __slots__ = ("_sketch",)
 
-    def __init__(self, column: str) -> None:
-        super().__init__(column)
+    def __init__(self) -> None:
         self._sketch = DistinctSketch()
 
-    def summaries(self) -> list[pl.Expr]:
-        """The distinct hashes."""
-        return [pl.col(self.column).drop_nulls().unique().implode().alias(self.column)]
-
-    def merge(self, part: Part) -> None:
+    def merge(self, count: int, part: Any) -> None:  # noqa: ANN401, ARG002 # an array
         """Join the sets."""
-        self._sketch.add(np.asarray(part[self.column], np.uint64))
+        self._sketch.add(part)
 
     def value(self) -> int:
         """Distinct values."""
@@ -110,22 +83,17 @@ class Distinct(State):
 
 
 class Quantile(State):
-    """`quantile(field, level)`."""
+    """`quantile(field, level)`; the part holds the values."""
 
     __slots__ = ("_level", "_sketch")
 
-    def __init__(self, column: str, level: float) -> None:
-        super().__init__(column)
+    def __init__(self, level: float) -> None:
         self._level = level
         self._sketch = QuantileSketch()
 
-    def summaries(self) -> list[pl.Expr]:
-        """The values themselves."""
-        return [pl.col(self.column).drop_nulls().implode().alias(self.column)]
-
-    def merge(self, part: Part) -> None:
+    def merge(self, count: int, part: Any) -> None:  # noqa: ANN401, ARG002 # an array
         """Add the values to the digest."""
-        self._sketch.add(np.asarray(part[self.column], np.float64))
+        self._sketch.add(part)
 
     def value(self) -> float | None:
         """The quantile."""
@@ -138,24 +106,18 @@ class Quantile(State):
 
 
 class Total(State):
-    """`sum(field)`, and the sum and count that `avg` needs."""
+    """`sum(field)`, and the sum and count that `avg` needs; the part is both."""
 
     __slots__ = ("_count", "_sum")
 
-    def __init__(self, column: str) -> None:
-        super().__init__(column)
+    def __init__(self) -> None:
         self._sum = 0.0
         self._count = 0
 
-    def summaries(self) -> list[pl.Expr]:
-        """Sum and count."""
-        column = pl.col(self.column)
-        return [column.sum().alias(self.column), column.count().alias(f"{self.column}_count")]
-
-    def merge(self, part: Part) -> None:
+    def merge(self, count: int, part: tuple[float, int]) -> None:  # noqa: ARG002 # not every record has a value
         """Add both."""
-        self._sum += float(part[self.column])
-        self._count += int(part[f"{self.column}_count"])
+        self._sum += part[0]
+        self._count += part[1]
 
     def value(self) -> float | None:
         """The sum."""
@@ -173,23 +135,17 @@ class Average(Total):
 
 
 class Least(State):
-    """`min(field)`."""
+    """`min(field)`; the part is the least value, or None."""
 
     __slots__ = ("_value",)
 
-    def __init__(self, column: str) -> None:
-        super().__init__(column)
+    def __init__(self) -> None:
         self._value: float | None = None
 
-    def summaries(self) -> list[pl.Expr]:
-        """The least value."""
-        return [pl.col(self.column).min().alias(self.column)]
-
-    def merge(self, part: Part) -> None:
+    def merge(self, count: int, part: float | None) -> None:  # noqa: ARG002 # how many doesn't matter
         """Keep the lesser."""
-        found = part[self.column]
-        if found is not None:
-            self._value = found if self._value is None else min(self._value, found)
+        if part is not None:
+            self._value = part if self._value is None else min(self._value, part)
 
     def value(self) -> float | None:
         """The least value."""
@@ -197,22 +153,17 @@ class Least(State):
 
 
 class Greatest(Least):
-    """`max(field)`."""
+    """`max(field)`; the part is the greatest value, or None."""
 
     __slots__ = ()
 
-    def summaries(self) -> list[pl.Expr]:
-        """The greatest value."""
-        return [pl.col(self.column).max().alias(self.column)]
-
-    def merge(self, part: Part) -> None:
+    def merge(self, count: int, part: float | None) -> None:  # noqa: ARG002 # how many doesn't matter
         """Keep the greater."""
-        found = part[self.column]
-        if found is not None:
-            self._value = found if self._value is None else max(self._value, found)
+        if part is not None:
+            self._value = part if self._value is None else max(self._value, part)
 
 
-_STATES: Final[dict[Function, type[State]]] = {
+_STATES: Final[dict[Function, type[Carriers | Distinct | Total | Least]]] = {
     Function.COUNT: Carriers,
     Function.COUNT_DISTINCT: Distinct,
     Function.SUM: Total,
@@ -222,10 +173,10 @@ _STATES: Final[dict[Function, type[State]]] = {
 }
 
 
-def new_state(aggregate: Aggregate, column: str) -> State:
+def new_state(aggregate: Aggregate) -> State:
     """The empty state of an aggregate."""
     if aggregate.field is None:
-        return Rows(column)
+        return Rows()
     if aggregate.function is Function.QUANTILE:
-        return Quantile(column, aggregate.quantile)
-    return _STATES[aggregate.function](column)
+        return Quantile(aggregate.quantile)
+    return _STATES[aggregate.function]()

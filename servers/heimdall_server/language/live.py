@@ -5,11 +5,11 @@ Records are grouped in columns, by a library; Python touches a group of a batch 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,18 +32,15 @@ from heimdall_server.domain.expression.tree import (
     Where,
 )
 from heimdall_server.domain.records import TIME_TYPE
-from heimdall_server.language.aggregates import ROWS, State, new_state
+from heimdall_server.language.aggregates import State, new_state
+from heimdall_server.language.grouping import Key, group_rows
 from heimdall_server.language.live_rows import RowPipeline
-from heimdall_server.language.lookup import BatchFields
+from heimdall_server.language.lookup import Rows
 from heimdall_server.language.predicate import compile_predicate
-from heimdall_server.language.sketches import hashes_of
+from heimdall_server.language.shared_fields import SharedFields
 
 GROUPS_MAX: Final = 10_000
 """Groups that one aggregate holds; records of further ones are counted as overflow."""
-
-GroupValue: TypeAlias = str | int | float | None
-"""Text (empty: missing), number, or nanoseconds of a time; None: missing."""
-Key: TypeAlias = tuple[GroupValue, ...]
 
 
 @dataclass(slots=True)
@@ -90,11 +87,8 @@ class LiveAggregate:
         for stage in before:
             columns = columns.after(stage)
         self._stats = stats
-        self._columns = columns
         self._kinds = columns.after(stats).computed
         self._bucket = next((place for place, key in enumerate(stats.by) if isinstance(key, Bucket)), None)
-        self._key_names = [f"key{place}" for place in range(len(stats.by))]
-        self._summaries = [each for state in self._new_group().states for each in state.summaries()]
         self._groups: dict[Key, _Group] = {} if stats.by else {(): self._new_group()}
         self._groups_max = groups_max
         self._changed: set[Key] = set()
@@ -115,70 +109,37 @@ class LiveAggregate:
             batch: Columns of `RECORD_SCHEMA` or `POSITIONED_SCHEMA`.
         """
         batch = self._pipeline(batch)
-        if batch.num_rows == 0:
-            return
-        self.record_count += batch.num_rows
-        fields = BatchFields(batch)
-        columns = {
-            name: self._key_column(fields, key) for name, key in zip(self._key_names, self._stats.by, strict=True)
-        }
-        for place, aggregate in enumerate(self._stats.aggregates):
-            if aggregate.field is not None:
-                columns[f"value{place}"] = self._value_column(fields, aggregate, aggregate.field)
-        summaries = [pl.len().alias(ROWS), *self._summaries]
-        if self._key_names:
-            grouped = pl.DataFrame(columns).group_by(self._key_names).agg(summaries)
-        elif columns:
-            grouped = pl.DataFrame(columns).select(summaries)
-        else:
-            grouped = pl.DataFrame({ROWS: [batch.num_rows]})
-        for part in grouped.iter_rows(named=True):
-            self._merge(tuple(part[name] for name in self._key_names), part)
+        self.absorb(SharedFields(batch), np.arange(batch.num_rows))
 
-    def _merge(self, key: Key, part: Mapping[str, Any]) -> None:
+    def absorb(self, fields: SharedFields, rows: Rows) -> None:
+        """Count records in that the stages before `stats` let through.
+
+        Args:
+            fields: Of their batch, with the columns that those stages compute.
+            rows: Their row numbers in it, ascending.
+        """
+        if not len(rows):
+            return
+        self.record_count += len(rows)
+        groups = group_rows(fields, rows, self._stats.by)
+        parts = [groups.parts(aggregate) for aggregate in self._stats.aggregates]
+        for key, count, *group_parts in zip(groups.keys, groups.counts, *parts, strict=True):
+            self._merge(key, count, group_parts)
+
+    def _merge(self, key: Key, count: int, parts: Sequence[Any]) -> None:
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= self._groups_max:
-                self.overflow_count += int(part[ROWS])
+                self.overflow_count += count
                 return
             group = self._groups[key] = self._new_group()
-        for state in group.states:
-            state.merge(part)
+        for state, part in zip(group.states, parts, strict=True):
+            state.merge(count, part)
         group.revision += 1
         self._changed.add(key)
 
     def _new_group(self) -> _Group:
-        aggregates = enumerate(self._stats.aggregates)
-        return _Group([new_state(aggregate, f"value{place}") for place, aggregate in aggregates])
-
-    def _key_column(self, fields: BatchFields, key: GroupKey) -> pl.Series:
-        if isinstance(key, Bucket):
-            times = fields.batch.column("time").cast(pa.int64()).to_numpy(zero_copy_only=False)
-            return pl.Series(times - times % key.interval_ns)
-        return self._shown(fields, key)
-
-    def _shown(self, fields: BatchFields, ref: FieldRef) -> pl.Series:
-        """A field as groups name it: texts, numbers, times as nanoseconds; null where it is missing."""
-        kind = self._columns.kind(ref)
-        if kind is FieldKind.TIME:
-            return pl.Series(values=fields.batch.column(ref.name).cast(pa.int64()))
-        if kind is FieldKind.SEVERITY:
-            return pl.Series(values=fields.batch.column(ref.name)).replace(0, None)
-        if kind is FieldKind.NUMBER:
-            return pl.Series(values=fields.batch.column(ref.name))
-        return pl.Series(values=fields.display(ref))
-
-    def _value_column(self, fields: BatchFields, aggregate: Aggregate, ref: FieldRef) -> pl.Series:
-        """What the aggregate's state reads; null where a record has no value."""
-        if aggregate.function is Function.COUNT:
-            return pl.Series(fields.exists(ref))
-        if aggregate.function is Function.COUNT_DISTINCT:
-            shown = self._shown(fields, ref)
-            present = shown.is_not_null() & (shown != "") if shown.dtype == pl.String else shown.is_not_null()
-            return pl.Series(hashes_of(shown)).set(~present, None)
-        if self._columns.kind(ref) is FieldKind.TIME:
-            return self._shown(fields, ref)
-        return pl.Series(fields.numbers(ref)).fill_nan(None)
+        return _Group([new_state(aggregate) for aggregate in self._stats.aggregates])
 
     def rows(self) -> LiveRows:
         """Every group, with the later stages (`where`, `sort`, `limit`, `fields`) applied."""

@@ -63,7 +63,8 @@ async def test_a_bug_ends_its_watch_and_tells_nothing_of_itself(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("heimdall_server.services.query.logic.watch.runner.journal_pieces", broken)
+    for module in ("runner", "crowd"):
+        monkeypatch.setattr(f"heimdall_server.services.query.logic.watch.{module}.journal_pieces", broken)
     async with server.watching() as watching:
         watching.create("w")
         cancelled = await watching.first("cancelled")

@@ -79,7 +79,7 @@ class QueryServicer(pb_grpc.QueryServiceServicer):
         async with aclosing(stream.run(requests, self._drain.event)) as events:
             async for event in events:
                 out = watches.event_out(event, journal_id=self._journal_id, status_of=_status_of)
-                large = isinstance(event, watch_model.Rows | watch_model.AggregateRows) and _is_large(event.batch)
+                large = watch_model.size_of(event) > _INLINE_BYTES_MAX
                 async with aclosing(self._encoded(out, large=large)) as encoded:
                     async for message in encoded:
                         yield message

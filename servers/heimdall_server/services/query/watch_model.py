@@ -86,6 +86,8 @@ class Rows:
     token_after: TokenAfter
     history: bool
     json: bool
+    size_bytes: int = 0
+    """What the batch weighs, where that is known: asking a batch costs more than sending a small one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +121,10 @@ class Cancelled:
 
 
 Event = Created | Rows | AggregateRows | Progress | Cancelled
+
+
+def size_of(event: Event) -> int:
+    """Bytes of the rows of an event; 0: it has none."""
+    if isinstance(event, Rows) and event.size_bytes:
+        return event.size_bytes
+    return int(event.batch.nbytes) if isinstance(event, Rows | AggregateRows) else 0

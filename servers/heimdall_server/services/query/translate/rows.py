@@ -53,7 +53,7 @@ class RowEncoder:
         waiting = [batch]
         while waiting:
             piece = waiting.pop()
-            if piece.nbytes <= 2 * _PAYLOAD_BYTES_MAX or piece.num_rows == 1:
+            if pa.ipc.get_record_batch_size(piece) <= 2 * _PAYLOAD_BYTES_MAX or piece.num_rows == 1:
                 raw = piece.serialize()
                 if raw.size > _PAYLOAD_BYTES_MAX and piece.num_rows == 1:
                     raw = self._cut(piece).serialize()

@@ -1,5 +1,8 @@
 """What a watch does with records that match: lets them through, or counts them into the buckets that are open.
 
+Batches come one by one (`take`, `update`), or as an `Evaluation` that many watches share (`look`): what one of them
+has found out about a batch, the others needn't find out again.
+
 A bucket is open from its first record until a matching record comes that is newer than the bucket's end by `open_ns`;
 then it is closed for good, and what comes for it later is late: counted as such, in no value. How new a record is, is
 told by the earlier of its time and the moment it was observed, so that one stamp from the future closes nothing. What
@@ -13,9 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from heimdall_server.domain.errors import QueryCostError
 from heimdall_server.domain.expression.fields import FieldRef, Scope
@@ -26,18 +27,21 @@ from heimdall_server.domain.expression.tree import (
     Bucket,
     Compare,
     Expression,
+    Extract,
     Fields,
     Operator,
     Or,
     Query,
     Stats,
+    Where,
 )
 from heimdall_server.domain.records import POSITIONED_SCHEMA
+from heimdall_server.language.grouping import Span, bucket_starts, newness, span_of
 from heimdall_server.language.live import GROUPS_MAX, LiveAggregate
 from heimdall_server.language.live_rows import RowPipeline
-from heimdall_server.language.predicate import compile_predicate
-
-_Int64 = npt.NDArray[np.int64]
+from heimdall_server.language.lookup import Rows
+from heimdall_server.language.shared_fields import SharedFields, take_rows
+from heimdall_server.language.shared_filter import Evaluation, Interner, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,11 @@ class Matched:
     def count(self) -> int:
         """How many."""
         return int(self.keys.num_rows)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the rows weigh, on the wire; many small buffers weigh more than their bytes."""
+        return int(pa.ipc.get_record_batch_size(self.shown))
 
     def slice(self, start: int, count: int) -> Matched:
         """Some of the rows."""
@@ -80,11 +89,24 @@ class RowEvaluator:
 
     aggregates = False
 
-    def __init__(self, query: Query) -> None:
-        """Compile a query that `check_watchable` accepts."""
+    def __init__(self, query: Query, *, interner: Interner | None = None) -> None:
+        """Compile.
+
+        Args:
+            query: `check_watchable` accepts it.
+            interner: Of the filters that will look at batches together; None: its own.
+        """
         self._pipeline = RowPipeline(query)
+        cut = next((place for place, stage in enumerate(query.stages) if isinstance(stage, Extract)), None)
+        wheres = [stage.expression for stage in query.stages[:cut] if isinstance(stage, Where)]
+        self.node = (interner or Interner()).node(And((query.filter, *wheres)) if wheres else query.filter)
+        """Whom an `Evaluation` must know."""
+        # What comes behind columns that the query makes itself nobody else can share.
+        self._rest = None if cut is None else RowPipeline(Query(All(), query.stages[cut:]))
+        self._shape = repr(query)
         self.limit = self._pipeline.limit
         """Rows after which the watch ends; None: never."""
+        self._plan = Plan([self.node])
 
     @property
     def schema(self) -> pa.Schema:
@@ -98,14 +120,48 @@ class RowEvaluator:
         Args:
             batches: `POSITIONED_SCHEMA`, in journal order; at least one.
         """
-        shown: list[pa.RecordBatch] = []
-        keys: list[pa.RecordBatch] = []
-        for batch in batches:
-            matching = self._pipeline(batch)
-            if matching.num_rows or not shown:
-                shown.append(self._pipeline.shown(matching))
-                keys.append(matching.select(["position", "row"]))
-        return Matched(pa.concat_batches(shown), pa.concat_batches(keys))
+        return self.look_at([Evaluation(self._plan, SharedFields(batch)) for batch in batches])
+
+    def look_at(self, batches: Sequence[Evaluation]) -> Matched:
+        """As `take`, with batches whose plan knows `node`."""
+        found = [self._look(batch) for batch in batches]
+        some = [matched for matched in found if matched.count] or found[:1]
+        if len(some) == 1:
+            return some[0]
+        return Matched(
+            pa.concat_batches([matched.shown for matched in some]),
+            pa.concat_batches([matched.keys for matched in some]),
+        )
+
+    def _look(self, batch: Evaluation) -> Matched:
+        """The rows of a batch that match: one object for all who ask the same."""
+        fields = batch.fields
+        found: Matched | None = fields.kept(self._shape)
+        if found is None:
+            found = self._matched(fields, self.node.rows(batch))
+            fields.keep(self._shape, found)
+        return found
+
+    def _matched(self, fields: SharedFields, rows: Rows) -> Matched:
+        refs = self._pipeline.fields
+        if self._rest is None and refs is not None:
+            places = pa.array(rows)
+            core = [ref.name for ref in refs if ref.scope is Scope.CORE]
+            taken = fields.batch.select([*dict.fromkeys([*core, "position", "row"])]).take(places)
+            keys = taken.select(["position", "row"])
+            columns = [
+                taken.column(ref.name) if ref.scope is Scope.CORE else _displayed(fields, ref, places) for ref in refs
+            ]
+            return Matched(pa.RecordBatch.from_arrays(columns, names=[str(ref) for ref in refs]), keys)
+        taken = take_rows(fields, rows)
+        if self._rest is not None:
+            taken = self._rest(taken)
+        return Matched(self._pipeline.shown(taken), taken.select(["position", "row"]))
+
+
+def _displayed(fields: SharedFields, ref: FieldRef, places: pa.Array) -> pa.Array:
+    coded = fields.coded_display(ref)
+    return coded.values.take(pa.array(coded.codes).take(places))
 
 
 class AggregateEvaluator:
@@ -115,11 +171,12 @@ class AggregateEvaluator:
     limit: int | None = None
     """None: it never ends by itself."""
 
-    def __init__(self, query: Query, *, open_ns: int, horizon_ns: int = 0) -> None:
+    def __init__(self, query: Query, *, open_ns: int, horizon_ns: int = 0, interner: Interner | None = None) -> None:
         """Compile.
 
         Args:
             query: `check_watchable` accepts it.
+            interner: Of the filters that will look at batches together; None: its own.
             open_ns: How long a bucket stays open behind its end.
             horizon_ns: Buckets that begin before it are closed.
         """
@@ -127,7 +184,15 @@ class AggregateEvaluator:
         later = query.stages[len(before) + 1 :]
         keys = stats.by if isinstance(stats, Stats) else ()
         self._bucket = next((key for key in keys if isinstance(key, Bucket)), None)
-        self._predicate = compile_predicate(query.filter)
+        interner = interner or Interner()
+        self._filter = interner.node(query.filter)
+        cut = next((place for place, stage in enumerate(before) if isinstance(stage, Extract)), len(before))
+        self._wheres = [interner.node(stage.expression) for stage in before[:cut] if isinstance(stage, Where)]
+        # What comes behind columns that the query makes itself nobody else can share.
+        self._rest = RowPipeline(Query(All(), before[cut:])) if cut < len(before) else None
+        self.node = interner.node(And((query.filter, *(where.expression for where in self._wheres))))
+        """Whom an `Evaluation` must know."""
+        self._plan = Plan([self.node])
         self._shown: list[str] | None = None
         stages = query.stages
         if self._bucket is not None:
@@ -146,6 +211,16 @@ class AggregateEvaluator:
         self.horizon_ns = horizon_ns
         self.late_count = 0
         """Records of closed buckets."""
+
+    @property
+    def group_count(self) -> int:
+        """Groups held."""
+        return self._live.group_count
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there may be something for `upserts` to say."""
+        return self._has_changed or self._was_withheld
 
     @property
     def by_bucket(self) -> bool:
@@ -171,13 +246,21 @@ class AggregateEvaluator:
         Raises:
             QueryCostError: There are more groups than can be held.
         """
+        return self.look([Evaluation(self._plan, SharedFields(batch)) for batch in batches], quiet=quiet)
+
+    def look(self, batches: Sequence[Evaluation], *, quiet: bool = False) -> list[Upsert]:
+        """As `update`, with batches whose plan knows `node`."""
         for batch in batches:
-            mask = self._predicate(batch)
-            matching = batch if mask.true_count == batch.num_rows else batch.filter(mask)
+            rows = self._filter.rows(batch)
             if self._bucket is not None:
-                matching = self._open_only(matching, self._bucket.interval_ns)
+                rows = self._open_only(batch.fields, rows, self._bucket.interval_ns)
+            for where in self._wheres:
+                rows = where.narrow(batch, rows)
             before = self._live.record_count
-            self._live.update(matching)
+            if self._rest is None:
+                self._live.absorb(batch.fields, rows)
+            else:
+                self._live.update(take_rows(batch.fields, rows))
             self._has_changed |= self._live.record_count != before
         if self._live.overflow_count:
             raise QueryCostError(
@@ -201,25 +284,27 @@ class AggregateEvaluator:
             return cursor
         return min(self._firsts.values(), default=cursor + 1) - 1
 
-    def _open_only(self, batch: pa.RecordBatch, interval_ns: int) -> pa.RecordBatch:
+    def _open_only(self, fields: SharedFields, rows: Rows, interval_ns: int) -> Rows:
         """The records that aren't late; notes the first position of each bucket."""
-        if not batch.num_rows:
-            return batch
-        times = _nanoseconds(batch, "time")
-        starts = times - times % interval_ns
-        newness = np.minimum(times, _nanoseconds(batch, "observed_time"))
-        newest = np.maximum.accumulate(np.concatenate(([self._newest_ns], newness)))
-        self._newest_ns = int(newest[-1])
-        is_open = (starts >= self.horizon_ns) & (starts + interval_ns > newest[:-1] - self._open_ns)
-        late_count = int(batch.num_rows - np.count_nonzero(is_open))
-        if late_count:
-            self.late_count += late_count
-            batch, starts = batch.filter(pa.array(is_open)), starts[is_open]
-        positions = batch.column("position").to_numpy()
-        unique, first = np.unique(starts, return_index=True)
-        for start, position in zip(unique.tolist(), positions[first].tolist(), strict=True):
+        if not len(rows):
+            return rows
+        span = span_of(fields, rows, interval_ns)
+        newest_ns = max(self._newest_ns, span.newest_ns)
+        first_ns = span.starts[0]
+        if first_ns < self.horizon_ns or first_ns + interval_ns <= newest_ns - self._open_ns:
+            # Something may be late: which records, their order says.
+            starts = bucket_starts(fields, interval_ns)[rows]
+            newest = np.maximum.accumulate(np.concatenate(([self._newest_ns], newness(fields)[rows])))
+            is_open = (starts >= self.horizon_ns) & (starts + interval_ns > newest[:-1] - self._open_ns)
+            late_count = len(rows) - int(np.count_nonzero(is_open))
+            if late_count:
+                self.late_count += late_count
+                rows = rows[is_open]
+                span = span_of(fields, rows, interval_ns) if len(rows) else Span((), (), 0)
+        self._newest_ns = newest_ns
+        for start, position in zip(span.starts, span.positions, strict=True):
             self._firsts.setdefault(start, position)
-        return batch
+        return rows
 
     def _close(self, *, open_too: bool) -> list[Upsert]:
         """Close what is old or too much; its last values come back."""
@@ -244,7 +329,7 @@ class AggregateEvaluator:
             return []
         changed = self._live.changed().batch
         batch = self._live.rows().batch if self._was_withheld else changed
-        starts = _nanoseconds(batch, self._bucket.name)
+        starts = batch.column(self._bucket.name).cast(pa.int64()).to_numpy(zero_copy_only=False)
         upserts = []
         for start in np.unique(starts).tolist():
             if open_too or start < self.horizon_ns:
@@ -255,21 +340,15 @@ class AggregateEvaluator:
         return upserts
 
 
-def _nanoseconds(batch: pa.RecordBatch, name: str) -> _Int64:
-    column = pc.cast(batch.column(name), pa.int64())
-    values: _Int64 = column.to_numpy(zero_copy_only=False)
-    return values
-
-
 Evaluator = RowEvaluator | AggregateEvaluator
 
 
-def evaluator_of(query: Query, *, open_ns: int, horizon_ns: int = 0) -> Evaluator:
-    """The evaluator that a query needs.
+def evaluator_of(query: Query, *, open_ns: int, horizon_ns: int = 0, interner: Interner | None = None) -> Evaluator:
+    """The evaluator that a query needs; arguments are those of the evaluators.
 
     Raises:
         InvalidArgumentError: A stage has no meaning on a stream.
     """
     if any(isinstance(stage, Stats) for stage in query.stages):
-        return AggregateEvaluator(query, open_ns=open_ns, horizon_ns=horizon_ns)
-    return RowEvaluator(query)
+        return AggregateEvaluator(query, open_ns=open_ns, horizon_ns=horizon_ns, interner=interner)
+    return RowEvaluator(query, interner=interner)

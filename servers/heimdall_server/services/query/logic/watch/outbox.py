@@ -10,7 +10,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from heimdall_server.domain.errors import StreamLaggedError
-from heimdall_server.services.query.watch_model import AggregateRows, Event, Rows
+from heimdall_server.services.query.logic.metrics import WATCH_OUTBOX_BYTES
+from heimdall_server.services.query.watch_model import Event, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Outbox:
 
     async def put_patiently(self, event: Event) -> None:
         """Queue an answer to a request, waiting for room as long as it takes: the next request waits, too."""
-        size = _size(event)
+        size = size_of(event)
         if self._turn.locked() or not self._has_room(size):
             async with self._turn:
                 while not self._has_room(size):
@@ -75,7 +76,7 @@ class Outbox:
         Returns:
             Whether it was queued.
         """
-        size = _size(event)
+        size = size_of(event)
         if self._turn.locked() or not self._has_room(size):
             return False
         self._append(event, size)
@@ -92,6 +93,12 @@ class Outbox:
         self._filled.set()
         self._emptied.set()
 
+    def drop(self) -> None:
+        """Close, and let go what is queued: there is no reader any more."""
+        self.close()
+        self._events.clear()
+        self._weigh(-self._bytes)
+
     async def get(self) -> Event | None:
         """The oldest event, waiting for one; None once closed and empty.
 
@@ -106,7 +113,7 @@ class Outbox:
             self._filled.clear()
             await self._filled.wait()
         event, size = self._events.popleft()
-        self._bytes -= size
+        self._weigh(-size)
         self._emptied.set()
         return event
 
@@ -121,9 +128,9 @@ class Outbox:
         if self._closed:
             return
         self._events.append((event, size))
-        self._bytes += size
+        self._weigh(size)
         self._filled.set()
 
-
-def _size(event: Event) -> int:
-    return int(event.batch.nbytes) if isinstance(event, Rows | AggregateRows) else 0
+    def _weigh(self, size: int) -> None:
+        self._bytes += size
+        WATCH_OUTBOX_BYTES.inc(size)

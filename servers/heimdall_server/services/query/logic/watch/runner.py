@@ -1,51 +1,50 @@
-"""One watch: where it stands, history first, then the journal.
+"""One watch: where it stands, history first, then the journal, and at its head together with the others (`crowd`).
 
-Theory. Up to `Standing` everything was looked at. Records up to the seam are history: those before `since_ns` don't
-count. The standing moves only behind what was put into the outbox, in one step with it, so that a token is right
-whenever it is asked for: what came before it was queued before it, what comes behind it wasn't.
+Where it stands and what it says is in its `Account`. Here is how it gets on: records up to the seam are history, of which
+those before `since_ns` don't count; behind it, it joins the crowd as soon as it can. There, what is found for it is
+queued where there is room (`deliver`); where there is none, it leaves, waits for room, and catches up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
+import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from heimdall_server.domain.errors import DrainingError, NotFoundError, TokenError
-from heimdall_server.domain.expression.tree import Query
+from heimdall_server.domain.errors import DrainingError, NotFoundError, QueryCostError, TokenError
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Journal
-from heimdall_server.ports.log_store import Limits, LogStore, RowKey
-from heimdall_server.services.query.logic import metrics
+from heimdall_server.ports.log_store import Limits, LogStore
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
 from heimdall_server.services.query.logic.iterators import with_heartbeat
 from heimdall_server.services.query.logic.tokens import Place, TokenCodec
+from heimdall_server.services.query.logic.watch.account import Account, Asked
+from heimdall_server.services.query.logic.watch.crowd import Crowds, Found
 from heimdall_server.services.query.logic.watch.evaluator import (
     AggregateEvaluator,
     Evaluator,
-    Matched,
-    RowEvaluator,
-    Upsert,
 )
+from heimdall_server.services.query.logic.watch.meter import Meter
 from heimdall_server.services.query.logic.watch.outbox import Outbox
 from heimdall_server.services.query.logic.watch.source import (
     SHARD,
     Piece,
     Standing,
     StoredHistory,
+    joined,
     journal_pieces,
     wanted,
 )
-from heimdall_server.services.query.model import TokenAfter
-from heimdall_server.services.query.watch_model import AggregateRows, Create, Created, Progress, Rows
+from heimdall_server.services.query.watch_model import Create, Created, Event, Progress
 
-_EVENT_BYTES: Final = 2 * 1024 * 1024
-"""Rows go to the outbox in pieces of about this."""
 _R = TypeVar("_R")
 
 
@@ -67,20 +66,6 @@ class WatchPorts:
     workers: Executor = field(default_factory=_workers)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A watch's question, understood."""
-
-    query: Query
-    """Narrowed to the datasets."""
-    evaluator: Evaluator
-    canonical_text: str
-    bound_to: bytes
-    """What tokens are bound to."""
-    now_ns: int
-    """What `now` meant."""
-
-
 class WatchRunner:
     """See the module. `run` is the watch's task; `update` and `token` may be called beside it."""
 
@@ -94,22 +79,21 @@ class WatchRunner:
         asked: Asked,
         place: Place,
         datasets: Sequence[str],
+        crowds: Crowds,
     ) -> None:
         self.request = request
         self._ports = ports
         self._outbox = outbox
-        self._clock = clock
-        self._asked = asked
-        self._standing = Standing(place.through.get(SHARD, 0), place.after)
-        self._since_ns = place.since_ns
-        self._seam = place.seam
-        self._last_count = place.last_count
-        self._sent_rows = place.returned
-        self._quiet_through = place.counted_through
-        self._counted_from = self._standing.cursor
-        self._horizon_ns = place.horizon_ns
+        self._account = Account(request, asked, place, tokens=ports.tokens, clock=clock)
         self._generation = 0
         self._has_ended = False
+        self._crowds = crowds
+        self._crowd = crowds.of(asked.evaluator)
+        self._left: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._left_over: Iterator[Event] = iter(())
+        """What the crowd couldn't say for it."""
+        self._meter = Meter(crowds.cost)
+        self._is_apart = False
         self._busy = asyncio.Lock()
         """Held from a piece's evaluation to the standing behind it: an update must not come in between."""
         self._history = StoredHistory(ports.store, ports.visibility, ports.admission, ports.limits, datasets)
@@ -117,7 +101,7 @@ class WatchRunner:
     @property
     def aggregates(self) -> bool:
         """Whether it sends upserts."""
-        return self._asked.evaluator.aggregates
+        return self._account.asked.evaluator.aggregates
 
     async def run(self) -> None:
         """Follow until cancelled, or until the query's own limit is reached.
@@ -131,182 +115,201 @@ class WatchRunner:
             await self._follow()
         finally:
             self._has_ended = True
+            self._account.close()
 
     async def _follow(self) -> None:
-        interval_s = self.request.interval_s
-        due_s = time.monotonic() + interval_s
+        while not self._account.is_over:
+            if self._may_join() and self._crowd.join(self):
+                await self._together()
+            # Also behind that: where everybody was sent away, each finds out alone why.
+            await self._alone()
 
-        def wait_s() -> float | None:
-            return max(due_s - time.monotonic(), 0.0) if self.aggregates else None
+    def _may_join(self) -> bool:
+        standing = self._account.standing
+        return not self._is_apart and standing.after is None and standing.cursor >= self._account.seam
 
-        async with aclosing(with_heartbeat(self._pieces(), wait_s)) as pieces:
-            while not self._is_over():
+    async def _together(self) -> None:
+        """Be told, until something is left that only this watch can do."""
+        self._left = asyncio.get_running_loop().create_future()
+        try:
+            error = await self._left
+        finally:
+            self._crowd.discard(self)
+        if error is not None:
+            raise error
+        async with self._busy:
+            left_over, self._left_over = self._left_over, iter(())
+            for event in left_over:
+                await self._outbox.put(event)
+
+    async def _alone(self) -> None:
+        """Follow until the others are reached."""
+        async with aclosing(with_heartbeat(self._pieces(), self._wait_s)) as pieces:
+            while not self._account.is_over:
                 piece = await anext(pieces)
                 async with self._busy:
                     if piece is not None:
                         await self._take(piece)
-                    if time.monotonic() >= due_s:
+                    if time.monotonic() >= self._account.due_s:
                         await self._tell()
-                        due_s = time.monotonic() + interval_s
+                if self._may_join():
+                    return
+
+    def _wait_s(self) -> float | None:
+        return max(self._account.due_s - time.monotonic(), 0.0) if self.aggregates else None
 
     async def update(self, asked: Asked, created: Created) -> None:
         """Ask something else from here on; `created` is said between the old rows and the new ones."""
         async with self._busy:
             if self._has_ended:
                 return
+            # What was found for the old question, and wasn't said, is looked at again.
+            self._leave()
+            self._left_over = iter(())
             await self._outbox.put_patiently(created)
-            self._asked = asked
+            self._account.renew(asked)
+            self._crowd = self._crowds.of(asked.evaluator)
+            self._meter, self._is_apart = Meter(self._crowds.cost), False
             self._generation += 1
-            self._sent_rows = self._quiet_through = self._horizon_ns = 0
-            self._counted_from = self._standing.cursor
 
     def token(self) -> bytes:
         """Resume from here."""
-        return self._token_at(self._asked, self._standing, self._sent_rows)
+        return self._account.token()
 
     def progress(self) -> Progress:
         """How far it is."""
-        return Progress(self.request.watch_id, self.token(), {SHARD: self._standing.cursor})
-
-    def _token_at(self, asked: Asked, standing: Standing, sent_rows: int) -> bytes:
-        place = Place(
-            {SHARD: standing.cursor},
-            standing.after,
-            returned=sent_rows,
-            now_ns=asked.now_ns,
-            since_ns=self._since_ns,
-            seam=self._seam,
-            last_count=self._last_count,
-        )
-        if asked.evaluator.aggregates:
-            place = replace(
-                place,
-                through={SHARD: self._counted_from},
-                after=None,
-                horizon_ns=self._horizon_ns,
-                counted_through=max(standing.cursor, self._quiet_through),
-            )
-        return self._ports.tokens.seal(place, bound_to=asked.bound_to)
-
-    def _is_over(self) -> bool:
-        limit = self._asked.evaluator.limit
-        return limit is not None and self._sent_rows >= limit
+        return self._account.progress()
 
     async def _find_last(self) -> None:
         """Go back to where the last records begin that were asked for."""
-        while self._last_count:
-            generation, query = self._generation, self._asked.query
-            standing = await self._history.place_of_last(query, self._last_count, through=self._seam)
+        while self._account.last_count:
+            generation, query = self._generation, self._account.asked.query
+            standing = await self._history.place_of_last(query, self._account.last_count, through=self._account.seam)
             if generation == self._generation:
-                self._standing, self._last_count = standing, 0
+                self._account.standing, self._account.last_count = standing, 0
 
     async def _pieces(self) -> AsyncGenerator[Piece, None]:
         journal = self._ports.journal
         while True:
-            standing = self._standing
+            standing = self._account.standing
             head, tail = journal.head().get(SHARD, 0), journal.tail().get(SHARD, 1)
             if standing.cursor > head:
                 raise TokenError("it is of a newer state of the journal")
-            is_history = bool(self._since_ns) and standing.cursor < self._seam
+            is_history = bool(self._account.since_ns) and standing.cursor < self._account.seam
             if is_history or standing.cursor + 1 < tail:
                 # History by time is cheaper from the store, which has an order by time to skip by.
                 generation = self._generation
                 piece = await self._history.page(
-                    self._asked.query,
+                    self._account.asked.query,
                     standing,
-                    through=self._seam if standing.cursor < self._seam else head,
-                    since_ns=self._since_ns if is_history else None,
+                    through=self._account.seam if standing.cursor < self._account.seam else head,
+                    since_ns=self._account.since_ns if is_history else None,
                 )
                 yield replace(piece, generation=generation)
                 continue
             try:
-                async with aclosing(journal_pieces(journal, standing.cursor, seam=self._seam)) as pieces:
+                async with aclosing(journal_pieces(journal, standing.cursor, seam=self._account.seam)) as pieces:
                     async for piece in pieces:
                         yield piece
             except NotFoundError:
                 continue  # Trimmed between the look and the read: the store has it.
             raise DrainingError
 
+    @property
+    def evaluator(self) -> Evaluator:
+        """See `Member`."""
+        return self._account.asked.evaluator
+
+    @property
+    def standing(self) -> Standing:
+        """See `Member`."""
+        return self._account.standing
+
+    @property
+    def quiet_through(self) -> int:
+        """See `Member`."""
+        return self._account.quiet_through
+
+    @property
+    def due_s(self) -> float:
+        """See `Member`."""
+        evaluator = self._account.asked.evaluator
+        is_quiet = self._account.standing.cursor < self._account.quiet_through
+        if is_quiet or not isinstance(evaluator, AggregateEvaluator) or not evaluator.has_news:
+            return math.inf
+        return self._account.due_s
+
+    @property
+    def patience_s(self) -> float:
+        """See `Member`."""
+        return self.request.interval_s / 5 if self.aggregates else math.inf
+
+    def deliver(self, found: Found) -> bool:
+        """See `Member`."""
+        self._charge(found)
+        events = self._account.events(found)
+        for event in events:
+            if not self._outbox.offer(event):
+                self._left_over = itertools.chain([event], events)
+                return False
+        return not self._is_apart and not self._account.is_over
+
+    def sent_away(self, error: Exception | None) -> None:
+        """See `Member`."""
+        if not self._left.done():
+            self._left.set_result(error)
+
+    def _leave(self) -> None:
+        self._crowd.discard(self)
+        self.sent_away(None)
+
     async def _take(self, piece: Piece) -> None:
         """Evaluate a piece, send what matches, and only then move on."""
         if piece.generation not in (None, self._generation):
             return  # Read for a question that was changed meanwhile; it is read again.
-        evaluator = self._asked.evaluator
+        found = await self._in_thread(functools.partial(self._found, piece, self._account.asked.evaluator))
+        self._charge(found)
+        for event in self._account.events(found):
+            await self._outbox.put(event)
+
+    def _found(self, piece: Piece, evaluator: Evaluator) -> Found:
+        """Evaluate a piece alone. In a thread."""
+        started_s = time.thread_time()
+        found = Found(evaluator, piece.standing, piece.time_ns)
+        batches = joined(
+            wanted(piece, self._account.standing, since_ns=self._account.since_ns, seam=self._account.seam)
+        )
         if isinstance(evaluator, AggregateEvaluator):
-            await self._count(evaluator, piece)
-        else:
-            await self._send(evaluator, piece)
-        self._standing = piece.standing
-
-    async def _send(self, evaluator: RowEvaluator, piece: Piece) -> None:
-        def match() -> Matched | None:
-            batches = wanted(piece, self._standing, since_ns=self._since_ns, seam=self._seam)
-            return evaluator.take(batches) if batches else None
-
-        matched = await self._in_thread(match)
-        if matched is None or not matched.count:
-            return
-        if evaluator.limit is not None:
-            matched = matched.slice(0, evaluator.limit - self._sent_rows)
-        step = max(1, matched.count * _EVENT_BYTES // max(int(matched.shown.nbytes), 1))
-        for start in range(0, matched.count, step):
-            part = matched.slice(start, step)
-            end = piece.standing if start + step >= matched.count else _behind(part, part.count)
-            history = piece.standing.cursor <= self._seam
-            await self._outbox.put(
-                Rows(
-                    self.request.watch_id,
-                    part.shown,
-                    self._tokens_of(part, end),
-                    history=history,
-                    json=self.request.json,
-                )
-            )
-            self._standing = end
-            self._sent_rows += part.count
-        if piece.time_ns:
-            metrics.WATCH_SECONDS.observe(max(0, self._clock.now_ns() - piece.time_ns) / 1e9)
-
-    def _tokens_of(self, part: Matched, end: Standing) -> TokenAfter:
-        """Tokens of rows that are being sent; they stay what they are when the question is changed meanwhile."""
-        asked, sent = self._asked, self._sent_rows
-
-        def token_after(count: int) -> bytes:
-            return self._token_at(asked, end if count == part.count else _behind(part, count), sent + count)
-
-        return token_after
-
-    async def _count(self, evaluator: AggregateEvaluator, piece: Piece) -> None:
-        def count() -> list[Upsert]:
-            batches = wanted(piece, self._standing, since_ns=self._since_ns, seam=self._seam)
-            return evaluator.update(batches, quiet=piece.standing.cursor < self._quiet_through)
-
-        late_count = evaluator.late_count
-        upserts = await self._in_thread(count)
-        metrics.WATCH_LATE.inc(evaluator.late_count - late_count)
-        await self._put(upserts, revision=piece.standing.cursor)
-        self._horizon_ns = evaluator.horizon_ns
-        if evaluator.by_bucket:
-            self._counted_from = evaluator.resume_position(piece.standing.cursor)
+            found.closed = evaluator.update(batches, quiet=piece.standing.cursor < self._account.quiet_through)
+        elif batches:
+            found.matched = evaluator.take(batches)
+        found.cpu_s = time.thread_time() - started_s
+        return found
 
     async def _tell(self) -> None:
         """Send what changed since the last time, unless it is being counted again."""
-        evaluator = self._asked.evaluator
-        if isinstance(evaluator, AggregateEvaluator) and self._standing.cursor >= self._quiet_through:
-            await self._put(await self._in_thread(evaluator.upserts), revision=self._standing.cursor)
+        account = self._account
+        account.told()
+        evaluator = account.asked.evaluator
+        if isinstance(evaluator, AggregateEvaluator) and account.standing.cursor >= account.quiet_through:
+            upserts = await self._in_thread(evaluator.upserts)
+            for event in account.upserts(upserts, revision=account.standing.cursor):
+                await self._outbox.put(event)
 
-    async def _put(self, upserts: Sequence[Upsert], *, revision: int) -> None:
-        token, watch_id, is_json = self.token(), self.request.watch_id, self.request.json
-        for upsert in upserts:
-            await self._outbox.put(
-                AggregateRows(watch_id, upsert.batch, upsert.bucket_ns, revision, token, json=is_json)
+    def _charge(self, found: Found) -> None:
+        """Count what finding it cost, where it is of the journal.
+
+        Raises:
+            QueryCostError: It costs too much.
+        """
+        if not found.time_ns:
+            return
+        self._meter.charge(found.cpu_s, found.time_ns)
+        if self._meter.is_over:
+            raise QueryCostError(
+                "the watch needs more processor time than one may have; filter by a field or a word before patterns"
             )
+        self._is_apart = self._is_apart or self._meter.is_dear
 
     async def _in_thread(self, function: Callable[[], _R]) -> _R:
         return await asyncio.get_running_loop().run_in_executor(self._ports.workers, function)
-
-
-def _behind(part: Matched, count: int) -> Standing:
-    """Behind the first so many rows."""
-    position, row = (int(part.keys.column(name)[count - 1].as_py()) for name in ("position", "row"))
-    return Standing(position - 1, RowKey(0, SHARD, position, row))

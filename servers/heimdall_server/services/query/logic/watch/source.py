@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,6 +33,10 @@ _PAGE_BYTES: Final = 16 * 1024 * 1024
 _FIRST_SPAN: Final = 256
 _GROUP_ROWS: Final = 32_768
 _GROUP_FRAMES: Final = 256
+NEAR_FRAMES: Final = _GROUP_FRAMES
+"""Who is no farther from the head than this is at the head in a moment."""
+_JOINED_BYTES: Final = 64 * 1024 * 1024
+"""Batches are joined up to about this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,11 @@ class Piece:
     generation: int | None = None
     time_ns: int = 0
     """When the oldest frame was appended; 0: from the store."""
+
+    @property
+    def is_full(self) -> bool:
+        """It is as large as pieces get, so there is probably more."""
+        return len(self.frames) >= _GROUP_FRAMES or sum(frame.row_count for frame in self.frames) >= _GROUP_ROWS
 
     def batches(self) -> list[pa.RecordBatch]:
         """The records with their positions. Call it in a thread."""
@@ -200,6 +210,26 @@ def wanted(piece: Piece, standing: Standing, *, since_ns: int, seam: int) -> lis
         if kept.num_rows:
             batches.append(kept)
     return batches
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The same records in as few batches as is good: what is done with a batch costs most for small ones."""
+    if len(batches) <= 1:
+        return list(batches)
+    groups: list[list[pa.RecordBatch]] = []
+    size_bytes = _JOINED_BYTES
+    for batch in batches:
+        size_bytes += int(batch.nbytes)
+        if size_bytes > _JOINED_BYTES:
+            groups.append([])
+            size_bytes = int(batch.nbytes)
+        groups[-1].append(batch)
+    return [pa.concat_batches(group) for group in groups]
+
+
+def behind(batch: pa.RecordBatch, position: int) -> pa.RecordBatch:
+    """The records of a batch, in journal order, that stand behind a position."""
+    return batch.slice(int(np.searchsorted(batch.column("position").to_numpy(), position, side="right")))
 
 
 def _filtering(query: Query) -> tuple[Where | Extract, ...]:

@@ -20,13 +20,17 @@ from heimdall_server.domain.errors import (
     StreamLaggedError,
     StreamProtocolError,
 )
+from heimdall_server.language.shared_filter import Interner
 from heimdall_server.ports.clock import Clock
 from heimdall_server.rpc.metrics import LAGGED
 from heimdall_server.services.query.logic.question import check_datasets, check_watchable, understand
 from heimdall_server.services.query.logic.tokens import Place, digest
+from heimdall_server.services.query.logic.watch.account import Asked
+from heimdall_server.services.query.logic.watch.crowd import Crowds
 from heimdall_server.services.query.logic.watch.evaluator import evaluator_of, with_datasets
+from heimdall_server.services.query.logic.watch.meter import CostLimits
 from heimdall_server.services.query.logic.watch.outbox import Outbox, OutboxLimits
-from heimdall_server.services.query.logic.watch.runner import Asked, WatchPorts, WatchRunner
+from heimdall_server.services.query.logic.watch.runner import WatchPorts, WatchRunner
 from heimdall_server.services.query.logic.watch.source import SHARD
 from heimdall_server.services.query.model import Question
 from heimdall_server.services.query.watch_model import (
@@ -58,6 +62,7 @@ class WatchLimits:
     resumed counts again from the oldest open bucket on, so this is also what resuming costs."""
     watches_max: int = 4096
     """Watches of the process."""
+    cost: CostLimits = field(default_factory=CostLimits)
 
 
 class WatchUseCase:
@@ -68,6 +73,9 @@ class WatchUseCase:
         self.clock = clock
         self.limits = limits
         self.datasets = sorted(datasets)
+        self.interner = Interner()
+        """Of the filters that are evaluated together."""
+        self.crowds = Crowds(ports.journal, limits.cost)
         self.watch_count = 0
         """Watches that run, on all streams."""
 
@@ -104,8 +112,12 @@ class WatchStream:
             while (event := await self._outbox.get()) is not None:
                 yield event
         finally:
-            await _end(tasks)
-            await self._end_all()
+            # All of it at once, before anything is waited for: whoever ends the stream may lose patience.
+            self._outbox.drop()
+            ending = [*tasks, *self._tasks.values()]
+            for watch_id in list(self._runners):
+                self._take_out(watch_id)
+            await _end(ending)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """What goes wrong beside the watches ends the stream."""
@@ -171,7 +183,14 @@ class WatchStream:
         if request.start.last_count and asked.evaluator.aggregates:
             raise InvalidArgumentError("start.last_count", "says nothing about aggregates; use since_time")
         runner = WatchRunner(
-            owner.ports, self._outbox, owner.clock, request=request, asked=asked, place=place, datasets=datasets
+            owner.ports,
+            self._outbox,
+            owner.clock,
+            request=request,
+            asked=asked,
+            place=place,
+            datasets=datasets,
+            crowds=owner.crowds,
         )
         return runner, _created(request, asked)
 
@@ -191,7 +210,7 @@ class WatchStream:
         wanted = check_datasets(datasets, configured)
         query = with_datasets(understood.query, wanted, configured)
         open_ns = int(self._owner.limits.bucket_open_s * 1e9)
-        evaluator = evaluator_of(query, open_ns=open_ns, horizon_ns=place.horizon_ns)
+        evaluator = evaluator_of(query, open_ns=open_ns, horizon_ns=place.horizon_ns, interner=self._owner.interner)
         bound_to = _bound_to(question, datasets)
         return Asked(query, evaluator, understood.canonical_text, bound_to, place.now_ns), wanted
 
