@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from heimdall_server.rpc import early
+from heimdall_server.wiring import allocators
 
 early.prepare()
+allocators.prepare()
 
 import asyncio
 import gc

@@ -14,6 +14,7 @@ import typer
 
 from heimdall_server import config as configuration
 from heimdall_server.domain.errors import ConfigurationError, HeimdallError
+from heimdall_server.edge.http.tokens import TokensFile
 from heimdall_server.rpc.tls_files import TlsFiles
 
 app = typer.Typer(
@@ -58,6 +59,8 @@ def check(file: File = None, data_dir: DataDir = None, output: OutputOption = Ou
     with _told(output):
         config, files = configuration.load(file, data_dir=data_dir)
         TlsFiles(config.tls)
+        if config.http.tokens_file is not None:
+            TokensFile(config.http.tokens_file)
     if output is Output.JSON:
         typer.echo(json.dumps({"ok": True, "problems": [], "files": list(files)}, ensure_ascii=False))
     else:

@@ -28,7 +28,7 @@ from heimdall_server.domain.expression.tree import (
     Words,
 )
 from heimdall_server.domain.records import POSITIONED_SCHEMA
-from heimdall_server.ports.log_store import FrameRange, Limits, Order, Path, RowKey
+from heimdall_server.ports.log_store import FrameRange, Limits, Order, Path, RowKey, StoreIdentity
 from heimdall_server.storage.clickhouse.connection import Engine
 from heimdall_server.storage.clickhouse.embedded import ChdbEngine
 from heimdall_server.storage.clickhouse.remote import RemoteEngine, ServerAddress
@@ -391,3 +391,51 @@ async def test_closing_the_store_ends_what_runs(store: ClickHouseLogStore) -> No
     with pytest.raises(StoreError):
         await rows_of(store, asked())
     await store.close()
+
+
+async def test_a_store_names_itself_and_whose_records_it_holds(engine: Engine, chdb_database: str) -> None:
+    name = f"{chdb_database}_identity"
+    async with opened_store(engine, name) as store:
+        first = await store.identify()
+        assert first.store_id
+        assert not first.journal_id
+        await store.claim("j1")
+        assert await store.identify() == StoreIdentity(first.store_id, "j1")
+    async with opened_store(engine, name) as store:
+        assert await store.identify() == StoreIdentity(first.store_id, "j1")
+    connection = engine.connect()
+    connection.command(f"DROP DATABASE {name} SYNC")
+    connection.close()
+    async with opened_store(engine, name) as store:
+        assert (await store.identify()).store_id != first.store_id, "a deleted one comes back as another one"
+
+
+async def test_a_store_tells_whether_it_holds_records_behind_a_position(engine: Engine, chdb_database: str) -> None:
+    async with opened_store(engine, f"{chdb_database}_{type(engine).__name__}") as store:
+        assert not await store.holds_beyond(0, 0)
+        await fill(store, [frame(3, 2), frame(7, 2, dataset="dumps")])
+        assert [await store.holds_beyond(0, position) for position in (0, 6, 7, 2**63 - 1)] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert not await store.holds_beyond(1, 0)
+
+
+async def test_a_store_of_an_older_schema_version_gets_the_columns_that_came_later(
+    engine: Engine, chdb_database: str
+) -> None:
+    name = f"{chdb_database}_older_{type(engine).__name__}"
+    async with opened_store(engine, name) as store:
+        await fill(store, [frame(1, 3)])
+        meta, records = store._tables.meta, store._tables.records("logs")
+    connection = engine.connect()
+    connection.command(f"ALTER TABLE {records} DROP COLUMN tlp, DROP COLUMN policy_version")
+    connection.command(f"TRUNCATE TABLE {meta}")
+    connection.close()
+    async with opened_store(engine, name) as store:
+        await fill(store, [frame(2, 3, tlp="amber")])
+        rows = await rows_of(store, asked(None, Fields((resolve("tlp"), resolve("position")))))
+        assert sorted((row["position"], row["tlp"]) for row in rows) == [(1, "")] * 3 + [(2, "amber")] * 3
+        assert len(await rows_of(store, asked(None, counted("service")))) == 3

@@ -22,7 +22,7 @@ class PathChoice:
     """A sentence for people, without values of the query."""
 
 
-def choose_path(query: StoreQuery, rollups: Sequence[frozenset[str]]) -> PathChoice:
+def choose_path(query: StoreQuery, rollups: Sequence[frozenset[str]], *, word_index: bool = True) -> PathChoice:
     """Choose a path.
 
     The order is by cost measured on a billion records: a rollup (milliseconds), a trace's bloom filter, the
@@ -31,6 +31,7 @@ def choose_path(query: StoreQuery, rollups: Sequence[frozenset[str]]) -> PathCho
     Args:
         query: What is asked.
         rollups: The core columns of each per-minute rollup that the store keeps.
+        word_index: The store has an index of words over all that is asked.
 
     Returns:
         The path and its reason.
@@ -41,7 +42,7 @@ def choose_path(query: StoreQuery, rollups: Sequence[frozenset[str]]) -> PathCho
         return PathChoice(Path.ROLLUP, "counts by columns of a per-minute rollup; edges of part minutes from records")
     if needs.trace_id:
         return PathChoice(Path.TRACE_INDEX, "one trace: its bloom filter names the granules")
-    if needs.words:
+    if needs.words and word_index:
         return PathChoice(Path.TEXT_INDEX, "words of the body: the text index names the granules")
     if not needs.aggregates:
         return PathChoice(Path.NEWEST_FIRST, "rows in time order: reading stops when there are enough")

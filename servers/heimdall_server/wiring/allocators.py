@@ -1,7 +1,7 @@
 """What the engine's allocator must find in the environment before the engine is loaded. Imports nothing heavy.
 
-chDB brings jemalloc, which gives pages back a second after they were freed, and an insert needs them again within that
-second: the kernel then clears each page anew. Kept half a minute, they cost the system half the time (`adr/0005`).
+chDB brings jemalloc, which gives freed pages back to the system, and the next insert needs as many again: the kernel
+then clears each anew. Kept half a minute they are used again, for more resident memory (`adr/0005`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,10 @@ EXPECTED = {
     "elasticsearch-py": [ACCEPTED, REFUSED, ("slow", "shop", "web-1", 13)],
     "filebeat": [ACCEPTED, REFUSED],
     "fluent-bit-es": [ACCEPTED, REFUSED],
-    "fluent-bit-loki": [('{"level":"info","msg":"payment accepted"}', *ACCEPTED[1:]), REFUSED],
+    "fluent-bit-loki": [
+        ('{"level":"info","msg":"payment accepted"}', *ACCEPTED[1:]),
+        ('{"level":"error","msg":"payment refused"}', *REFUSED[1:]),
+    ],
     "logstash": [ACCEPTED, REFUSED],
     "loki-client-go": [("payment refused: card 4111", *REFUSED[1:]), ACCEPTED, ("slow", "shop", "web-1", 13)],
     "promtail": [ACCEPTED, REFUSED],

@@ -125,12 +125,12 @@ async def test_a_query_that_would_read_too_much_is_refused(serve: Serve) -> None
 
 
 async def test_callers_have_their_share_of_queries(serve: Serve, chdb_engine: ChdbEngine) -> None:
-    limits = AdmissionLimits(concurrent_max=2, waiting_max=1, per_caller_max=3, wait_s=0.2)
+    limits = AdmissionLimits(scans_max=2, waiting_max=1, per_caller_max=3)
     async with serve(admission=limits) as server:
         await fill(server)
         calls = [server.stub.Search(server.request(f"{SLOW} | stats count()")) for _ in range(2)]
         await until_running(chdb_engine, 2)
-        waiting = asyncio.create_task(refused(server))
+        waiting = asyncio.create_task(refused(server, f"{SLOW} | stats count()", timeout_duration=seconds(0.5)))
         await asyncio.sleep(0.05)
         error = await refused(server)
         info, _ = details_of(status_of(error))

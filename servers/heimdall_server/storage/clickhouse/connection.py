@@ -105,7 +105,7 @@ class Stream(Protocol):
     progress: Progress
 
     def next(self) -> pa.RecordBatch | None:
-        """Wait for the next rows; None at the end.
+        """Wait for the next rows; None at the end, after which there is nothing to close.
 
         Raises:
             EngineError: The engine failed, a limit was reached, or the statement was stopped.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import urlencode
 
 import chdb
@@ -24,6 +24,16 @@ from heimdall_server.storage.clickhouse.connection import (
     Settings,
 )
 
+# By default each cache may take some gigabytes, and what looks after memory wakes 20 times a second.
+_OPTIONS: Final = {
+    "memory_worker_period_ms": 500,
+    "mark_cache_size": 256 << 20,
+    "index_mark_cache_size": 128 << 20,
+    "primary_index_cache_size": 128 << 20,
+    "text_index_tokens_cache_size": 128 << 20,
+    "text_index_header_cache_size": 128 << 20,
+}
+
 
 class ChdbEngine:
     """chDB on a folder."""
@@ -36,7 +46,7 @@ class ChdbEngine:
             memory_bytes_max: All that the engine may use, caches and merges included.
         """
         self.path = path
-        self.target = f"{path.resolve()}?{urlencode({'max_server_memory_usage': memory_bytes_max})}"
+        self.target = f"{path.resolve()}?{urlencode({'max_server_memory_usage': memory_bytes_max, **_OPTIONS})}"
         """As chDB names a folder and its options."""
 
     def connect(self) -> ChdbConnection:

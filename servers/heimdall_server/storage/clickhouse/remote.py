@@ -131,8 +131,10 @@ class RemoteStream:
                 if batch.num_rows:
                     return batch
         except StopIteration:
+            self.close()
             return None
         except (ClickHouseError, OSError, pa.ArrowInvalid) as error:
+            self.close()
             raise EngineError(str(error)) from error
 
     def close(self) -> None:

@@ -1,14 +1,13 @@
 """A query that runs: its batches as they come, its limits, and stopping it in the engine."""
 
-# ruff: noqa: S608 - statements are made of names of ours; what a person says travels as parameters
-
 from __future__ import annotations
 
 import asyncio
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import pyarrow as pa
 
@@ -18,27 +17,38 @@ from heimdall_server.ports.journal import Positions
 from heimdall_server.ports.log_store import Limits, Plan, ResultColumn, Statistics
 from heimdall_server.storage.clickhouse.connection import EngineError, Stream
 from heimdall_server.storage.clickhouse.lines import Line
-from heimdall_server.storage.clickhouse.select import KEY_COLUMNS, Statement, settings_clause
+from heimdall_server.storage.clickhouse.select import BLOCK_ROWS, KEY_COLUMNS, Statement, settings_clause
 from heimdall_server.storage.clickhouse.stages import Output
 
+SCHEMA_AFTER_S: Final = 1.0
+"""Whoever waits so long for the first rows is told the columns meanwhile."""
 _STOP_AFTER_S: Final = 0.01
 _STOP_AGAIN_S: Final = 0.03
+P = ParamSpec("P")
+T = TypeVar("T")
 Kill = Callable[[str], Awaitable[None]]
 """Stops the statement of a tag in the engine, from another connection."""
+Describe = Callable[[], Awaitable[pa.Schema]]
+"""Tells the columns of a query's rows, from another connection."""
 
 
 class RunningQuery:
     """One query on one line. Made by the store, which gives the line back after `stop`."""
 
-    def __init__(self, statement: Statement, plan: Plan, limits: Limits, line: Line, kill: Kill) -> None:
+    def __init__(
+        self, statement: Statement, plan: Plan, limits: Limits, line: Line, *, kill: Kill, describe: Describe
+    ) -> None:
         self.statement = statement
         self.plan = plan
         self._limits = limits
         self._line = line
         self._kill = kill
+        self._describe = describe
+        self._opening: asyncio.Future[None] | None = None
         self.tag = f"query-{uuid.uuid4().hex}"
         self._stream: Stream | None = None
-        self._first: pa.RecordBatch | None = None
+        self._ahead: deque[pa.RecordBatch] = deque()
+        self._is_idle = True
         self._schema = pa.schema([])
         self._started_s = time.monotonic()
         self._elapsed_s = 0.0
@@ -84,17 +94,20 @@ class RunningQuery:
         )
 
     async def start(self) -> None:
-        """Send the statement and wait for its first rows.
+        """Send the statement and wait for its first rows, or for the columns of one that takes its time.
 
         Raises:
             EngineError: It failed before there were any.
         """
         sql = f"{self.statement.sql} {settings_clause(self._limits, self.tag)}"
-        self._first = await self._line.call(self._open, sql)
-        if self._first is not None:
-            fields = list(self._first.schema)
+        self._opening = asyncio.ensure_future(self._call(self._open, sql))
+        await asyncio.wait([self._opening], timeout=SCHEMA_AFTER_S if self.statement.is_snapshot else None)
+        if self._opening.done():
+            self._opening.result()
+        if self._ahead:
+            fields = list(self._ahead[0].schema)
         elif self.statement.aggregated or any(output.kind is not None for output in self.statement.outputs):
-            fields = list(await self._line.call(self._empty_schema))
+            fields = list(await self._describe())
         else:
             fields = [POSITIONED_SCHEMA.field(output.identifier) for output in self.statement.outputs]
         self._schema = pa.schema(
@@ -103,10 +116,11 @@ class RunningQuery:
 
     async def batches(self) -> AsyncIterator[pa.RecordBatch]:
         """See `Result.batches`."""
-        batch = self._first
-        self._first = None
         try:
-            while batch is not None and not self._ended:
+            while not self._ended:
+                batch = await self._following()
+                if batch is None:
+                    return
                 left = self._limits.result_rows - self._rows
                 if batch.num_rows > left:
                     batch, self._truncated_by = batch.slice(0, left), "result_rows"
@@ -115,7 +129,6 @@ class RunningQuery:
                     yield pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
                 if self._truncated_by:
                     return
-                batch = await self._line.call(self._next)
         except EngineError as error:
             if not error.is_limit or self.statement.aggregated or not self._rows:
                 raise error.translated(time_s=self._limits.time_s) from error
@@ -126,6 +139,10 @@ class RunningQuery:
     async def stop(self) -> None:
         """Stop the statement in the engine, if it still runs; the line is free when this returns."""
         self._end()
+        if self._opening is not None and not self._opening.cancel() and not self._opening.cancelled():
+            self._opening.exception()  # Whoever stops it doesn't want to hear.
+        if self._exhausted and self._is_idle:
+            return
         closing = asyncio.ensure_future(self._line.call(self._close))
         wait_s = _STOP_AFTER_S
         while not closing.done():
@@ -140,14 +157,32 @@ class RunningQuery:
             # A server goes on reading for a while after its client has hung up.
             await self._kill(self.tag)
 
-    def _open(self, sql: str) -> pa.RecordBatch | None:
-        self._stream = self._line.connection.stream(sql, self.statement.parameters)
-        return self._next()
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call in the line's thread; while this waits, or if it was left waiting, the line isn't idle."""
+        self._is_idle = False
+        answer = await self._line.call(function, *args, **kwargs)
+        self._is_idle = True
+        return answer
 
-    def _empty_schema(self) -> pa.Schema:
-        # Streams of no rows tell no schema.
-        connection = self._line.connection
-        return connection.table(f"SELECT * FROM ({self.statement.sql}) LIMIT 0", self.statement.parameters).schema
+    async def _following(self) -> pa.RecordBatch | None:
+        if self._opening is not None:
+            opening, self._opening = self._opening, None
+            await opening
+        if self._ahead:
+            return self._ahead.popleft()
+        return None if self._exhausted else await self._call(self._next)
+
+    def _open(self, sql: str) -> None:
+        self._stream = self._line.connection.stream(sql, self.statement.parameters)
+        batch = self._next()
+        while batch is not None:
+            self._ahead.append(batch)
+            rows = sum(each.num_rows for each in self._ahead)
+            # What is most likely all: its end is heard at once, instead of by another way to this thread and back.
+            is_last = self.statement.aggregated or rows >= self.statement.row_limit
+            if not is_last or rows >= BLOCK_ROWS:
+                return
+            batch = self._next()
 
     def _next(self) -> pa.RecordBatch | None:
         if self._stream is None:

@@ -34,6 +34,8 @@ from heimdall_server.storage.clickhouse.compile import Compiler, Computed, Param
 
 NEWEST_FIRST: Final = "time DESC, shard DESC, position DESC, row DESC"
 ROW_COLUMNS: Final[tuple[str, ...]] = tuple(POSITIONED_SCHEMA.names)
+TIMES_FIRST_ROWS_MAX: Final = 1_000
+"""More rows than this are read as they come: their first ones mustn't wait for the time of the last."""
 _MINUTE_NS: Final = 60_000_000_000
 
 
@@ -60,6 +62,8 @@ class Select:
     outputs: tuple[Output, ...]
     aggregated: bool
     """A table of groups; False: each row is a record."""
+    row_limit: int | None
+    """More rows than this don't come; None: it has no limit."""
 
 
 def compile_query(
@@ -74,6 +78,7 @@ def compile_query(
     limit: int | None = None,
     hot: Mapping[tuple[str, str], str] | None = None,
     weight: str = "",
+    times_first: bool = False,
 ) -> Select:
     """Compile a query that `check_query` accepts.
 
@@ -88,6 +93,8 @@ def compile_query(
         limit: Rows of the result at most, on top of the query's own limits.
         hot: Materialised columns of map keys; see `Compiler.hot`.
         weight: Column of the table that says how many records a row stands for (a rollup); empty: one.
+        times_first: Whether the first rows in time order may be found by their times alone, before anything else of
+            them is read; see `_Builder.select`.
     """
     builder = _Builder(parameters, source, [f"({each})" for each in where], order_by, hot or {}, weight)
     if not isinstance(query.filter, All):
@@ -96,7 +103,7 @@ def compile_query(
         builder.apply(stage)
     if limit is not None:
         builder.apply(Limit(limit))
-    return builder.select(columns, keys)
+    return builder.select(columns, keys, times_first=times_first)
 
 
 class _Builder:
@@ -142,8 +149,13 @@ class _Builder:
             self._fields = stage.fields
         self._columns = self._columns.after(stage)
 
-    def select(self, columns: Sequence[str], keys: Sequence[str]) -> Select:
-        """The whole statement."""
+    def select(self, columns: Sequence[str], keys: Sequence[str], *, times_first: bool) -> Select:
+        """The whole statement.
+
+        Sorting by the whole key of a record makes the engine read far into every part. By time alone it stops where
+        it has enough, so the times of the first rows are found first; the rows that have one of these times are those
+        wanted and their equals, and the index of times leads to them.
+        """
         outputs: list[Output] = []
         pieces: list[str] = []
         aggregated = self._columns.aggregated
@@ -165,7 +177,14 @@ class _Builder:
             hidden = [key for key in keys if key not in pieces]
             outputs += [Output(key, key, None, hidden=True) for key in hidden]
             pieces += hidden
-        return Select(self._statement(pieces), tuple(outputs), aggregated)
+        if times_first and self._is_table and not self._order and self._limit and self._limit <= TIMES_FIRST_ROWS_MAX:
+            self._conditions.append(f"time IN ({self._times()})")
+        return Select(self._statement(pieces), tuple(outputs), aggregated, self._limit)
+
+    def _times(self) -> str:
+        where = f" WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
+        first = self._tie_break.split(",", 1)[0]
+        return f"SELECT time FROM {self._source}{where} ORDER BY {first} LIMIT {self._limit}"  # noqa: S608 # as above
 
     def _statement(self, pieces: Sequence[str]) -> str:
         sql = f"SELECT {', '.join(pieces)} FROM {self._source}"  # noqa: S608 # the pieces are ours, values are parameters

@@ -36,6 +36,7 @@ from heimdall_server.ports.log_store import (
     Path,
     Plan,
     Result,
+    StoreIdentity,
     StoreQuery,
 )
 from heimdall_server.storage.clickhouse.connection import STORE_NAME, Connection, Engine, EngineError
@@ -48,15 +49,19 @@ from heimdall_server.storage.clickhouse.inventory import (
 )
 from heimdall_server.storage.clickhouse.lines import Line, LinePool
 from heimdall_server.storage.clickhouse.migrate import filled_datasets, migrate
+from heimdall_server.storage.clickhouse.ownership import claim, holds_beyond, identity
 from heimdall_server.storage.clickhouse.running import RunningQuery
 from heimdall_server.storage.clickhouse.schema import ROLLUPS, Tables, rollup_table
 from heimdall_server.storage.clickhouse.select import Statement, build
 from heimdall_server.storage.clickhouse.settling import Settled, Settling
+from heimdall_server.storage.clickhouse.volume import Volume, counted_days
 from heimdall_server.storage.clickhouse.writer import Step, Writer
 
 _LOG = logging.getLogger(__name__)
 _ROLLUP_STARTS_MAX: Final = 3
-_SETTLE_WAIT_S: Final = 0.25
+_SETTLE_WAIT_S_MIN: Final = 0.25
+_SETTLE_WAIT_S_PER_ROW: Final = 1e-7
+"""Rollups are waited for about as long as a loaded machine would read the records instead."""
 _CLOSE_WAIT_S: Final = 2.0
 _COUNT: Final = "record_count"
 T = TypeVar("T")
@@ -69,8 +74,10 @@ class ClickHouseConfig:
     database: str = "heimdall"
     datasets: tuple[Dataset, ...] = DEFAULT_DATASETS
     """At least one."""
-    query_connections: int = 4
+    query_connections: int = 10
     """Queries that run at once; others wait for one of these, within their own time."""
+    text_index: bool = True
+    """False: no dataset indexes the words of bodies, whatever its own setting says."""
 
 
 class ClickHouseLogStore:
@@ -96,6 +103,7 @@ class ClickHouseLogStore:
         self._control = Line(engine, "control")
         self._pool = LinePool(engine, self._config.query_connections)
         self._settling = Settling()
+        self._volume = Volume()
         self._running: set[RunningQuery] = set()
         self._releasing: set[asyncio.Task[None]] = set()
         self._writer: Writer | None = None
@@ -104,6 +112,14 @@ class ClickHouseLogStore:
     def rollups(self) -> Sequence[frozenset[str]]:
         """See `LogStore.rollups`."""
         return [frozenset(rollup.dimensions) for rollup in ROLLUPS]
+
+    def word_index(self, datasets: Sequence[str]) -> bool:
+        """See `LogStore.word_index`."""
+        return all(dataset.text_index for dataset in self._chosen(datasets))
+
+    def rows_between(self, time_range: TimeRange, datasets: Sequence[str]) -> int:
+        """See `LogStore.rows_between`."""
+        return self._volume.between(time_range, datasets)
 
     async def open(self) -> None:
         """See `LogStore.open`.
@@ -117,9 +133,23 @@ class ClickHouseLogStore:
             await self._changes.open()
             await self._pool.open()
             self._writer = await self._changes.call(self._open_writer)
+            await self._count_days()
         except BaseException:
             await self.close()
             raise
+
+    async def identify(self) -> StoreIdentity:
+        """See `LogStore.identify`."""
+        return await self._change(lambda connection: identity(connection, self._tables))
+
+    async def claim(self, journal_id: str) -> None:
+        """See `LogStore.claim`."""
+        await self._change(lambda connection: claim(connection, self._tables, journal_id))
+
+    async def holds_beyond(self, shard: int, position: int) -> bool:
+        """See `LogStore.holds_beyond`."""
+        names = list(self._opened().datasets)
+        return await self._change(lambda connection: holds_beyond(connection, self._tables, names, shard, position))
 
     async def insert(self, range_: FrameRange, batches: Sequence[pa.RecordBatch], *, token: str) -> None:
         """See `LogStore.insert`. Rollups are unsettled from here until `settled`."""
@@ -128,7 +158,10 @@ class ClickHouseLogStore:
         if not filled:
             return
         writer = self._opened()
+        self._settling.unsettle_records()
         parts = await self._changes.call(writer.insert_records, filled, token)
+        for name, part in parts.items():
+            self._volume.add(writer.datasets[name], part)
         self._settling.unsettle()
         await self._changes.call(writer.insert_rollups, parts, token)
 
@@ -161,7 +194,7 @@ class ClickHouseLogStore:
     async def explain(self, query: StoreQuery) -> Plan:
         """See `LogStore.explain`."""
         settled = self._settling.now
-        statement = self._build(query, settled)
+        statement = self._build(query, settled, to_explain=True)
         try:
             return await self._control.call(self._explain, query, statement, settled)
         except EngineError as error:
@@ -207,6 +240,8 @@ class ClickHouseLogStore:
             for period, rows in expired.items():
                 await self._changes.call(drop_period, connection, tables, dataset, period)
                 dropped[period] = rows
+            if dropped:
+                await self._count_days()
         except EngineError as error:
             raise error.translated() from error
         return dropped
@@ -224,23 +259,33 @@ class ClickHouseLogStore:
         await self._control.close()
 
     async def _start(self, query: StoreQuery, line: Line, started: list[RunningQuery]) -> RunningQuery:
-        """Start a query; again if the rollups that it reads changed meanwhile."""
-        by_rollup = query_needs(query.query).dimensions is not None
-        for _ in range(_ROLLUP_STARTS_MAX if by_rollup else 0):
-            settled = await self._settling.wait(_SETTLE_WAIT_S)
-            if settled is None:
-                break
-            running = await self._run(query, self._build(query, settled), line, started)
-            if running.plan.path is not Path.ROLLUP or self._settling.still(settled):
+        """Start a query; again if what it reads without positions changed meanwhile."""
+        dimensions = query_needs(query.query).dimensions
+        by_rollup = dimensions is not None and any(dimensions <= rollup for rollup in self.rollups)
+        whole = self._settling.records
+        rows = self.rows_between(query.time_range, query.datasets)
+        wait_s = min(max(rows * _SETTLE_WAIT_S_PER_ROW, _SETTLE_WAIT_S_MIN), query.limits.time_s / 4)
+        for _ in range(_ROLLUP_STARTS_MAX):
+            settled = await self._settling.wait(wait_s) if by_rollup else None
+            running = await self._run(query, self._build(query, settled, whole=whole), line, started)
+            if self._is_current(running.statement, settled, whole):
                 return running
             await running.stop()
+            by_rollup, whole = by_rollup and settled is not None, None
         return await self._run(query, self._build(query, None), line, started)
+
+    def _is_current(self, statement: Statement, settled: Settled | None, whole: Settled | None) -> bool:
+        if statement.path is Path.ROLLUP:
+            return settled is not None and self._settling.still(settled)
+        return not statement.unpositioned or (whole is not None and self._settling.records_still(whole))
 
     async def _run(
         self, query: StoreQuery, statement: Statement, line: Line, started: list[RunningQuery]
     ) -> RunningQuery:
         plan = Plan(statement.path, statement.reason, 0, 0, statement.sql)
-        running = RunningQuery(statement, plan, query.limits, line, self._kill)
+        running = RunningQuery(
+            statement, plan, query.limits, line, kill=self._kill, describe=lambda: self._describe(query)
+        )
         started[:] = [running]
         self._running.add(running)
         await running.start()
@@ -263,6 +308,20 @@ class ClickHouseLogStore:
             )
         )
 
+    async def _describe(self, query: StoreQuery) -> pa.Schema:
+        # Streams tell no schema before their first rows, nor where there are none.
+        statement = self._build(query, None, to_explain=True)
+        sql = f"SELECT * FROM ({statement.sql}) WHERE false"  # noqa: S608 - what a person says travels as parameters
+        return await self._control.call(lambda: self._control.connection.table(sql, statement.parameters).schema)
+
+    async def _change(self, action: Callable[[Connection], T]) -> T:
+        """Do a short thing between changes of tables."""
+        self._opened()
+        try:
+            return await self._changes.call(lambda: action(self._changes.connection))
+        except EngineError as error:
+            raise error.translated() from error
+
     async def _ask(self, question: Callable[[Connection], T]) -> T:
         """Ask a short question on a query line."""
         self._opened()
@@ -278,7 +337,7 @@ class ClickHouseLogStore:
         connection = self._control.connection
         rows = size = 0
         for dataset in self._chosen(query.datasets):
-            alone = self._build(query, settled, [dataset])
+            alone = self._build(query, settled, [dataset], to_explain=True)
             names = [dataset.name, *(rollup_table(dataset.name, rollup) for rollup in ROLLUPS)]
             width = bytes_a_row(connection, self._tables, names, alone.sql)
             for table, count in estimated_rows(connection, alone.sql, alone.parameters).items():
@@ -288,10 +347,22 @@ class ClickHouseLogStore:
         return Plan(statement.path, statement.reason, rows, size, statement.sql, tuple(lines))
 
     def _build(
-        self, query: StoreQuery, settled: Settled | None, datasets: Sequence[Dataset] | None = None
+        self,
+        query: StoreQuery,
+        settled: Settled | None,
+        datasets: Sequence[Dataset] | None = None,
+        *,
+        whole: Settled | None = None,
+        to_explain: bool = False,
     ) -> Statement:
-        chosen = datasets or self._chosen(query.datasets)
-        return build(query, self._tables, chosen, rollup_through=settled.through if settled else None)
+        return build(
+            query,
+            self._tables,
+            datasets or self._chosen(query.datasets),
+            rollup_through=settled.through if settled else None,
+            whole_through=whole.through if whole else None,
+            to_explain=to_explain,
+        )
 
     def _chosen(self, names: Sequence[str]) -> list[Dataset]:
         """The datasets to read: those that are asked for and hold something, else any one (empty) of them.
@@ -304,11 +375,18 @@ class ClickHouseLogStore:
             raise StoreError(STORE_NAME, "none of the datasets asked for has a table")
         return [dataset for dataset in wanted if dataset.name in writer.filled] or wanted[:1]
 
+    async def _count_days(self) -> None:
+        datasets = self._opened().datasets
+        self._volume.replace(await self._changes.call(counted_days, self._changes.connection, self._tables, datasets))
+
     def _open_writer(self) -> Writer:
         connection = self._changes.connection
         try:
-            datasets = migrate(connection, self._tables, self._config.datasets)
-            writer = Writer(connection, self._tables, datasets, *([self._step] if self._step else []))
+            indexed = self._config.text_index
+            wanted = [replace(one, text_index=one.text_index and indexed) for one in self._config.datasets]
+            datasets = migrate(connection, self._tables, wanted)
+            steps = [self._step] if self._step else []
+            writer = Writer(connection, self._tables, datasets, *steps, text_index=indexed)
             writer.mark_filled(filled_datasets(connection, self._tables))
         except EngineError as error:
             raise error.translated() from error

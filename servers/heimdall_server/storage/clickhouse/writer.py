@@ -18,8 +18,9 @@ import pyarrow as pa
 from heimdall_server.domain.datasets import Dataset
 from heimdall_server.domain.errors import FormatError, InvalidArgumentError
 from heimdall_server.ports.log_store import FrameRange
-from heimdall_server.storage.clickhouse.blocks import by_dataset, counted, insertable
+from heimdall_server.storage.clickhouse.blocks import by_dataset, counted, encoded, insertable
 from heimdall_server.storage.clickhouse.connection import Connection, EngineError, Settings
+from heimdall_server.storage.clickhouse.migrate import tune
 from heimdall_server.storage.clickhouse.schema import (
     ROLLUPS,
     Rollup,
@@ -65,7 +66,13 @@ class Writer:
     """Inserts, recovers, removes."""
 
     def __init__(
-        self, connection: Connection, tables: Tables, datasets: Mapping[str, Dataset], step: Step = _no_step
+        self,
+        connection: Connection,
+        tables: Tables,
+        datasets: Mapping[str, Dataset],
+        step: Step = _no_step,
+        *,
+        text_index: bool = True,
     ) -> None:
         """Take a connection that nothing else uses.
 
@@ -75,8 +82,10 @@ class Writer:
             datasets: Those that have tables, by name. Another one gets tables with the defaults when its first
                 record comes: what was acknowledged is stored even if its dataset left the configuration.
             step: For tests.
+            text_index: Whether such another one gets a text index.
         """
         self._connection = connection
+        self._text_index = text_index
         self._tables = tables
         self._datasets = dict(datasets)
         self._filled: frozenset[str] = frozenset()
@@ -99,10 +108,11 @@ class Writer:
     def _make_tables(self, name: str) -> None:
         if name in self._datasets:
             return
-        dataset = Dataset(name)
+        dataset = Dataset(name, text_index=self._text_index)
         self._connection.command(create_records(self._tables, dataset))
         for rollup in ROLLUPS:
             self._connection.command(create_rollup(self._tables, dataset, rollup))
+        tune(self._connection, self._tables, name)
         self._datasets[name] = dataset
 
     def insert_records(self, batches: Sequence[pa.RecordBatch], token: str) -> dict[str, list[pa.RecordBatch]]:
@@ -115,7 +125,7 @@ class Writer:
             InvalidInputError: Refused for their content; nothing of them is there.
             StoreError: Some or all may be there.
         """
-        parts = by_dataset(batches)
+        parts = {name: encoded(part) for name, part in by_dataset(batches).items()}
         try:
             for name in parts:
                 self._make_tables(name)

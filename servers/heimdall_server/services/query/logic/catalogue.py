@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from heimdall_server.domain.expression.fields import resolve
 from heimdall_server.domain.expression.tree import Aggregate, Function, Query, Stats, TimeRange
+from heimdall_server.planner.cost import FIXED_S, estimate_cost_s
+from heimdall_server.planner.planner import choose_path
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.log_store import FieldInfo, Limits, LogStore, StoreQuery
 from heimdall_server.services.query.logic.admission import Admission
@@ -40,7 +42,7 @@ class CatalogueUseCase:
 
     async def fields(self, caller: str, time_range: TimeRange, datasets: Sequence[str]) -> Sequence[FieldInfo]:
         """Fields with type and coverage, most covered first."""
-        async with self._admission.admit(caller):
+        async with self._admission.admit(caller, cost_s=FIXED_S):
             found = await self._store.fields(check_time_range(time_range), check_datasets(datasets, self._datasets))
         return sorted(found, key=lambda info: (-info.record_count, info.name))
 
@@ -64,9 +66,21 @@ class CatalogueUseCase:
         ref = resolve(field)
         totals = Stats((Aggregate(Function.COUNT, ref, "records"), Aggregate(Function.COUNT_DISTINCT, ref, "distinct")))
         counting = replace(query, query=Query(query.query.filter, (totals,)))
-        async with self._admission.admit(caller):
-            values = await self._store.field_values(ref, query, count_max=count_max)
-            async with self._store.query(counting) as result, closed_behind(result.batches()) as batches:
+        rows = self._store.rows_between(query.time_range, query.datasets)
+        # Two statements that read the same.
+        word_index = self._store.word_index(counting.datasets)
+        path = choose_path(counting, self._store.rollups, word_index=word_index).path
+        cost_s = 2 * estimate_cost_s(counting, path, rows)
+        memory_bytes = self._limits.memory_bytes
+        async with self._admission.admit(caller, cost_s=cost_s, memory_bytes=memory_bytes) as grant:
+            limits = replace(
+                self._limits, memory_bytes=grant.memory_bytes, threads=grant.threads, background=grant.is_scan
+            )
+            values = await self._store.field_values(ref, replace(query, limits=limits), count_max=count_max)
+            async with (
+                self._store.query(replace(counting, limits=limits)) as result,
+                closed_behind(result.batches()) as batches,
+            ):
                 table = pa.Table.from_batches([batch async for batch in batches], schema=result.schema)
         row = table.to_pylist()[0] if table.num_rows else {"records": 0, "distinct": 0}
         return Values(values, int(row["records"] or 0), int(row["distinct"] or 0))

@@ -7,19 +7,20 @@ same page's end; the one that comes behind a page begins the next. The query's o
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Collection, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
 
-from heimdall_server.domain.errors import InvalidArgumentError, QueryTimeoutError, TokenError
+from heimdall_server.domain.errors import InvalidArgumentError, QueryCostError, QueryTimeoutError, TokenError
 from heimdall_server.domain.expression.tree import Query
+from heimdall_server.planner.cost import FIXED_S, estimate_cost_s, real_cost_s
 from heimdall_server.planner.planner import choose_path
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Journal, Positions
-from heimdall_server.ports.log_store import Limits, LogStore, Result, RowKey, Statistics, StoreQuery
+from heimdall_server.ports.log_store import Limits, LogStore, Path, Result, RowKey, Statistics, StoreQuery
 from heimdall_server.services.query.logic import metrics
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
@@ -116,8 +117,7 @@ class SearchUseCase:
         try:
             await self._wait_visible(search)
             async with (
-                self._admission.admit(caller),
-                self._store.query(self._store_query(search)) as result,
+                self._admitted(caller, search) as result,
                 aclosing(self._answer(search, result, started_s)) as answers,
             ):
                 async for answer in answers:
@@ -134,7 +134,7 @@ class SearchUseCase:
             QueryTimeoutError, QueryCostError, BudgetExceededError, StoreError: As `search`.
         """
         search = self._prepare(request, time.monotonic())
-        async with self._admission.admit(caller):
+        async with self._admission.admit(caller, cost_s=FIXED_S):
             plan = await self._store.explain(self._store_query(search))
         actual = None
         if analyze:
@@ -144,6 +144,53 @@ class SearchUseCase:
                         actual = answer.statistics
                         plan = replace(plan, path=answer.plan.path, reason=answer.plan.reason)
         return Explained(search.understood, plan, actual, self._visibility.visible_through, self._visibility.lag_s)
+
+    @asynccontextmanager
+    async def _admitted(self, caller: str, search: _Search) -> AsyncIterator[Result]:
+        """The query's result, once it is its turn; what took more memory than a short query may is run as a scan."""
+        query = self._store_query(search)
+        rows = self._store.rows_between(query.time_range, query.datasets)
+        path = query.path or Path.SCAN
+        shape = f"{search.understood.canonical_text}\n{query.order} {path} {rows.bit_length()} {search.page_rows.bit_length()}"
+        estimated_s = estimate_cost_s(query, path, rows)
+        cost_s = self._admission.cost_s(shape, estimated_s)
+        async with AsyncExitStack() as stack:
+            try:
+                started_s, result = await self._started(stack, caller, search, cost_s)
+            except QueryCostError:
+                if self._admission.is_scan(cost_s):
+                    raise
+                await stack.aclose()
+                scan_cost_s = self._admission.scan_cost_s(estimated_s)
+                started_s, result = await self._started(stack, caller, search, scan_cost_s)
+            try:
+                yield result
+            except QueryTimeoutError:
+                self._admission.learn(shape, time.monotonic() - started_s)
+                raise
+            rows_read = result.statistics.rows_read
+            if rows_read and result.plan.path is path:
+                # What was read so far says little of the whole, so that is learned from answers that came to their end.
+                elapsed_s = time.monotonic() - started_s
+                self._admission.learn(shape, real_cost_s(query, path, elapsed_s=elapsed_s, rows_read=rows_read))
+
+    async def _started(
+        self, stack: AsyncExitStack, caller: str, search: _Search, cost_s: float
+    ) -> tuple[float, Result]:
+        """Wait for its turn and start it: when that was, and the result."""
+        left_s = max(search.deadline_s - time.monotonic(), TIME_S_MIN)
+        grant = await stack.enter_async_context(
+            self._admission.admit(caller, cost_s=cost_s, memory_bytes=search.limits.memory_bytes, timeout_s=left_s)
+        )
+        started_s = time.monotonic()
+        query = self._store_query(search)
+        granted = replace(
+            query.limits,
+            memory_bytes=grant.memory_bytes,
+            threads=min(grant.threads, query.limits.threads),
+            background=grant.is_scan,
+        )
+        return started_s, await stack.enter_async_context(self._store.query(replace(query, limits=granted)))
 
     def _prepare(self, request: SearchIn, started_s: float) -> _Search:
         bound_to = digest(
@@ -177,7 +224,8 @@ class SearchUseCase:
             after=search.place.after,
             limits=replace(search.limits, time_s=max(left_s, TIME_S_MIN), result_rows=search.page_rows),
         )
-        return replace(query, path=choose_path(query, self._store.rollups).path)
+        word_index = self._store.word_index(query.datasets)
+        return replace(query, path=choose_path(query, self._store.rollups, word_index=word_index).path)
 
     def _visible(self) -> Positions:
         """What is visible now, of every shard: one that has nothing yet is bounded, too."""
