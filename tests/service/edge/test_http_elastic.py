@@ -170,7 +170,7 @@ async def test_overload_is_told_as_elasticsearch_does(pki: Pki, tmp_path: Path) 
 
 
 QUESTIONS = [
-    "GET /", "HEAD /", "GET /_license?human=false", "GET /_xpack", "GET /_cluster/health", "GET /_nodes/http",
+    "GET /", "HEAD /", "GET /_license?human=false", "GET /_xpack", "GET /_cluster/health", "GET /_nodes",
     "GET /_ilm/policy/filebeat", "PUT /_ilm/policy/filebeat", "HEAD /_index_template/filebeat-8.17.0",
     "PUT /_index_template/filebeat-8.17.0", "GET /_ingest/pipeline/p", "PUT /_ingest/pipeline/p",
     "HEAD /_data_stream/logs", "HEAD /_alias/filebeat", "HEAD /logs-shop", "PUT /logs-shop",
@@ -185,6 +185,12 @@ async def test_what_shippers_ask_and_set_up_first_is_answered(edge: Edge) -> Non
         assert reply.headers["x-elastic-product"] == "Elasticsearch"
         assert (reply.body == b"") == (method == "HEAD")
     assert (await edge.send("GET", "/")).json()["version"]["number"].startswith("8.")
+
+
+@pytest.mark.parametrize("path", ["/_nodes/http", "/_nodes/ingest"])
+async def test_who_asks_for_other_nodes_is_told_of_none(edge: Edge, path: str) -> None:
+    reply = await edge.send("GET", path)
+    assert (reply.status, reply.json()["nodes"]) == (200, {})
 
 
 async def test_what_is_not_here_is_not_found(edge: Edge) -> None:

@@ -4,9 +4,10 @@ Documents become records; nothing else of Elasticsearch is here. What shippers s
 policies, pipelines, aliases) is answered as if it were there already, since datasets and retention are Heimdall's own
 configuration. `index` and `create` store; `update` and `delete` are refused, item by item.
 
-Source of what they ask: Filebeat (libbeat `esleg/eslegclient`, `idxmgmt`, `outputs/elasticsearch`), Fluent Bit
-(`plugins/out_es`), Logstash (`logstash-output-elasticsearch`), Vector (`sinks/elasticsearch`), rsyslog
-(`omelasticsearch`), the official clients' product check.
+Source of what they ask, and of how they judge the answers: elastic/beats (libbeat `esleg/eslegclient`, `licenser`,
+`idxmgmt`, `template`, `outputs/elasticsearch`; Filebeat's `fileset`), logstash-output-elasticsearch 12.1.6
+(`http_client`, its `pool`, `license_checker`, `template_manager`, `ilm`), Fluent Bit 5.1.1 (`plugins/out_es`), Vector
+0.58 (`src/sinks/elasticsearch`); recorded: rsyslog's `omelasticsearch`, elasticsearch-py's product check.
 """
 
 from __future__ import annotations
@@ -106,13 +107,19 @@ _NODES: Final[dict[str, Any]] = {
     "cluster_name": "heimdall",
     "nodes": {"heimdall": {"name": "heimdall", "version": _VERSION, "roles": ["data", "ingest"], "http": {}}},
 }
+_NO_NODES: Final[dict[str, Any]] = {**_NODES, "nodes": {}}
+"""Where nodes are asked for an address or for processors: of none, Logstash and Filebeat's modules miss nothing.
+
+A node without an address would break Logstash's sniffing.
+"""
 _ASKED: Final = {
     "/": _INFO,
     "/_license": _LICENSE,
     "/_xpack": _XPACK,
     "/_cluster/health": _HEALTH,
     "/_nodes": _NODES,
-    "/_nodes/http": _NODES,
+    "/_nodes/http": _NO_NODES,
+    "/_nodes/ingest": _NO_NODES,
     "/_nodes/_local": _NODES,
 }
 _SET_UP: Final = re.compile(
