@@ -24,6 +24,9 @@ from heimdall_server.rpc.native_logs import NativeLogs
 from heimdall_server.wiring.process import run
 
 EXIT_CANNOT_START = 2
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep the interpreter while others wait for it: at Python's 5 ms the event loop, and each of the many
+short calls of a decoder or a watch, wait that long behind one another (`adr/0005`)."""
 
 
 def serve(
@@ -50,6 +53,7 @@ def serve(
         configure_logging(config.log_level, stream=NativeLogs().start())
         # Frozen start-up objects are never collected: fewer and shorter pauses of the collector.
         gc.freeze()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.run(run(config, files))
     except HeimdallError as error:
         for line in str(error).splitlines():
