@@ -54,8 +54,8 @@ gen-check: gen ## Fail if gen/ isn't what proto/ says.
 breaking: $(VENV)/.ready-dev ## Fail if proto/ breaks what was released.
 	buf breaking proto --against proto/released.binpb
 
-bench: $(VENV)/.ready-dev ## Measure; QUICK=1 takes under two minutes. Results in bench-results/.
-	python -m tests.bench $(if $(QUICK),--quick)
+bench: $(VENV)/.ready-dev ## Measure; QUICK=1 takes under two minutes, ROWS=1e9 sets the store that is asked. Results in bench-results/.
+	python -m tests.bench $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS)) $(foreach section,$(ONLY),--only $(section))
 
 SECONDS ?= 120
 fuzz: $(VENV)/.ready-dev ## Fuzz every reader of foreign bytes for SECONDS (120) together; TARGETS="decode journal" for some.
