@@ -197,6 +197,8 @@ FRAMES = 40
 
 
 async def test_a_slow_a_stuck_and_a_dead_watcher_change_nothing_for_the_others(serve: Serve, pki: Pki) -> None:
+    # The gauge is the process's: what servers of other tests left behind isn't ours to wait for.
+    before = gauge("heimdall_watch_outbox_bytes")
     async with serve(watch_limits=LIMITS) as server, AsyncExitStack() as stack:
         others = [await stack.enter_async_context(server.watching()) for _ in range(3)]
         for watching in others:
@@ -233,7 +235,7 @@ async def test_a_slow_a_stuck_and_a_dead_watcher_change_nothing_for_the_others(s
                     [row["n"] for row in watching.values("service", watch_id="n").values()] == [FRAMES * 2] * 4
                 )
             )
-        assert gauge("heimdall_watch_outbox_bytes") <= 6 * LIMITS.outbox.bytes_max
+        assert gauge("heimdall_watch_outbox_bytes") <= before + 6 * LIMITS.outbox.bytes_max
         # The stuck and the dead one are given up, and what they leave goes with their connections.
         await until(lambda: server.watch.watch_count <= count + 1)
         slow.call.cancel()
@@ -241,7 +243,7 @@ async def test_a_slow_a_stuck_and_a_dead_watcher_change_nothing_for_the_others(s
         slow.may_read.set()
         stuck.may_read.set()
         dead.kill()
-        await until(lambda: gauge("heimdall_watch_outbox_bytes") == 0)
+        await until(lambda: gauge("heimdall_watch_outbox_bytes") <= before, timeout_s=30)
         await until(lambda: server.watch.watch_count == count)
 
 
