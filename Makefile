@@ -59,7 +59,7 @@ bench: $(VENV)/.ready-dev ## Measure; QUICK=1 takes under two minutes, ROWS=1e9 
 
 SECONDS ?= 120
 fuzz: $(VENV)/.ready-dev ## Fuzz every reader of foreign bytes for SECONDS (120) together; TARGETS="decode journal" for some.
-	python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+	python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
 MINUTES ?= 15
 soak: $(VENV)/.ready-dev ## Load a server for MINUTES (15): memory and descriptors must stay flat. Results in bench-results/soak/.

@@ -26,7 +26,7 @@ START_S: Final = 300
 """Loading everything with the fuzzer's counters in it, on a machine that does other things, too."""
 
 
-def fuzz(target: str, seconds: int) -> None:
+def fuzz(target: str, seconds: int, seed: int) -> None:
     """Fuzz one target in this process; libFuzzer ends the process."""
     atheris = importlib.import_module("atheris")
     logging.disable(logging.CRITICAL)
@@ -38,6 +38,7 @@ def fuzz(target: str, seconds: int) -> None:
     dictionary = Path(__file__).parent / f"{target}.dict"
     arguments = [
         f"-max_total_time={seconds}",
+        f"-seed={seed}",
         f"-timeout={HANG_S}",
         f"-max_len={INPUT_BYTES_MAX}",
         f"-rss_limit_mb={MEMORY_MB}",
@@ -56,18 +57,20 @@ def main() -> int:
     names = sorted(path.name for path in CORPUS.iterdir())
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=120, help="for all targets together")
+    parser.add_argument("--seed", type=int, default=0, help="of the same inputs again, in their order; 0: new ones")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("targets", nargs="*", help=f"some of: {', '.join(names)}")
     arguments = parser.parse_args()
     targets = arguments.targets or names
     if arguments.one:
-        fuzz(targets[0], arguments.seconds)
+        fuzz(targets[0], arguments.seconds, arguments.seed)
         return 0
     share = max(5, arguments.seconds // len(targets))
     broken = []
     for target in targets:
         print(f"{target}: {share} s", flush=True)  # noqa: T201 - a command
-        command = [sys.executable, "-m", "tests.fuzz", "--one", "--seconds", str(share), target]
+        options = ["--seconds", str(share), "--seed", str(arguments.seed)]
+        command = [sys.executable, "-m", "tests.fuzz", "--one", *options, target]
         # Small inputs: waking a pool of threads for each would take longer than they do.
         environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
         done = subprocess.run(
