@@ -17,7 +17,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import ptars
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,6 +26,7 @@ from heimdall_server.decode.civil import Stamps
 from heimdall_server.decode.columns import Attributes, Variants, assemble
 from heimdall_server.decode.otlp_attributes import Pairs, constant, pairs_of
 from heimdall_server.decode.otlp_values import Indices, entity_references, spread, texts_of
+from heimdall_server.decode.protobuf_columns import reader_of
 from heimdall_server.domain.decoding import DecodeContext, Decoded, RowError
 from heimdall_server.domain.errors import FormatError
 from heimdall_server.domain.records import RECORD_BYTES_MAX, RECORD_SCHEMA, TIME_TYPE
@@ -113,11 +113,7 @@ def _slices(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
 
 @functools.cache
 def _reader() -> Callable[[list[bytes]], pa.RecordBatch]:
-    pool = ptars.HandlerPool([otlp_shadow_pb2.DESCRIPTOR])
-    read: Callable[[list[bytes]], pa.RecordBatch] = pool.get_for_message(
-        otlp_shadow_pb2.OtlpExport.DESCRIPTOR
-    ).list_to_record_batch
-    return read
+    return reader_of(otlp_shadow_pb2.OtlpExport.DESCRIPTOR)
 
 
 def _exports(payloads: list[bytes]) -> pa.ListArray:

@@ -19,11 +19,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import ptars
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from heimdall.stored.v1 import loki_shadow_pb2
+from heimdall_server.decode.protobuf_columns import reader_of
 from heimdall_server.edge.http.messages import RefusedError
 
 ENTRIES_MAX: Final = 1 << 18
@@ -173,11 +173,7 @@ def _unquoted(text: str) -> str:
 
 @functools.cache
 def _reader() -> Callable[[list[bytes]], pa.RecordBatch]:
-    pool = ptars.HandlerPool([loki_shadow_pb2.DESCRIPTOR])
-    read: Callable[[list[bytes]], pa.RecordBatch] = pool.get_for_message(
-        loki_shadow_pb2.LokiPush.DESCRIPTOR
-    ).list_to_record_batch
-    return read
+    return reader_of(loki_shadow_pb2.LokiPush.DESCRIPTOR)
 
 
 def _text(lines: pa.BinaryArray) -> pa.StringArray:
