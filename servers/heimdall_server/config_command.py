@@ -6,7 +6,6 @@ import json
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,6 +14,7 @@ import typer
 from heimdall_server import config as configuration
 from heimdall_server.domain.errors import ConfigurationError, HeimdallError
 from heimdall_server.edge.http.tokens import TokensFile
+from heimdall_server.rpc.command_answers import Output, OutputOption
 from heimdall_server.rpc.tls_files import TlsFiles
 
 app = typer.Typer(
@@ -25,13 +25,6 @@ app = typer.Typer(
 )
 
 EXIT_PROBLEMS: Final = 2
-
-
-class Output(StrEnum):
-    """How a command answers."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 File = Annotated[
@@ -45,7 +38,6 @@ File = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where everything is kept.  [default: .heimdall]", show_default=False)
 ]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to answer.")]
 
 
 @app.command()

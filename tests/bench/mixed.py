@@ -23,7 +23,7 @@ from heimdall.query.v1 import query_service_pb2_grpc
 from tests.bench import corpus, load
 from tests.bench.big_store import StoreFacts
 from tests.bench.instance import Instance
-from tests.bench.queries import QUERIES, SCANS, aio_channel, dashboard, percentile, request, search
+from tests.bench.queries import QUERIES, SCANS, aio_channel, dashboard, request, search
 from tests.bench.report import Measured
 
 ROWS_PER_S: Final = 100_000
@@ -92,10 +92,10 @@ class _Noticed:
         times = [each for one in self.times.values() for each in one]
         return ClassFigure(
             len(times),
-            percentile(times, 0.5),
-            percentile(times, 0.95),
+            load.percentile(times, 0.5),
+            load.percentile(times, 0.95),
             max(times, default=0.0),
-            max((percentile(one, 0.95) for one in self.times.values()), default=0.0),
+            max((load.percentile(one, 0.95) for one in self.times.values()), default=0.0),
             self.refused_count,
         )
 

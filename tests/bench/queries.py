@@ -28,6 +28,7 @@ from heimdall.query.v1 import query_service_pb2_grpc
 from heimdall.types.v1.time_range_pb2 import TimeRange
 from tests.bench.big_store import COMMON, NEEDLE, kept_store
 from tests.bench.instance import CHANNEL_OPTIONS, Instance, running
+from tests.bench.load import percentile
 
 WARM_ROUNDS: Final = 3
 CALL_TIMEOUT_S: Final = 120.0
@@ -177,12 +178,6 @@ async def _figure(
         (instance.cpu_s() - cpu_s) / rounds,
         sum(answer.rows_read for answer in answers),
     )
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that so large a share of the values doesn't exceed; 0 of none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
 def copied_store(store: Path, target: Path) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from heimdall_server.crypto.certificate_files import write_atomically
-from heimdall_server.domain.errors import ConfigurationError, HeimdallError, InvalidArgumentError
+from heimdall_server.domain.errors import ConfigurationError, InvalidArgumentError
 from heimdall_server.domain.identity import SpiffeId, check_trust_domain
 from heimdall_server.edge.http import tokens
+from heimdall_server.rpc.command_answers import Output, OutputOption, answer, errors_told
 
 app = typer.Typer(
     name="tokens",
@@ -35,15 +35,7 @@ class Kind(StrEnum):
     CLIENT = "client"
 
 
-class Output(StrEnum):
-    """How a command answers."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 File = Annotated[Path, typer.Option("--file", help="The tokens file (http.tokens_file).", dir_okay=False)]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to answer.")]
 Name = Annotated[str, typer.Argument(help="Name of the token: a-z 0-9 . _ -", show_default=False)]
 
 
@@ -61,7 +53,7 @@ def issue(
 
     Example: heimdall tokens issue fluent-bit
     """
-    with _told():
+    with errors_told():
         if not tokens.NAME.fullmatch(name):
             field = "NAME"
             raise InvalidArgumentError(field, "must be 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first")
@@ -69,7 +61,7 @@ def issue(
         token, digest = tokens.mint()
         made = tokens.Token(name, bytes.fromhex(digest), principal)
         _write(file, [*(one for one in _read(file) if one.name != name), made])
-    _answer(
+    answer(
         output,
         {"name": name, "token": token, "principal": str(principal), "file": str(file)},
         [token, f"  {principal}, in {file}", "  it isn't kept anywhere: note it down now"],
@@ -79,21 +71,21 @@ def issue(
 @app.command("list")
 def list_(file: File = DEFAULT_FILE, output: OutputOption = Output.TEXT) -> None:
     """List the tokens' names and holders."""
-    with _told():
+    with errors_told():
         found = [{"name": one.name, "principal": str(one.principal)} for one in _read(file)]
-    _answer(output, {"tokens": found}, [f"{one['name']:<24} {one['principal']}" for one in found] or ["no tokens"])
+    answer(output, {"tokens": found}, [f"{one['name']:<24} {one['principal']}" for one in found] or ["no tokens"])
 
 
 @app.command()
 def revoke(name: Name, file: File = DEFAULT_FILE, output: OutputOption = Output.TEXT) -> None:
     """Take a token back. A running server refuses it within a second."""
-    with _told():
+    with errors_told():
         found = _read(file)
         left = [one for one in found if one.name != name]
         if len(left) == len(found):
             raise ConfigurationError((f"{file}: there is no token {name!r}",))
         _write(file, left)
-    _answer(output, {"revoked": name}, [f"{name}: taken back"])
+    answer(output, {"revoked": name}, [f"{name}: taken back"])
 
 
 def _read(file: Path) -> tuple[tokens.Token, ...]:
@@ -107,21 +99,3 @@ def _write(file: Path, found: Iterable[tokens.Token]) -> None:
     )
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(file, (_HEADER + tables).encode(), mode=0o600)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn errors into a sentence on stderr and exit code 1."""
-    try:
-        yield
-    except HeimdallError as error:
-        for line in error.problems if isinstance(error, ConfigurationError) else (str(error),):
-            typer.echo(f"error: {line}", err=True)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        typer.echo(f"error: {error.filename or ''}: {error.strerror}", err=True)
-        raise typer.Exit(1) from error
-
-
-def _answer(output: Output, value: dict[str, Any], lines: list[str]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False) if output is Output.JSON else "\n".join(lines))

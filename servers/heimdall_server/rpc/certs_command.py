@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -32,8 +30,9 @@ from heimdall_server.crypto.certificates import (
     parse_ips,
     remaining_share,
 )
-from heimdall_server.domain.errors import ConfigurationError, HeimdallError, InvalidArgumentError
+from heimdall_server.domain.errors import ConfigurationError, InvalidArgumentError
 from heimdall_server.domain.identity import SpiffeId
+from heimdall_server.rpc.command_answers import Output, OutputOption, answer, errors_told
 
 app = typer.Typer(
     name="certs",
@@ -58,15 +57,7 @@ class Kind(StrEnum):
     INSTANCE = "instance"
 
 
-class Output(StrEnum):
-    """How a command answers."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 Directory = Annotated[Path, typer.Option("--dir", help="Folder of the certificates.", file_okay=False)]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to answer.")]
 Days = Annotated[int, typer.Option(min=1, max=3650, help="Days that it is valid.")]
 Dns = Annotated[list[str] | None, typer.Option("--dns", help="Host name of a server; may be repeated.")]
 Ip = Annotated[list[str] | None, typer.Option("--ip", help="IP address of a server; may be repeated.")]
@@ -93,7 +84,7 @@ def init(
 
     Example: heimdall certs init --dns heimdall.example.org --ip 10.0.0.7
     """
-    with _told():
+    with errors_told():
         folder = CertificateFolder(directory)
         authority, made = folder.ensure_authority(trust_domain)
         domain = authority_trust_domain(authority.certificate)
@@ -109,7 +100,7 @@ def init(
                 written.append(path)
         toml = client_config or directory.parent / "client.toml"
         _write_client_toml(toml, address, directory / "ca.pem", directory / "client.pem", overwrite=False)
-    _answer(
+    answer(
         output,
         {"trust_domain": domain, "written": [str(path) for path in written], "client_config": str(toml)},
         [f"{path}: written" for path in written] or [f"{directory}: all there, nothing to do"],
@@ -136,7 +127,7 @@ def issue(
 
     Examples: heimdall certs issue shipper · heimdall certs issue eu-1 --kind server --dns eu-1.example.org
     """
-    with _told():
+    with errors_told():
         field = "NAME"
         if not _NAME.fullmatch(name):
             raise InvalidArgumentError(field, "must be 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first")
@@ -159,7 +150,7 @@ def issue(
         if kind is Kind.CLIENT:
             files.append(target / "client.toml")
             _write_client_toml(files[-1], address, root, path, overwrite=True)
-    _answer(
+    answer(
         output,
         {"uri": str(identity), "files": [str(file) for file in files], **_facts(leaf.certificate)},
         [f"{identity}", *(f"  {file}" for file in files), f"valid until {leaf.certificate.not_valid_after_utc:%F}"],
@@ -173,9 +164,9 @@ def renew(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Renew the leaves that have less than a third of their life left. A running server takes them up by itself."""
-    with _told():
+    with errors_told():
         renewed = CertificateFolder(directory).renew(force=force)
-    _answer(
+    answer(
         output,
         {"renewed": [str(path) for path in renewed]},
         [f"{path}: renewed" for path in renewed] or ["nothing to renew"],
@@ -188,7 +179,7 @@ def show(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Show what certificates say: holder, serial number (for the deny list), addresses, end."""
-    with _told():
+    with errors_told():
         facts = [_facts(certificate) for certificate in read_certificates(file)]
     lines = []
     for number, fact in enumerate(facts):
@@ -197,7 +188,7 @@ def show(
         lines.extend(
             f"{key:<12} {', '.join(value) if isinstance(value, list) else value}" for key, value in fact.items()
         )
-    _answer(output, {"certificates": facts}, lines)
+    answer(output, {"certificates": facts}, lines)
 
 
 def _authority(folder: CertificateFolder) -> KeyPair:
@@ -251,22 +242,3 @@ def _write_client_toml(path: Path, address: str, root: Path, certificate: Path, 
 def _relative(path: Path, folder: Path) -> str:
     path, folder = path.resolve(), folder.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn errors into a sentence on stderr and exit code 1."""
-    try:
-        yield
-    except HeimdallError as error:
-        lines = error.problems if isinstance(error, ConfigurationError) else (str(error),)
-        for line in lines:
-            typer.echo(f"error: {line}", err=True)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        typer.echo(f"error: {error.filename or ''}: {error.strerror}", err=True)
-        raise typer.Exit(1) from error
-
-
-def _answer(output: Output, value: dict[str, Any], lines: list[str]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False) if output is Output.JSON else "\n".join(lines))
