@@ -12,7 +12,7 @@ _CALM_SHARE: Final = 0.02
 _STEP_S: Final = 1.0
 
 
-def idle_share(instance: Instance, seconds: float, *, calm_within_s: float = 60.0) -> float:
+def idle_share(instance: Instance, seconds: float, *, calm_within_s: float) -> float:
     """Share of a core, once what was left to merge is merged."""
     _wait_until_calm(instance, calm_within_s)
     cpu_s, started = instance.cpu_s(), time.monotonic()
