@@ -68,7 +68,7 @@ soak: $(VENV)/.ready-dev ## Load a server for MINUTES (15): memory and descripto
 lock: $(VENV)/.uv ## Write the lock files anew: hashes, no hosts.
 	$(UV) compile pyproject.toml --extra embedded --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --custom-compile-command 'make lock' -q -o requirements.lock
-	$(UV) compile pyproject.toml --extra embedded --group dev --universal --python-version 3.11 --generate-hashes \
+	$(UV) compile pyproject.toml --extra all --group dev --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --custom-compile-command 'make lock' -q -o requirements-dev.lock
 	! grep -nE 'https?://' requirements.lock requirements-dev.lock
 

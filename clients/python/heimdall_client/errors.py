@@ -39,12 +39,14 @@ __all__ = [
     "DeadlineExceededError",
     "DeadlineTooShortError",
     "DrainingError",
+    "EtagMismatchError",
     "FieldViolation",
     "FormatInvalidError",
     "GaveUpError",
     "HandshakeError",
     "HeimdallError",
     "InputError",
+    "IntegrityFailedError",
     "InternalError",
     "InvalidArgumentError",
     "JournalFullError",
@@ -53,6 +55,7 @@ __all__ = [
     "NotFoundError",
     "OffsetConflictError",
     "OffsetGapError",
+    "OperationStateError",
     "OverloadedError",
     "PermissionDeniedError",
     "QueryInvalidError",
@@ -69,6 +72,7 @@ __all__ = [
     "TokenInvalidError",
     "UnavailableError",
     "UnimplementedError",
+    "ValueErasedError",
 ]
 
 
@@ -351,6 +355,22 @@ class StreamProtocolError(RpcError):
     """A message came that isn't allowed in the stream's state."""
 
 
+class IntegrityFailedError(RpcError):
+    """A sealed value was changed or belongs elsewhere; the operator has the place in the log."""
+
+
+class ValueErasedError(RpcError):
+    """The value was erased: nobody can read it any more."""
+
+
+class EtagMismatchError(RpcError):
+    """Somebody else changed it meanwhile; read it again and decide anew."""
+
+
+class OperationStateError(RpcError):
+    """The operation's state doesn't allow it."""
+
+
 class InternalError(RpcError):
     """A bug in the server; its log has the detail under the request id."""
 
@@ -389,5 +409,9 @@ BY_REASON: Final[dict[str, type[RpcError]]] = {
     "INTERNAL": InternalError,
     "DEADLINE_TOO_SHORT": DeadlineTooShortError,
     "UNIMPLEMENTED": UnimplementedError,
+    "INTEGRITY_FAILED": IntegrityFailedError,
+    "VALUE_ERASED": ValueErasedError,
+    "ETAG_MISMATCH": EtagMismatchError,
+    "OPERATION_STATE": OperationStateError,
 }
 """Every reason of the catalogue (a test walks both ways)."""

@@ -12,7 +12,9 @@
     │   ├── OffsetConflictError        same offset, other bytes
     │   ├── OffsetGapError             bytes between what we have and what was sent are missing
     │   ├── SourceFencedError          a newer stream took the source
-    │   └── StreamProtocolError        a message that may not come now
+    │   ├── StreamProtocolError        a message that may not come now
+    │   ├── EtagMismatchError          somebody else changed it meanwhile
+    │   └── OperationStateError        an operation that is too far, or not far enough
     ├── PermissionDeniedError      a known caller that may not
     ├── UnauthenticatedError       a caller we can't name
     ├── OverloadedError            try again later
@@ -25,6 +27,8 @@
     ├── QueryCostError             the query would cost more than its budget
     ├── StreamLaggedError          a reader that fell behind
     ├── CorruptionError            stored bytes that fail their checksum
+    ├── IntegrityError             a sealed value that was changed or belongs elsewhere
+    ├── KeyDestroyedError          a value whose key is gone: it was erased
     ├── KeyMismatchError           another encryption key than the data's
     ├── StoreError                 an engine failed; the detail is for the log only
     └── ConfigurationError         configuration that can't be used
@@ -310,6 +314,52 @@ class CorruptionError(HeimdallError):
 
     def __str__(self) -> str:
         return f"{self.place}: {self.problem}"
+
+
+@dataclass(eq=False)
+class EtagMismatchError(ConflictError):
+    """Somebody else changed the thing after the caller read it."""
+
+    kind: str
+    etag: str
+    """As it is now."""
+
+    def __str__(self) -> str:
+        return f"the {self.kind} was changed meanwhile; read it again and decide anew"
+
+
+@dataclass(eq=False)
+class OperationStateError(ConflictError):
+    """An operation is in a state that doesn't allow what was asked."""
+
+    operation_id: str
+    state: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"operation {self.operation_id} is {self.state}: {self.problem}"
+
+
+@dataclass(eq=False)
+class IntegrityError(HeimdallError):
+    """A sealed value that was changed, or belongs to another token, class or key."""
+
+    place: str
+    """Which, without anything of the value."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: the sealed value was changed or belongs elsewhere"
+
+
+@dataclass(eq=False)
+class KeyDestroyedError(HeimdallError):
+    """The data key of a sealed value was destroyed: nobody can read it any more."""
+
+    data_class: str
+    generation: int
+
+    def __str__(self) -> str:
+        return "the value was erased: its key was destroyed"
 
 
 @dataclass(eq=False)

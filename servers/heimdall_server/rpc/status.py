@@ -226,6 +226,25 @@ TABLE: Final[Mapping[type[errors.HeimdallError], _Row]] = dict(
             sentence=lambda _: "stored bytes fail their checksum; the operator has the place in the server's log",
         ),
         _row(
+            errors.EtagMismatchError,
+            _C.ABORTED,
+            _R.ERROR_REASON_ETAG_MISMATCH,
+            metadata=lambda error: {"etag": error.etag},
+        ),
+        _row(
+            errors.OperationStateError,
+            _C.FAILED_PRECONDITION,
+            _R.ERROR_REASON_OPERATION_STATE,
+            metadata=lambda error: {"operation_id": error.operation_id, "state": error.state},
+        ),
+        _row(
+            errors.IntegrityError,
+            _C.DATA_LOSS,
+            _R.ERROR_REASON_INTEGRITY_FAILED,
+            sentence=lambda _: "a sealed value was changed or belongs elsewhere; the operator has the place in the log",
+        ),
+        _row(errors.KeyDestroyedError, _C.NOT_FOUND, _R.ERROR_REASON_VALUE_ERASED),
+        _row(
             errors.KeyMismatchError,
             _C.FAILED_PRECONDITION,
             _R.ERROR_REASON_MISCONFIGURED,

@@ -74,6 +74,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED. The server couldn't do it within the caller's deadline. Try again with a longer one."""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 25
     """UNIMPLEMENTED. No such method, or its service doesn't run in this process."""
+    ERROR_REASON_INTEGRITY_FAILED: _ErrorReason.ValueType  # 26
+    """DATA_LOSS. A sealed value was changed or belongs elsewhere; the operator has the place in the log."""
+    ERROR_REASON_VALUE_ERASED: _ErrorReason.ValueType  # 27
+    """NOT_FOUND. The value was erased: nobody can read it any more."""
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 28
+    """ABORTED. Somebody else changed it meanwhile; metadata `etag`. Read it again, and decide anew."""
+    ERROR_REASON_OPERATION_STATE: _ErrorReason.ValueType  # 29
+    """FAILED_PRECONDITION. The operation's state doesn't allow it; metadata `operation_id`, `state`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the catalogue of what can go wrong. Every error status carries exactly one
@@ -133,4 +141,12 @@ ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 24
 """DEADLINE_EXCEEDED. The server couldn't do it within the caller's deadline. Try again with a longer one."""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 25
 """UNIMPLEMENTED. No such method, or its service doesn't run in this process."""
+ERROR_REASON_INTEGRITY_FAILED: ErrorReason.ValueType  # 26
+"""DATA_LOSS. A sealed value was changed or belongs elsewhere; the operator has the place in the log."""
+ERROR_REASON_VALUE_ERASED: ErrorReason.ValueType  # 27
+"""NOT_FOUND. The value was erased: nobody can read it any more."""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 28
+"""ABORTED. Somebody else changed it meanwhile; metadata `etag`. Read it again, and decide anew."""
+ERROR_REASON_OPERATION_STATE: ErrorReason.ValueType  # 29
+"""FAILED_PRECONDITION. The operation's state doesn't allow it; metadata `operation_id`, `state`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

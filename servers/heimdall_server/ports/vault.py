@@ -1,0 +1,90 @@
+"""The vault: sealed personal values by token. A projection of the journal, plus what erasure decided, which outlives any replay."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from heimdall_server.domain.personal import SealedValue, TokenName
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A token whose value was erased."""
+
+    name: TokenName
+    through: int
+    """Journal position at the erasure: sealed copies in frames up to it never come back. (Shard 0.)"""
+    blocked: bool
+    """No later frame brings it back either."""
+    erasure_id: str
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class VaultState:
+    """What an operator wants to know."""
+
+    value_count: int
+    size_bytes: int
+    tombstone_count: int
+    applied_position: int
+
+
+class Vault(Protocol):
+    """Sealed values.
+
+    Guarantees: `apply` is idempotent and atomic with the position it notes; one row a token; a tombstone wins over every value of a
+    frame up to its position, whatever the order in which they come. Every call has a deadline.
+
+    All raise StoreError (retryable) when the engine can't be reached.
+    """
+
+    async def applied(self, journal_id: str) -> int:
+        """The position through which this journal's frames were applied; 0: none."""
+        ...
+
+    async def apply(
+        self, values: Sequence[SealedValue], positions: Sequence[int], *, journal_id: str, through: int
+    ) -> int:
+        """Keep new values and note how far the journal was applied, in one transaction.
+
+        Args:
+            values: In journal order; repeats are allowed, the first wins.
+            positions: Of the frame of each.
+            journal_id: The journal's.
+            through: Position that is applied now.
+
+        Returns:
+            Values that were new.
+        """
+        ...
+
+    async def get(self, names: Collection[TokenName]) -> Mapping[TokenName, SealedValue]:
+        """The values that are there."""
+        ...
+
+    async def tombstones(self, names: Collection[TokenName]) -> Mapping[TokenName, Tombstone]:
+        """Those of the names that were erased."""
+        ...
+
+    async def bury(self, tombstones: Sequence[Tombstone]) -> int:
+        """Delete values and keep their tombstones, in one transaction. Idempotent. Returns values that were deleted."""
+        ...
+
+    def older_than(self, data_class: str, generation: int, *, batch: int) -> AsyncIterator[Sequence[SealedValue]]:
+        """Values of a class sealed under generations before one, in batches; each batch may be replaced before the next is asked for."""
+        ...
+
+    async def replace(self, values: Sequence[SealedValue]) -> int:
+        """Put re-sealed values in place of the older ones, where these are still there. Returns how many were."""
+        ...
+
+    async def count_older_than(self, data_class: str, generation: int) -> int:
+        """How many are left to be re-sealed."""
+        ...
+
+    async def state(self) -> VaultState:
+        """Sizes."""
+        ...
