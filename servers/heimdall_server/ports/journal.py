@@ -81,6 +81,23 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Deletion:
+    """Records that are to go from every store: a projection applies it in order, each time it comes by."""
+
+    deletion_id: str
+    filter: str
+    """Text of the query language without pipes; personal values in it are tokens."""
+    start_time_ns: int | None
+    """Of the records meant, inclusive; None: from the start."""
+    end_time_ns: int | None
+    """Exclusive; None: to the end."""
+    datasets: tuple[str, ...]
+    """Empty: all."""
+    through: int
+    """Last position of the records meant, of the frame's shard; before the frame's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A `ControlState` as bytes, and what it contains."""
 
@@ -102,6 +119,7 @@ class Entry:
     resolved_letters: Sequence[str] = ()
     """Ids of dead letters that a retry has settled."""
     sidecars: Mapping[str, bytes] = field(default_factory=dict)
+    deletions: Sequence[Deletion] = ()
     snapshot: Snapshot | None = None
     """Written by the journal itself, in a frame of its own without records. Callers of `append` leave it None."""
 

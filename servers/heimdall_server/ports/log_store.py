@@ -11,7 +11,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from heimdall_server.domain.expression.fields import FieldKind, FieldRef
-from heimdall_server.domain.expression.tree import Query, TimeRange
+from heimdall_server.domain.expression.tree import Expression, Query, TimeRange
 from heimdall_server.ports.journal import Positions
 
 
@@ -303,6 +303,28 @@ class LogStore(Protocol):
 
         Returns:
             True: every row (and the rollups) is there, advance. False: nothing of it is, insert again.
+        """
+        ...
+
+    async def delete(
+        self, filter_: Expression, *, time_range: TimeRange, datasets: Sequence[str], through: Positions
+    ) -> int:
+        """Delete the records that a filter finds, from tables, indexes and rollups, and rewrite what held them on disk.
+
+        Idempotent: a call that was cut short is simply made again.
+
+        Args:
+            filter_: Which; no stages.
+            time_range: Of the records.
+            datasets: Empty: all.
+            through: Only records at or before these positions.
+
+        Returns:
+            Records deleted by this call.
+
+        Raises:
+            StoreError: Some may be deleted; call again.
+            QuerySyntaxError, InvalidArgumentError: The engine can't ask this; nothing was deleted.
         """
         ...
 

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from heimdall_server.domain.errors import InvalidInputError, StoreError
+from heimdall_server.domain.expression.tree import TimeRange
 from heimdall_server.domain.records import with_position
+from heimdall_server.language.parser import parse
 from heimdall_server.ports.clock import Clock
-from heimdall_server.ports.journal import Frame, Journal, Positions
+from heimdall_server.ports.journal import Deletion, Frame, Journal, Positions
 from heimdall_server.ports.log_store import FrameRange, LogStore
 from heimdall_server.projections.checkpoint import Checkpoint, CheckpointFile, Intent
 from heimdall_server.projections.read_ahead import ReadAhead, ReadLimits, rows_of
@@ -104,6 +106,8 @@ class WarmHooks:
 
     on_applied: Callable[[Applied], None] = lambda _: None
     """After a batch is visible: metrics."""
+    on_deleted: Callable[[str, int], None] = lambda _, __: None
+    """After a deletion (its id) was applied, with the records that went; again after a crash or in a replay."""
     on_refused: Callable[[Sequence[RefusedRecord]], Awaitable[None]] | None = None
     """Before the batch is checkpointed: keeps the dead letters."""
     on_advanced: Callable[[Positions], Awaitable[None]] | None = None
@@ -249,6 +253,11 @@ class WarmProjection:
         if intent is None:
             return
         if await self._find_out(FrameRange(intent.shard, intent.first, intent.last), intent.rows):
+            # Its records are whole, so they won't come by again; what was to be deleted behind them isn't known to be.
+            frames = self._journal.read_control(intent.shard, after=intent.first - 1, through=intent.last)
+            async for frame in frames:
+                for deletion in frame.entry.deletions:
+                    await self._delete(intent.shard, deletion)
             await self._advance(intent.shard, intent.last)
 
     async def _follow(self, shard: int, reader: ReadAhead) -> None:
@@ -274,10 +283,34 @@ class WarmProjection:
                 if self._hooks.on_refused is not None:
                     await self._hooks.on_refused(refused)
             row_count -= len(refused)
+        for deletion in (one for frame in frames for one in frame.entry.deletions):
+            await self._delete(shard, deletion)
         await self._advance(shard, range_.last)
         self._counts.applying_since_ns = 0
         self._counts.rows += row_count
         self._hooks.on_applied(Applied(range_, row_count, self._clock.monotonic_s() - started_s))
+
+    async def _delete(self, shard: int, deletion: Deletion) -> None:
+        """Take out what a deletion means, however often the store fails.
+
+        It is done before the checkpoint passes its frame, so a crash only makes it be done again; and what a replay
+        of the journal brings back goes again when the replay comes by here.
+        """
+        filter_ = parse(deletion.filter, now_ns=0).filter
+        time_range = TimeRange(deletion.start_time_ns, deletion.end_time_ns)
+        failures = 0
+        while True:
+            self._hooks.step("delete")
+            try:
+                count = await self._store.delete(
+                    filter_, time_range=time_range, datasets=deletion.datasets, through={shard: deletion.through}
+                )
+                break
+            except StoreError as error:
+                await self._back_off(failures, error)
+                failures += 1
+        self._counts.state, self._counts.problem = ProjectionState.RUNNING, ""
+        self._hooks.on_deleted(deletion.deletion_id, count)
 
     async def _insert_once(
         self, range_: FrameRange, batches: Sequence[pa.RecordBatch], row_count: int

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from heimdall_server.crypto.envelope import TAG_BYTES, UnsealError
 from heimdall_server.domain.errors import CorruptionError
 from heimdall_server.domain.records import RECORD_SCHEMA
-from heimdall_server.ports.journal import DeadLetter, Entry, RequestMark, Snapshot, SourceKey, SourceMark
+from heimdall_server.ports.journal import DeadLetter, Deletion, Entry, RequestMark, Snapshot, SourceKey, SourceMark
 from heimdall_server.storage.journal.control import decode_control, encode_control
 from heimdall_server.storage.journal.frame_cipher import FrameCipher, decode_batch, encode_batch
 from heimdall_server.storage.journal.framing import FrameHeader
@@ -49,6 +49,18 @@ ENTRIES = st.builds(
     ).map(tuple),
     resolved_letters=st.lists(TEXT, max_size=3).map(tuple),
     sidecars=st.dictionaries(TEXT, st.binary(max_size=20), max_size=3),
+    deletions=st.lists(
+        st.builds(
+            Deletion,
+            TEXT,
+            TEXT,
+            st.none() | COUNT,
+            st.none() | COUNT,
+            st.lists(TEXT, max_size=2).map(tuple),
+            COUNT,
+        ),
+        max_size=2,
+    ).map(tuple),
     snapshot=st.none() | st.builds(Snapshot, COUNT, st.binary(max_size=20)),
 )
 

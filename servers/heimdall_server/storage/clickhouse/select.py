@@ -14,11 +14,11 @@ from typing import Final
 
 from heimdall_server.domain.datasets import Dataset
 from heimdall_server.domain.expression.needs import MINUTE_NS, Needs, covers_whole_minutes, query_needs
-from heimdall_server.domain.expression.tree import TimeRange
+from heimdall_server.domain.expression.tree import Expression, TimeRange
 from heimdall_server.domain.records import POSITIONED_SCHEMA
 from heimdall_server.ports.journal import Positions
 from heimdall_server.ports.log_store import Limits, Order, Path, RowKey, StoreQuery
-from heimdall_server.storage.clickhouse.compile import Parameters
+from heimdall_server.storage.clickhouse.compile import Parameters, compile_filter
 from heimdall_server.storage.clickhouse.schema import ROLLUPS, Rollup, Tables, hot_column, identifier
 from heimdall_server.storage.clickhouse.stages import Output, compile_query
 
@@ -194,6 +194,19 @@ def _rollup(query: StoreQuery, needs: Needs, rollup_through: Positions | None) -
     if needs.dimensions is None or needs.bucket_ns % MINUTE_NS or query.after_positions or query.after is not None:
         return None
     return next((rollup for rollup in ROLLUPS if needs.dimensions <= set(rollup.dimensions)), None)
+
+
+def deletion(
+    dataset: Dataset, filter_: Expression, time_range: TimeRange, through: Positions
+) -> tuple[str, dict[str, str | int | float]]:
+    """The condition of the records that a deletion means, and its parameters."""
+    parameters = Parameters()
+    conditions = [
+        *time_conditions(time_range, parameters),
+        " OR ".join(_up_to(shard, last, parameters) for shard, last in sorted(through.items())),
+        compile_filter(filter_, parameters, hot=hot_columns([dataset])),
+    ]
+    return " AND ".join(f"({each})" for each in conditions), parameters.values
 
 
 @dataclass(frozen=True, slots=True)

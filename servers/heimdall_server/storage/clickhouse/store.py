@@ -19,6 +19,7 @@ from heimdall_server.domain.expression.tree import (
     Aggregate,
     And,
     Exists,
+    Expression,
     Function,
     Limit,
     Query,
@@ -52,7 +53,7 @@ from heimdall_server.storage.clickhouse.migrate import filled_datasets, migrate
 from heimdall_server.storage.clickhouse.ownership import claim, holds_beyond, identity
 from heimdall_server.storage.clickhouse.running import RunningQuery
 from heimdall_server.storage.clickhouse.schema import ROLLUPS, Tables, rollup_table
-from heimdall_server.storage.clickhouse.select import Statement, build
+from heimdall_server.storage.clickhouse.select import Statement, build, deletion
 from heimdall_server.storage.clickhouse.settling import Settled, Settling
 from heimdall_server.storage.clickhouse.volume import Volume, counted_days
 from heimdall_server.storage.clickhouse.writer import Step, Writer
@@ -169,6 +170,20 @@ class ClickHouseLogStore:
         """See `LogStore.recover`."""
         self._settling.unsettle()
         return await self._changes.call(self._opened().recover, range_, expected_rows)
+
+    async def delete(
+        self, filter_: Expression, *, time_range: TimeRange, datasets: Sequence[str], through: Positions
+    ) -> int:
+        """See `LogStore.delete`. Unsettled from here until `settled`."""
+        chosen = self._chosen(datasets)
+        deletions = [(dataset.name, *deletion(dataset, filter_, time_range, through)) for dataset in chosen]
+        self._settling.unsettle()
+        deleted = 0
+        for name, condition, parameters in deletions:
+            deleted += await self._changes.call(self._opened().delete, [name], condition, parameters)
+        if deleted:
+            await self._count_days()
+        return deleted
 
     def settled(self, through: Positions) -> None:
         """See `LogStore.settled`."""

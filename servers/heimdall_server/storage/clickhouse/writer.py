@@ -19,7 +19,7 @@ from heimdall_server.domain.datasets import Dataset
 from heimdall_server.domain.errors import FormatError, InvalidArgumentError
 from heimdall_server.ports.log_store import FrameRange
 from heimdall_server.storage.clickhouse.blocks import by_dataset, counted, encoded, insertable
-from heimdall_server.storage.clickhouse.connection import Connection, EngineError, Settings
+from heimdall_server.storage.clickhouse.connection import Connection, EngineError, Parameters, Settings
 from heimdall_server.storage.clickhouse.migrate import tune
 from heimdall_server.storage.clickhouse.schema import (
     ROLLUPS,
@@ -28,6 +28,7 @@ from heimdall_server.storage.clickhouse.schema import (
     create_records,
     create_rollup,
     period_expression,
+    rollup_table,
 )
 
 _MINUTES_PER_STATEMENT: Final = 4_000
@@ -183,6 +184,51 @@ class Writer:
             raise error.translated() from error
         return whole
 
+    def delete(self, names: Iterable[str], condition: str, parameters: Parameters) -> int:
+        """Delete the records of a condition, correct the counts, and rewrite the parts that held them.
+
+        Safe to repeat after a crash anywhere: counts go before records do, and parts are rewritten wherever a mask is left.
+
+        Args:
+            names: Datasets.
+            condition: On records.
+            parameters: What it names.
+
+        Returns:
+            Records deleted.
+
+        Raises:
+            StoreError: The engine failed; call again.
+        """
+        deleted = 0
+        try:
+            for name in names:
+                count = self._count(name, condition, parameters)
+                if count:
+                    self._rebuild(name, condition, without=condition, parameters=parameters)
+                    self._delete(name, condition, parameters)
+                    deleted += count
+                self._purge(name)
+        except EngineError as error:
+            raise error.translated() from error
+        return deleted
+
+    def _purge(self, name: str) -> None:
+        """Rewrite every part in which deleted rows are only masked: until then their bytes are on disk."""
+        targets = {name: self._tables.records(name)}
+        targets |= {rollup_table(name, rollup): self._tables.rollup(name, rollup) for rollup in ROLLUPS}
+        for table, target in targets.items():
+            masked = self._connection.table(
+                "SELECT DISTINCT partition_id AS id FROM system.parts WHERE active AND has_lightweight_delete "
+                "AND database = {database:String} AND table = {table:String}",
+                {"database": self._tables.database, "table": table},
+            )
+            for partition in masked.column("id").to_pylist():
+                self._step(f"purge {table} {partition}")
+                self._connection.command(
+                    f"ALTER TABLE {target} APPLY DELETED MASK IN PARTITION ID '{partition}' SETTINGS mutations_sync = 2"
+                )
+
     def _remove(self, span: _Span, names: Mapping[str, object]) -> None:
         try:
             for name in names:
@@ -191,33 +237,47 @@ class Writer:
         except EngineError as error:
             raise error.translated() from error
 
-    def _count(self, name: str, condition: str) -> int:
+    def _count(self, name: str, condition: str, parameters: Parameters | None = None) -> int:
         self._step(f"count {name}")
-        table = self._connection.table(f"SELECT count() AS n FROM {self._tables.records(name)} WHERE {condition}")
+        sql = f"SELECT count() AS n FROM {self._tables.records(name)} WHERE {condition}"
+        table = self._connection.table(sql, parameters)
         return int(table.column("n")[0].as_py())
 
-    def _delete(self, name: str, condition: str) -> None:
+    def _delete(self, name: str, condition: str, parameters: Parameters | None = None) -> None:
         records = self._tables.records(name)
-        partitions = self._connection.table(f"SELECT DISTINCT _partition_id AS id FROM {records} WHERE {condition}")
+        partitions = self._connection.table(
+            f"SELECT DISTINCT _partition_id AS id FROM {records} WHERE {condition}", parameters
+        )
         for partition in partitions.column("id").to_pylist():
             self._step(f"delete records {name} {partition}")
-            self._connection.command(f"DELETE FROM {records} IN PARTITION ID '{partition}' WHERE {condition} {_SYNC}")
+            self._connection.command(
+                f"DELETE FROM {records} IN PARTITION ID '{partition}' WHERE {condition} {_SYNC}", parameters
+            )
 
-    def _rebuild(self, name: str, condition: str, *, without: str) -> None:
+    def _rebuild(self, name: str, condition: str, *, without: str, parameters: Parameters | None = None) -> None:
         """Make the counts of the minutes that a condition's records touch anew, from records."""
         records = self._tables.records(name)
         period = period_expression(self._datasets[name])
         touched = self._connection.table(
             f"SELECT toString({period}) AS period, arraySort(groupUniqArray(toUnixTimestamp(minute))) AS minutes "
-            f"FROM {records} WHERE {condition} GROUP BY 1 ORDER BY 1"
+            f"FROM {records} WHERE {condition} GROUP BY 1 ORDER BY 1",
+            parameters,
         )
         for day, minutes in zip(*(touched.column(i).to_pylist() for i in range(2)), strict=True):
             for start in range(0, len(minutes), _MINUTES_PER_STATEMENT):
                 chosen = minutes[start : start + _MINUTES_PER_STATEMENT]
                 for rollup in ROLLUPS:
-                    self._recount(name, rollup, day, chosen, without)
+                    self._recount(name, rollup, day, chosen, without, parameters)
 
-    def _recount(self, name: str, rollup: Rollup, day: str, minutes: Sequence[int], without: str) -> None:
+    def _recount(
+        self,
+        name: str,
+        rollup: Rollup,
+        day: str,
+        minutes: Sequence[int],
+        without: str,
+        parameters: Parameters | None,
+    ) -> None:
         target = self._tables.rollup(name, rollup)
         chosen = f"minute IN ({', '.join(str(minute) for minute in minutes)})"
         bounds = f"time >= fromUnixTimestamp({minutes[0]}) AND time < fromUnixTimestamp({minutes[-1] + 60})"
@@ -230,7 +290,8 @@ class Writer:
         self._connection.command(
             f"INSERT INTO {target} (period, minute, {dimensions}, count) "
             f"SELECT {period} AS period, minute, {dimensions}, count() FROM {self._tables.records(name)} "
-            f"WHERE {period} = '{day}' AND {chosen} AND indexHint({bounds}){kept} GROUP BY ALL"
+            f"WHERE {period} = '{day}' AND {chosen} AND indexHint({bounds}){kept} GROUP BY ALL",
+            parameters,
         )
 
 

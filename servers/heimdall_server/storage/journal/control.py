@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from heimdall.stored.v1 import journal_pb2 as stored
-from heimdall_server.ports.journal import DeadLetter, Entry, RequestMark, Snapshot, SourceKey, SourceMark
+from heimdall_server.ports.journal import DeadLetter, Deletion, Entry, RequestMark, Snapshot, SourceKey, SourceMark
 
 
 def encode_control(entry: Entry) -> bytes:
@@ -26,6 +26,7 @@ def encode_control(entry: Entry) -> bytes:
         dead_letters=[_encode_letter(letter) for letter in entry.dead_letters],
         resolved_letters=entry.resolved_letters,
         sidecars=entry.sidecars,
+        deletions=[_encode_deletion(deletion) for deletion in entry.deletions],
     )
     if entry.snapshot is not None:
         control.snapshot.through = entry.snapshot.through
@@ -57,6 +58,7 @@ def decode_control(data: bytes, batch: pa.RecordBatch | None) -> Entry:
         dead_letters=tuple(_decode_letter(letter) for letter in control.dead_letters),
         resolved_letters=tuple(control.resolved_letters),
         sidecars=dict(control.sidecars),
+        deletions=tuple(_decode_deletion(deletion) for deletion in control.deletions),
         snapshot=Snapshot(control.snapshot.through, control.snapshot.data) if control.HasField("snapshot") else None,
     )
 
@@ -121,4 +123,26 @@ def _decode_letter(letter: stored.JournalDeadLetter) -> DeadLetter:
         format=letter.format,
         context=letter.context,
         field=letter.field,
+    )
+
+
+def _encode_deletion(deletion: Deletion) -> stored.JournalDeletion:
+    return stored.JournalDeletion(
+        deletion_id=deletion.deletion_id,
+        filter=deletion.filter,
+        start_time_ns=deletion.start_time_ns,
+        end_time_ns=deletion.end_time_ns,
+        datasets=deletion.datasets,
+        through=deletion.through,
+    )
+
+
+def _decode_deletion(deletion: stored.JournalDeletion) -> Deletion:
+    return Deletion(
+        deletion_id=deletion.deletion_id,
+        filter=deletion.filter,
+        start_time_ns=deletion.start_time_ns if deletion.HasField("start_time_ns") else None,
+        end_time_ns=deletion.end_time_ns if deletion.HasField("end_time_ns") else None,
+        datasets=tuple(deletion.datasets),
+        through=deletion.through,
     )

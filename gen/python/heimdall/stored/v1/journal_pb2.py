@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n heimdall/stored/v1/journal.proto\x12\x12heimdall.stored.v1\"\x85\x03\n\x0eJournalControl\x12\x36\n\x07sources\x18\x01 \x03(\x0b\x32%.heimdall.stored.v1.JournalSourceMark\x12\x38\n\x08requests\x18\x02 \x03(\x0b\x32&.heimdall.stored.v1.JournalRequestMark\x12;\n\x0c\x64\x65\x61\x64_letters\x18\x03 \x03(\x0b\x32%.heimdall.stored.v1.JournalDeadLetter\x12\x18\n\x10resolved_letters\x18\x04 \x03(\t\x12\x42\n\x08sidecars\x18\x05 \x03(\x0b\x32\x30.heimdall.stored.v1.JournalControl.SidecarsEntry\x12\x35\n\x08snapshot\x18\x06 \x01(\x0b\x32#.heimdall.stored.v1.JournalSnapshot\x1a/\n\rSidecarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"5\n\x10JournalSourceKey\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"\xa4\x02\n\x11JournalSourceMark\x12\x31\n\x03key\x18\x01 \x01(\x0b\x32$.heimdall.stored.v1.JournalSourceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x04 \x01(\x03\x12\x35\n\x07\x62\x61tches\x18\x05 \x03(\x0b\x32$.heimdall.stored.v1.JournalBatchMark\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x06 \x01(\x03\x12\x16\n\x0erejected_count\x18\x07 \x01(\x03\x12\x0e\n\x06\x66ormat\x18\x08 \x01(\t\x12\x0c\n\x04\x64ump\x18\t \x01(\t\x12\x10\n\x08\x66inished\x18\n \x01(\x08\x12\x11\n\tfirst_row\x18\x0b \x01(\x05\"G\n\x10JournalBatchMark\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\"\x89\x01\n\x12JournalRequestMark\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0f\n\x07time_ns\x18\x03 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x04 \x01(\x03\x12\x16\n\x0erejected_count\x18\x05 \x01(\x03\x12\x0f\n\x07message\x18\x06 \x01(\t\"\xc1\x01\n\x11JournalDeadLetter\x12\x31\n\x03key\x18\x01 \x01(\x0b\x32$.heimdall.stored.v1.JournalSourceKey\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0b\n\x03row\x18\x03 \x01(\x05\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07time_ns\x18\x05 \x01(\x03\x12\x0b\n\x03raw\x18\x06 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x07 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x08 \x01(\t\x12\r\n\x05\x66ield\x18\t \x01(\t\"0\n\x0fJournalSnapshot\x12\x0f\n\x07through\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n heimdall/stored/v1/journal.proto\x12\x12heimdall.stored.v1\"\xbd\x03\n\x0eJournalControl\x12\x36\n\x07sources\x18\x01 \x03(\x0b\x32%.heimdall.stored.v1.JournalSourceMark\x12\x38\n\x08requests\x18\x02 \x03(\x0b\x32&.heimdall.stored.v1.JournalRequestMark\x12;\n\x0c\x64\x65\x61\x64_letters\x18\x03 \x03(\x0b\x32%.heimdall.stored.v1.JournalDeadLetter\x12\x18\n\x10resolved_letters\x18\x04 \x03(\t\x12\x42\n\x08sidecars\x18\x05 \x03(\x0b\x32\x30.heimdall.stored.v1.JournalControl.SidecarsEntry\x12\x35\n\x08snapshot\x18\x06 \x01(\x0b\x32#.heimdall.stored.v1.JournalSnapshot\x12\x36\n\tdeletions\x18\x07 \x03(\x0b\x32#.heimdall.stored.v1.JournalDeletion\x1a/\n\rSidecarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xb1\x01\n\x0fJournalDeletion\x12\x13\n\x0b\x64\x65letion_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x1a\n\rstart_time_ns\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x65nd_time_ns\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x10\n\x08\x64\x61tasets\x18\x05 \x03(\t\x12\x0f\n\x07through\x18\x06 \x01(\x03\x42\x10\n\x0e_start_time_nsB\x0e\n\x0c_end_time_ns\"5\n\x10JournalSourceKey\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"\xa4\x02\n\x11JournalSourceMark\x12\x31\n\x03key\x18\x01 \x01(\x0b\x32$.heimdall.stored.v1.JournalSourceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x04 \x01(\x03\x12\x35\n\x07\x62\x61tches\x18\x05 \x03(\x0b\x32$.heimdall.stored.v1.JournalBatchMark\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x06 \x01(\x03\x12\x16\n\x0erejected_count\x18\x07 \x01(\x03\x12\x0e\n\x06\x66ormat\x18\x08 \x01(\t\x12\x0c\n\x04\x64ump\x18\t \x01(\t\x12\x10\n\x08\x66inished\x18\n \x01(\x08\x12\x11\n\tfirst_row\x18\x0b \x01(\x05\"G\n\x10JournalBatchMark\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\"\x89\x01\n\x12JournalRequestMark\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0f\n\x07time_ns\x18\x03 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x04 \x01(\x03\x12\x16\n\x0erejected_count\x18\x05 \x01(\x03\x12\x0f\n\x07message\x18\x06 \x01(\t\"\xc1\x01\n\x11JournalDeadLetter\x12\x31\n\x03key\x18\x01 \x01(\x0b\x32$.heimdall.stored.v1.JournalSourceKey\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0b\n\x03row\x18\x03 \x01(\x05\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07time_ns\x18\x05 \x01(\x03\x12\x0b\n\x03raw\x18\x06 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x07 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x08 \x01(\t\x12\r\n\x05\x66ield\x18\t \x01(\t\"0\n\x0fJournalSnapshot\x12\x0f\n\x07through\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOURNALCONTROL_SIDECARSENTRY']._loaded_options = None
   _globals['_JOURNALCONTROL_SIDECARSENTRY']._serialized_options = b'8\001'
   _globals['_JOURNALCONTROL']._serialized_start=57
-  _globals['_JOURNALCONTROL']._serialized_end=446
-  _globals['_JOURNALCONTROL_SIDECARSENTRY']._serialized_start=399
-  _globals['_JOURNALCONTROL_SIDECARSENTRY']._serialized_end=446
-  _globals['_JOURNALSOURCEKEY']._serialized_start=448
-  _globals['_JOURNALSOURCEKEY']._serialized_end=501
-  _globals['_JOURNALSOURCEMARK']._serialized_start=504
-  _globals['_JOURNALSOURCEMARK']._serialized_end=796
-  _globals['_JOURNALBATCHMARK']._serialized_start=798
-  _globals['_JOURNALBATCHMARK']._serialized_end=869
-  _globals['_JOURNALREQUESTMARK']._serialized_start=872
-  _globals['_JOURNALREQUESTMARK']._serialized_end=1009
-  _globals['_JOURNALDEADLETTER']._serialized_start=1012
-  _globals['_JOURNALDEADLETTER']._serialized_end=1205
-  _globals['_JOURNALSNAPSHOT']._serialized_start=1207
-  _globals['_JOURNALSNAPSHOT']._serialized_end=1255
+  _globals['_JOURNALCONTROL']._serialized_end=502
+  _globals['_JOURNALCONTROL_SIDECARSENTRY']._serialized_start=455
+  _globals['_JOURNALCONTROL_SIDECARSENTRY']._serialized_end=502
+  _globals['_JOURNALDELETION']._serialized_start=505
+  _globals['_JOURNALDELETION']._serialized_end=682
+  _globals['_JOURNALSOURCEKEY']._serialized_start=684
+  _globals['_JOURNALSOURCEKEY']._serialized_end=737
+  _globals['_JOURNALSOURCEMARK']._serialized_start=740
+  _globals['_JOURNALSOURCEMARK']._serialized_end=1032
+  _globals['_JOURNALBATCHMARK']._serialized_start=1034
+  _globals['_JOURNALBATCHMARK']._serialized_end=1105
+  _globals['_JOURNALREQUESTMARK']._serialized_start=1108
+  _globals['_JOURNALREQUESTMARK']._serialized_end=1245
+  _globals['_JOURNALDEADLETTER']._serialized_start=1248
+  _globals['_JOURNALDEADLETTER']._serialized_end=1441
+  _globals['_JOURNALSNAPSHOT']._serialized_start=1443
+  _globals['_JOURNALSNAPSHOT']._serialized_end=1491
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,7 @@ class JournalControl(_message.Message):
     RESOLVED_LETTERS_FIELD_NUMBER: _builtins.int
     SIDECARS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    DELETIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalSourceMark]:
         """What the frame's records mean for their sources, in the order of the rows. Empty in a frame without records of Append."""
@@ -79,6 +80,10 @@ class JournalControl(_message.Message):
     def snapshot(self) -> Global___JournalSnapshot:
         """The control of all frames so far, in a frame without records near the start of each segment. Unset elsewhere."""
 
+    @_builtins.property
+    def deletions(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalDeletion]:
+        """Records that are to go from every store. A projection applies them in order with the frames."""
+
     def __init__(
         self,
         *,
@@ -88,14 +93,66 @@ class JournalControl(_message.Message):
         resolved_letters: _abc.Iterable[_builtins.str] | None = ...,
         sidecars: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
         snapshot: Global___JournalSnapshot | None = ...,
+        deletions: _abc.Iterable[Global___JournalDeletion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "requests", b"requests", "resolved_letters", b"resolved_letters", "sidecars", b"sidecars", "snapshot", b"snapshot", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "deletions", b"deletions", "requests", b"requests", "resolved_letters", b"resolved_letters", "sidecars", b"sidecars", "snapshot", b"snapshot", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JournalControl: _TypeAlias = JournalControl  # noqa: Y015
+
+@_typing.final
+class JournalDeletion(_message.Message):
+    """Records that are to go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETION_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    START_TIME_NS_FIELD_NUMBER: _builtins.int
+    END_TIME_NS_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    deletion_id: _builtins.str
+    """The operation that asked for it."""
+    filter: _builtins.str
+    """The filter, as text of the query language; personal values in it are tokens."""
+    start_time_ns: _builtins.int
+    """First nanosecond since 1970 UTC of the records meant. Unset: from the start."""
+    end_time_ns: _builtins.int
+    """The nanosecond behind the last one. Unset: to the end."""
+    through: _builtins.int
+    """Last position of the records meant; what comes later stays. Less than that of this frame."""
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Datasets meant. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        deletion_id: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        start_time_ns: _builtins.int | None = ...,
+        end_time_ns: _builtins.int | None = ...,
+        datasets: _abc.Iterable[_builtins.str] | None = ...,
+        through: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_time_ns", b"_end_time_ns", "_start_time_ns", b"_start_time_ns", "end_time_ns", b"end_time_ns", "start_time_ns", b"start_time_ns"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_time_ns", b"_end_time_ns", "_start_time_ns", b"_start_time_ns", "datasets", b"datasets", "deletion_id", b"deletion_id", "end_time_ns", b"end_time_ns", "filter", b"filter", "start_time_ns", b"start_time_ns", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_time_ns: _TypeAlias = _typing.Literal["end_time_ns"]  # noqa: Y015
+    _WhichOneofArgType__end_time_ns: _TypeAlias = _typing.Literal["_end_time_ns", b"_end_time_ns"]  # noqa: Y015
+    _WhichOneofReturnType__start_time_ns: _TypeAlias = _typing.Literal["start_time_ns"]  # noqa: Y015
+    _WhichOneofArgType__start_time_ns: _TypeAlias = _typing.Literal["_start_time_ns", b"_start_time_ns"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_time_ns) -> _WhichOneofReturnType__end_time_ns | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_time_ns) -> _WhichOneofReturnType__start_time_ns | None: ...
+
+Global___JournalDeletion: _TypeAlias = JournalDeletion  # noqa: Y015
 
 @_typing.final
 class JournalSourceKey(_message.Message):
