@@ -1,0 +1,161 @@
+"""What stands before the services do: keys, journal, store, projections, pipeline. Built bottom up, taken down in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from heimdall_server.config import Config
+from heimdall_server.crypto.envelope import RootKey
+from heimdall_server.crypto.key_file import load_or_mint_key, parse_key
+from heimdall_server.domain.decoding import DecodeContext
+from heimdall_server.domain.errors import ConfigurationError, KeyMismatchError
+from heimdall_server.jobs.retention import expire
+from heimdall_server.jobs.schedule import every
+from heimdall_server.ports.journal import DeadLetter, Entry, Positions, SourceKey
+from heimdall_server.projections.checkpoint import CheckpointFile
+from heimdall_server.projections.warm import RefusedRecord, WarmHooks, WarmProjection
+from heimdall_server.protect.protector import PolicyProtector
+from heimdall_server.rpc.tls_files import TlsFiles
+from heimdall_server.services.ingest.logic.dead_letters import context_to_json
+from heimdall_server.services.ingest.logic.pipeline import Pipeline
+from heimdall_server.services.ingest.logic.state import IngestState
+from heimdall_server.storage.clickhouse.connection import Engine
+from heimdall_server.storage.clickhouse.embedded import ChdbEngine
+from heimdall_server.storage.clickhouse.remote import RemoteEngine, ServerAddress
+from heimdall_server.storage.clickhouse.store import ClickHouseConfig, ClickHouseLogStore
+from heimdall_server.storage.journal.files import stored_fingerprint
+from heimdall_server.storage.journal.journal import EmbeddedJournal
+from heimdall_server.wiring.clock import SystemClock
+
+LOG: Final = logging.getLogger(__name__)
+TRIM_S: Final = 5.0
+"""How often the journal hears what may go: age takes effect then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What stands before the services do."""
+
+    clock: SystemClock
+    key: RootKey
+    journal: EmbeddedJournal
+    store: ClickHouseLogStore
+    warm: WarmProjection
+    control: IngestState
+    pipeline: Pipeline
+    tls: TlsFiles
+
+
+async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
+    """Make the parts; what was started is stopped by the stack, also if a later one fails."""
+    clock = SystemClock()
+    tls = TlsFiles(config.tls)
+    key = _root_key(config)
+    journal = await EmbeddedJournal.open(config.journal, key=key, clock=clock)
+    stack.push_async_callback(journal.close)
+    control = IngestState(source_count_max=config.ingest.source_count_max)
+    await journal.maintain(control)
+    engine = _engine(config)
+    datasets = tuple(config.datasets.values())
+    warm_config = ClickHouseConfig(
+        config.warm.database, datasets, config.warm.query_connections, text_index=config.warm.text_index
+    )
+    store = ClickHouseLogStore(engine, warm_config)
+    stack.push_async_callback(store.close)
+    await store.open()
+
+    async def keep_refused(records: Sequence[RefusedRecord]) -> None:
+        await journal.append([Entry(None, dead_letters=[_letter(record, clock) for record in records])])
+
+    async def trim(through: Positions) -> None:
+        await journal.trim(through)
+        control.letters.forget_before(journal.tail().get(0, 1))
+
+    warm = WarmProjection(
+        journal,
+        store,
+        CheckpointFile(config.data_dir / "checkpoints" / "warm.json"),
+        clock,
+        limits=config.warm.read,
+        hooks=WarmHooks(on_refused=keep_refused, on_advanced=trim),
+    )
+    tasks = [
+        asyncio.create_task(_follow(warm), name="warm"),
+        asyncio.create_task(every(TRIM_S, "trim", lambda: trim(warm.visible_through)), name="trim"),
+        asyncio.create_task(
+            every(config.retention.check_s, "retention", lambda: expire(store, datasets, clock)), name="retention"
+        ),
+    ]
+    stack.push_async_callback(_cancel, tasks)
+    pipeline = Pipeline(
+        journal=journal, protector=PolicyProtector(config.privacy), clock=clock, limits=config.ingest.pipeline
+    )
+    pipeline.start()
+    stack.push_async_callback(pipeline.close)
+    return Parts(clock, key, journal, store, warm, control, pipeline, tls)
+
+
+def _root_key(config: Config) -> RootKey:
+    expected = stored_fingerprint(config.journal.path)
+    if config.keys.value is None:
+        config.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return load_or_mint_key(config.key_file, expected_fingerprint=expected)
+    key = parse_key(config.keys.value.get_secret_value(), where="HEIMDALL_KEYS__VALUE")
+    if expected is not None and key.fingerprint != expected:
+        raise KeyMismatchError(expected, key.fingerprint)
+    return key
+
+
+def _engine(config: Config) -> Engine:
+    warm = config.warm
+    if warm.engine == "chdb":
+        return ChdbEngine(config.data_dir / "warm", memory_bytes_max=warm.memory_bytes_max)
+    password = ""
+    if warm.password_file is not None:
+        try:
+            password = warm.password_file.read_text().strip()
+        except OSError as error:
+            raise ConfigurationError((f"warm.password_file: {warm.password_file}: {error.strerror}",)) from error
+    return RemoteEngine(
+        ServerAddress(warm.host, warm.port, warm.username, password, secure=warm.secure, ca_file=warm.ca_file)
+    )
+
+
+def _letter(record: RefusedRecord, clock: SystemClock) -> DeadLetter:
+    """A record that the store refuses, protected as it is, as an Arrow stream of one row."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, record.record.schema) as writer:
+        writer.write_batch(record.record)
+    source, dataset = (str(record.record.column(name)[0].as_py()) for name in ("source", "dataset"))
+    now_ns = clock.now_ns()
+    return DeadLetter(
+        key=SourceKey("", source),
+        offset=record.position,
+        row=record.row,
+        reason=f"the warm store refuses it: {record.reason}",
+        time_ns=now_ns,
+        raw=sink.getvalue().to_pybytes(),
+        format='{"kind":"arrow","options":{}}',
+        context=context_to_json(DecodeContext(source=source, dataset=dataset, observed_time_ns=now_ns)),
+    )
+
+
+async def _follow(warm: WarmProjection) -> None:
+    """Run the projection; if it can't go on, say so and leave ingest to its bound."""
+    try:
+        await warm.run()
+    except Exception:
+        LOG.exception("the warm projection stopped; queries no longer see what is new")
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

@@ -1,0 +1,205 @@
+"""The services that a process runs, made of its parts and handed to its server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heimdall.admin.v1 import admin_service_pb2_grpc
+from heimdall.ingest.v1 import ingest_service_pb2_grpc
+from heimdall.query.v1 import query_service_pb2_grpc
+from heimdall_server.config import Config
+from heimdall_server.domain.errors import ConfigurationError
+from heimdall_server.edge.http.server import HttpServer
+from heimdall_server.edge.http.wiring import make_doors, make_http_server
+from heimdall_server.edge.syslog.config import SyslogConfig
+from heimdall_server.edge.syslog.listeners import SyslogEdge
+from heimdall_server.ports.log_store import Limits
+from heimdall_server.rpc.server import RpcServer
+from heimdall_server.services.admin.logic import AdminUseCase
+from heimdall_server.services.admin.servicer import AdminServicer
+from heimdall_server.services.ingest.logic.append import AppendUseCase
+from heimdall_server.services.ingest.logic.export import ExportUseCase
+from heimdall_server.services.ingest.logic.retry import RetryUseCase
+from heimdall_server.services.ingest.otlp_servicer import OtlpLogsServicer
+from heimdall_server.services.ingest.servicer import IngestServicer
+from heimdall_server.services.query.logic.admission import Admission
+from heimdall_server.services.query.logic.catalogue import CatalogueUseCase
+from heimdall_server.services.query.logic.search import SearchUseCase
+from heimdall_server.services.query.logic.tokens import TokenCodec
+from heimdall_server.services.query.logic.watch.outbox import OutboxLimits
+from heimdall_server.services.query.logic.watch.runner import WatchPorts
+from heimdall_server.services.query.logic.watch.stream import WatchLimits, WatchUseCase
+from heimdall_server.services.query.servicer import QueryServicer
+from heimdall_server.wiring.instance import RunningInstance
+from heimdall_server.wiring.parts import Parts
+
+
+def make_export(config: Config, parts: Parts) -> ExportUseCase:
+    """OTLP's use case, which gRPC and HTTP share."""
+    return ExportUseCase(
+        pipeline=parts.pipeline,
+        state=parts.control,
+        clock=parts.clock,
+        dataset=config.ingest.otlp_dataset,
+        keep_raw=config.ingest.dead_letter_bytes == "keep",
+    )
+
+
+def serve(
+    config: Config, config_files: Sequence[str], parts: Parts, server: RpcServer, export: ExportUseCase
+) -> RunningInstance:
+    """Make the services that this process runs and hand them to the server."""
+    keep_raw = config.ingest.dead_letter_bytes == "keep"
+    journal_id = parts.journal.journal_id
+    names: list[str] = []
+    append: AppendUseCase | None = None
+    watch: WatchUseCase | None = None
+    if "ingest" in config.services:
+        append = AppendUseCase(
+            state=parts.control,
+            pipeline=parts.pipeline,
+            clock=parts.clock,
+            datasets=config.datasets,
+            keep_raw=keep_raw,
+        )
+        ingest = IngestServicer(
+            append=append,
+            retry=RetryUseCase(state=parts.control, pipeline=parts.pipeline, journal=parts.journal),
+            state=parts.control,
+            journal_id=journal_id,
+            clock=parts.clock,
+            limits=config.limits,
+            budget=server.inflight,
+            drain=server.drain_signal,
+        )
+        names.append("heimdall.ingest.v1.IngestService")
+        server.add(names[-1], ingest_service_pb2_grpc.add_IngestServiceServicer_to_server, ingest)
+        server.add_otlp_logs(OtlpLogsServicer(export).export)
+        names.append("opentelemetry.proto.collector.logs.v1.LogsService")
+    if "query" in config.services:
+        query, watch = _query(config, parts, server)
+        names.append("heimdall.query.v1.QueryService")
+        server.add(names[-1], query_service_pb2_grpc.add_QueryServiceServicer_to_server, query)
+    instance = RunningInstance(
+        start_time_ns=parts.clock.now_ns(),
+        services=lambda: names,
+        journal=parts.journal,
+        warm=parts.warm,
+        control=parts.control,
+        append=append,
+        watch=watch,
+        tls=parts.tls,
+        notices=_notices(config, copied_from=parts.journal.copied_from),
+    )
+    if "admin" in config.services:
+        toml = config.to_toml()
+        admin = AdminUseCase(
+            instance=instance,
+            journal=parts.journal,
+            store=parts.store,
+            engine=config.warm.engine,
+            datasets=config.datasets,
+            clock=parts.clock,
+            config_toml=lambda: (toml, 1, config_files),
+        )
+        names.append("heimdall.admin.v1.AdminService")
+        server.add(names[-1], admin_service_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(admin))
+    return instance
+
+
+def make_http(config: Config, parts: Parts, server: RpcServer, export: ExportUseCase) -> HttpServer | None:
+    """The HTTP edge. Without ingest, or without an address, there is none."""
+    if "ingest" not in config.services or not config.listen.http_address:
+        return None
+    for name in ("elastic_dataset", "loki_dataset"):
+        if (dataset := getattr(config.http, name)) not in config.datasets:
+            raise ConfigurationError((f"http.{name}: there is no dataset {dataset!r}",))
+    doors = make_doors(
+        export,
+        pipeline=parts.pipeline,
+        state=parts.control,
+        clock=parts.clock,
+        config=config.http,
+        keep_raw=config.ingest.dead_letter_bytes == "keep",
+    )
+    return make_http_server(config.listen.http_address, doors, parts.tls, config.access, config.http, server)
+
+
+def make_syslog(config: Config, parts: Parts) -> SyslogEdge:
+    """The syslog listeners. Without ingest there are none."""
+    settings = config.syslog if "ingest" in config.services else SyslogConfig()
+    if settings.dataset not in config.datasets:
+        raise ConfigurationError((f"syslog.dataset: there is no dataset {settings.dataset!r}",))
+    return SyslogEdge(
+        settings,
+        files=parts.tls,
+        tls_config=config.tls,
+        access=config.access,
+        pipeline=parts.pipeline,
+        counts=parts.control.counts,
+        clock=parts.clock,
+        keep_raw=config.ingest.dead_letter_bytes == "keep",
+    )
+
+
+def _query(config: Config, parts: Parts, server: RpcServer) -> tuple[QueryServicer, WatchUseCase]:
+    limits = config.limits
+    store_limits = Limits(
+        time_s=limits.query_time_s_max,
+        memory_bytes=limits.query_memory_bytes_max,
+        scan_rows=limits.query_scan_rows_max,
+        result_rows=limits.query_rows_max,
+    )
+    admission = Admission(config.admission)
+    tokens = TokenCodec(parts.key.derive("resume tokens"), journal_id=parts.journal.journal_id)
+    ports = WatchPorts(parts.journal, parts.store, parts.warm, admission, tokens, store_limits)
+    outbox = OutboxLimits(limits.outbound_bytes_max, limits.outbound_messages_max)
+    watch = WatchUseCase(
+        ports=ports,
+        clock=parts.clock,
+        limits=WatchLimits(limits.watches_per_stream_max, limits.heartbeat_s, outbox),
+        datasets=config.datasets,
+    )
+    search = SearchUseCase(
+        store=parts.store,
+        journal=parts.journal,
+        visibility=parts.warm,
+        admission=admission,
+        tokens=tokens,
+        clock=parts.clock,
+        limits=store_limits,
+        datasets=config.datasets,
+    )
+    catalogue = CatalogueUseCase(
+        store=parts.store,
+        visibility=parts.warm,
+        admission=admission,
+        clock=parts.clock,
+        limits=store_limits,
+        datasets=config.datasets,
+    )
+    servicer = QueryServicer(
+        search=search,
+        watch=watch,
+        catalogue=catalogue,
+        tier="warm",
+        journal_id=parts.journal.journal_id,
+        drain=server.drain_signal,
+    )
+    return servicer, watch
+
+
+def _notices(config: Config, *, copied_from: str) -> list[str]:
+    """What an operator should know at start."""
+    notices = []
+    if copied_from:
+        notices.append(
+            f"this data folder was copied while process {copied_from} was at work in it: its parts may be of different "
+            "moments; don't let both serve the same clients"
+        )
+    missing = [name for name in ("ingest", "query", "admin") if name not in config.services]
+    if missing:
+        notices.append(f"services that don't run here: {', '.join(missing)}")
+    if config.ingest.dead_letter_bytes == "drop":
+        notices.append("bytes of what can't be decoded are dropped: dead letters can't be retried")
+    return notices
