@@ -32,6 +32,7 @@ from heimdall_server.services.query.logic.watch.stream import WatchLimits, Watch
 from heimdall_server.services.query.servicer import QueryServicer
 from heimdall_server.wiring.instance import RunningInstance
 from heimdall_server.wiring.parts import Parts
+from heimdall_server.wiring.undeleted import JournalWithoutDeleted
 
 
 def make_export(config: Config, parts: Parts) -> ExportUseCase:
@@ -152,7 +153,8 @@ def _query(config: Config, parts: Parts, server: RpcServer) -> tuple[QueryServic
     )
     admission = Admission(config.admission)
     tokens = TokenCodec(parts.key.derive("resume tokens"), journal_id=parts.journal.journal_id)
-    ports = WatchPorts(parts.journal, parts.store, parts.warm, admission, tokens, store_limits)
+    undeleted = JournalWithoutDeleted(parts.journal, lambda: parts.control.deleted_through)
+    ports = WatchPorts(undeleted, parts.store, parts.warm, admission, tokens, store_limits)
     outbox = OutboxLimits(limits.outbound_bytes_max, limits.outbound_messages_max)
     watch = WatchUseCase(
         ports=ports,

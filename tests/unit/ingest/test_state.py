@@ -7,7 +7,7 @@ import pytest
 from heimdall_server.domain.decoding import DecodeContext, Format, FormatKind, RowError
 from heimdall_server.domain.errors import BudgetExceededError, CorruptionError
 from heimdall_server.domain.records import RECORD_BYTES_MAX
-from heimdall_server.ports.journal import DeadLetter, Entry, Frame, RequestMark, SourceKey, SourceMark
+from heimdall_server.ports.journal import DeadLetter, Deletion, Entry, Frame, RequestMark, SourceKey, SourceMark
 from heimdall_server.services.ingest.logic.answers import WINDOW_NS, Answers
 from heimdall_server.services.ingest.logic.dead_letters import LETTERS_OF_JOB_MAX, DeadLetterIndex, letters_of
 from heimdall_server.services.ingest.logic.format_text import format_to_json
@@ -79,6 +79,21 @@ def test_what_is_read_back_is_what_was_written() -> None:
     assert again.letters.get("3-0") == state.letters.get("3-0")
     found = again.answers.find("spiffe://test/client/a", (1).to_bytes(32, "little"), START_NS + 2)
     assert found == answer(1, rejected_count=2, message="two")
+
+
+def test_how_far_deletions_reach_survives_and_older_snapshots_know_of_none() -> None:
+    state = filled(2, 1, 1)
+    entry = Entry(
+        None, deletions=(Deletion("d", "leaked", None, None, (), 17), Deletion("e", "old", None, None, (), 4))
+    )
+    state.apply(Frame(0, 20, START_NS, entry, 100))
+    again = IngestState(source_count_max=3)
+    again.restore(state.snapshot())
+    assert again.deleted_through == 17
+    version, _, rest = state.snapshot().partition(b"\n")
+    again.restore(version[:-1] + b"2\n" + rest.partition(b"\n")[2])
+    assert again.deleted_through == 0
+    assert len(again.sources) == 2
 
 
 def test_a_snapshot_of_another_version_is_refused() -> None:

@@ -11,7 +11,8 @@ from heimdall_server.services.ingest.logic.answers import Answers
 from heimdall_server.services.ingest.logic.dead_letters import DeadLetterIndex
 from heimdall_server.services.ingest.logic.sources import SourceTable
 
-_VERSION: Final = b"heimdall ingest state 2"
+_VERSION: Final = b"heimdall ingest state 3"
+_WITHOUT_DELETIONS: Final = b"heimdall ingest state 2"
 
 
 @dataclass(slots=True)
@@ -30,6 +31,8 @@ class IngestState:
         self.letters = DeadLetterIndex()
         self.answers = Answers()
         self.counts = Counts()
+        self.deleted_through = 0
+        """Last position that a deletion so far reaches; 0: there was none."""
 
     def apply(self, frame: Frame) -> None:
         """Take in a durable frame: at start, and before each `append` returns. See `ControlState`."""
@@ -40,21 +43,28 @@ class IngestState:
             self.answers.add(request)
         self.letters.add(frame.position, entry.dead_letters)
         self.letters.resolve(entry.resolved_letters)
+        for deletion in entry.deletions:
+            self.deleted_through = max(self.deleted_through, deletion.through)
 
     def snapshot(self) -> bytes:
         """Everything, for the first frame of a journal segment. See `ControlState`.
 
-        Two lines of JSON and then rows of answers. All of it was encoded when it changed, so it is only joined here:
+        A number, two lines of JSON and then rows of answers. All of it was encoded when it changed, so it is only joined here:
         10,000 sources, 10,000 letters and 130,000 answers take a few milliseconds.
         """
-        return b"\n".join((_VERSION, self.sources.snapshot(), self.letters.snapshot(), self.answers.snapshot()))
+        parts = (self.sources.snapshot(), self.letters.snapshot(), self.answers.snapshot())
+        return b"\n".join((_VERSION, b"%d" % self.deleted_through, *parts))
 
     def restore(self, snapshot: bytes) -> None:
         """Replace everything by a snapshot. See `ControlState`."""
-        version, *parts = snapshot.split(b"\n", 3)
-        if version != _VERSION:
+        version, _, rest = snapshot.partition(b"\n")
+        deleted_through = b"0"
+        if version == _VERSION:
+            deleted_through, _, rest = rest.partition(b"\n")
+        elif version != _WITHOUT_DELETIONS:
             raise CorruptionError("the journal's snapshot", "an unknown version of ingest's state")
-        sources, letters, answers = parts
+        sources, letters, answers = rest.split(b"\n", 2)
+        self.deleted_through = int(deleted_through)
         self.sources.restore(sources)
         self.letters.restore(letters)
         self.answers.restore(answers)
