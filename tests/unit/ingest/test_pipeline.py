@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pyarrow as pa
@@ -190,3 +191,22 @@ async def test_closing_finishes_what_was_taken() -> None:
     assert ingest.bodies("s") == [str(n) for n in range(20)]
     assert isinstance((await stream.read())[-1], Acked)
     stream.close()
+
+
+async def test_a_barrier_waits_for_what_is_being_worked_on_and_for_nothing_later() -> None:
+    ingest = Ingest()
+    await asyncio.wait_for(ingest.pipeline.barrier(), 1)
+    stream = await ingest.open("s")
+    await feed(stream, line("a"))
+    waiting = asyncio.create_task(ingest.pipeline.barrier())
+    await feed(stream, line("later"))
+    assert not waiting.done()
+    assert ingest.worker.step()
+    await spin()
+    assert not waiting.done(), "protected, and not yet durable"
+    assert ingest.journal.step()
+    await spin()
+    assert waiting.done()
+    assert ingest.bodies("s") == ["a"]
+    stream.close()
+    await ingest.stop()

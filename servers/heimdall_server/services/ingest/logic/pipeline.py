@@ -109,6 +109,9 @@ class Pipeline:
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._throughput = Throughput()
+        self._groups_taken = 0
+        self._groups_settled = 0
+        self._settled = asyncio.Condition()
 
     def start(self) -> None:
         """Begin to work."""
@@ -140,6 +143,15 @@ class Pipeline:
                 task.result()
         self._worker.shutdown(wait=True)
         return not late
+
+    async def barrier(self) -> None:
+        """Wait until every group that is being worked on now is durable or dropped.
+
+        What comes later is protected by the policy and the keys of then.
+        """
+        taken = self._groups_taken
+        async with self._settled:
+            await self._settled.wait_for(lambda: self._groups_settled >= taken)
 
     @property
     def queue_bytes_max(self) -> int:
@@ -188,6 +200,7 @@ class Pipeline:
             size_bytes = sum(job.size_bytes for job in jobs)
             self._working_bytes += size_bytes
             if jobs:
+                self._groups_taken += 1
                 group = await loop.run_in_executor(self._worker, self._process, jobs, self._clock.now_ns(), taken_s)
                 left = [job for job in (run.job.split() for run in group.runs) if job is not None] + group.left
                 self._queue.put_back(left)
@@ -270,6 +283,9 @@ class Pipeline:
             finally:
                 self._working_bytes -= group.size_bytes
                 self._note_held()
+                async with self._settled:
+                    self._groups_settled += 1
+                    self._settled.notify_all()
 
     async def _commit(self, group: _Group) -> None:
         entry, live = self._entry_of(group)
