@@ -1,0 +1,1 @@
+"""Values of many spellings → the one canonical form of each, over columns."""
