@@ -93,6 +93,45 @@ class Sealer(Protocol):
         ...
 
 
+class FieldCipher(Protocol):
+    """Encrypts single values where they stand, for the action `encrypt`: nothing is kept elsewhere, nothing can be searched. Thread-safe."""
+
+    def encrypt(self, data_class: str, values: Sequence[str], fields: Sequence[str], rows: Sequence[int]) -> list[str]:
+        """Encrypt values of one batch, each bound to its class, its field and its record.
+
+        Args:
+            data_class: What they are.
+            values: In plain.
+            fields: The field that each stands in.
+            rows: The record that each stands in; what is equal in one call is the same record.
+
+        Returns:
+            ASCII without brackets, colons and blanks; no two are equal.
+        """
+        ...
+
+    def decrypt(self, data_class: str, text: str, field: str) -> str:
+        """The plain value.
+
+        Raises:
+            IntegrityError: A byte was changed, or it belongs to another class or field.
+        """
+        ...
+
+
+class FormatPreserver(Protocol):
+    """Encrypts values so that they keep their form (FF1, NIST SP 800-38G), under a key of its own for each class. Thread-safe."""
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """Classes whose values are of so many (a million and more) that it may be done."""
+        ...
+
+    def encrypt(self, data_class: str, values: Sequence[str]) -> list[str | None]:
+        """Encrypt values, in order. None: the value hasn't the form of its class, or is too short."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
     """What an operator may know of a key."""
@@ -162,6 +201,8 @@ class Signer(Protocol):
 
 
 __all__ = [
+    "FieldCipher",
+    "FormatPreserver",
     "KeyAdministration",
     "KeyEncryption",
     "KeyFacts",
