@@ -54,11 +54,19 @@ class Vault(Protocol):
             values: In journal order; repeats are allowed, the first wins.
             positions: Of the frame of each.
             journal_id: The journal's.
-            through: Position that is applied now.
+            through: Position that is applied now; may be less than before, after a journal was restored.
 
         Returns:
             Values that were new.
         """
+        ...
+
+    async def note_gap(self, journal_id: str, *, first: int, last: int) -> None:
+        """Remember positions (inclusive) whose frames were gone before they were applied: values in them can't be read. Idempotent."""
+        ...
+
+    async def gaps(self, journal_id: str) -> Sequence[tuple[int, int]]:
+        """What `note_gap` remembered, in order: (first, last)."""
         ...
 
     async def get(self, names: Collection[TokenName]) -> Mapping[TokenName, SealedValue]:

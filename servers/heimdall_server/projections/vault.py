@@ -1,0 +1,316 @@
+"""Follows the journal into the vault: newly sealed values ride in frames, and go where they can be read by token.
+
+Only the control of frames is read, never their records. The vault notes how far it has come in the transaction that keeps the
+values, so nothing else needs to be durable here: after a crash, a failure or an older backup it is asked, and the journal is read from
+there. The projection is optional: nothing waits for it, and when the journal must go on without it, what was lost is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from heimdall_server.domain.errors import NotFoundError, StoreError
+from heimdall_server.domain.personal import SealedValue
+from heimdall_server.domain.sealed_values import SIDECAR, decode
+from heimdall_server.ports.clock import Clock
+from heimdall_server.ports.journal import Frame, Journal
+from heimdall_server.ports.vault import Tombstone, Vault
+from heimdall_server.projections.warm import ProjectionState, RetryPolicy
+
+_T = TypeVar("_T")
+SHARD: Final = 0
+"""Tombstones hold for positions of one shard, so the vault follows one."""
+
+
+@dataclass(frozen=True, slots=True)
+class VaultLimits:
+    """How much is taken at once."""
+
+    batch_values: int = 20_000
+    """A full batch; a frame with more is applied in parts."""
+    batch_bytes: int = 8 * 1024 * 1024
+    """Of sealed values; a batch with more is full, too."""
+    linger_s: float = 0.25
+    """A batch that isn't full is applied this long after its first value was read."""
+    idle_s: float = 5.0
+    """Frames without values are only noted this often: each note is a transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class VaultProgress:
+    """How far the projection has come."""
+
+    state: ProjectionState
+    applied: int
+    """Every value of frames up to this position can be read."""
+    noted: int
+    """What the vault itself has noted: a later start goes on from here, so the journal is needed from here on."""
+    lag_positions: int
+    """Durable frames that aren't applied."""
+    lag_s: float
+    """Age of the oldest of them; 0: none."""
+    value_count: int
+    """New values since the start."""
+    retry_count: int
+    """Failures of the vault since the start."""
+    problem: str = ""
+    """The last failure, while RETRYING or FAILED."""
+    notice: str = ""
+    """What is missing, if anything is."""
+    needs_rebuild: bool = False
+    """Whether values are missing that the journal no longer has: only a backup can bring them back."""
+
+
+@dataclass(frozen=True, slots=True)
+class VaultHooks:
+    """Who hears what, and who knows more."""
+
+    tombstones: Callable[[], Awaitable[Sequence[Tombstone]]] | None = None
+    """Asked at each start and whenever the vault turns out to be older than it was: erasures as they are known outside it. They
+    are applied before anything else."""
+    on_applied: Callable[[int, float], None] = lambda *_: None
+    """After a batch: new values, seconds it took."""
+    step: Callable[[str], None] = lambda _: None
+    """Told each step before it is taken; a test kills the process there."""
+
+
+class _OtherVaultError(Exception):
+    """The vault isn't where we left it: a backup was restored, or an empty one was put in its place."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Values that were read and not applied, and how far reading has come with them."""
+
+    values: list[SealedValue] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    size_bytes: int = 0
+    first_time_ns: int = 0
+    begin_s: float = 0.0
+
+
+class VaultProjection:
+    """The projection into the vault. One `run` at a time."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        vault: Vault,
+        clock: Clock,
+        *,
+        limits: VaultLimits | None = None,
+        retry: RetryPolicy | None = None,
+        hooks: VaultHooks | None = None,
+    ) -> None:
+        self._journal = journal
+        self._vault = vault
+        self._clock = clock
+        self._limits = limits or VaultLimits()
+        self._retry = retry or RetryPolicy()
+        self._hooks = hooks or VaultHooks()
+        self._state = ProjectionState.STOPPED
+        self._problem = ""
+        self._gaps: list[tuple[int, int]] = []
+        self._applied = 0
+        self._noted = 0
+        self._noted_s = 0.0
+        self._read = 0
+        self._read_time_ns = 0
+        self._values = 0
+        self._retries = 0
+        self._batch = _Batch()
+        self._advanced = asyncio.Condition()
+
+    @property
+    def progress(self) -> VaultProgress:
+        """State and lag, now. Cheap."""
+        lag = max(0, self._journal.head()[SHARD] - self._applied)
+        oldest_ns = self._batch.first_time_ns or self._read_time_ns
+        return VaultProgress(
+            state=self._state,
+            applied=self._applied,
+            noted=self._noted,
+            lag_positions=lag,
+            lag_s=max(0, self._clock.now_ns() - oldest_ns) / 1e9 if lag and oldest_ns else 0.0,
+            value_count=self._values,
+            retry_count=self._retries,
+            problem=self._problem,
+            notice=self._notice(),
+            needs_rebuild=bool(self._gaps),
+        )
+
+    async def wait_applied(self, position: int, timeout_s: float) -> bool:
+        """Wait until every value of frames up to a position can be read.
+
+        Returns:
+            False if the time ran out first.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._advanced:
+                await self._advanced.wait_for(lambda: self._applied >= position)
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Ask the vault how far it is, then follow the journal until cancelled.
+
+        Raises:
+            CorruptionError: The journal is damaged at the next position, or a newer program wrote its values.
+        """
+        self._state = ProjectionState.STARTING
+        try:
+            await self._patiently(self._begin)
+            while True:
+                try:
+                    await self._read_on()
+                    await self._settle()
+                except NotFoundError:
+                    await self._patiently(self._skip_what_is_gone)
+                except _OtherVaultError:
+                    await self._patiently(self._begin)
+        except asyncio.CancelledError:
+            self._state = ProjectionState.STOPPED
+            raise
+        except Exception as error:
+            self._state, self._problem = ProjectionState.FAILED, str(error)
+            raise
+        finally:
+            self._batch = _Batch()
+
+    async def _begin(self) -> None:
+        journal_id = self._journal.journal_id
+        self._hooks.step("begin")
+        if self._hooks.tombstones is not None:
+            await self._vault.bury(await self._hooks.tombstones())
+        applied = await self._vault.applied(journal_id)
+        if applied > self._journal.head()[SHARD]:
+            # The journal is a restored one: its next positions will be of other frames than those that were applied.
+            applied = self._journal.tail()[SHARD] - 1
+            await self._vault.apply([], [], journal_id=journal_id, through=applied)
+        self._gaps = list(await self._vault.gaps(journal_id))
+        self._batch = _Batch()
+        self._read = self._applied = self._noted = applied
+        self._noted_s = self._clock.monotonic_s()
+        await self._skip_what_is_gone()
+        await self._tell()
+
+    async def _skip_what_is_gone(self) -> None:
+        """Go on where the journal begins, and remember what was before that."""
+        first, tail = self._read + 1, self._journal.tail()[SHARD]
+        if first >= tail:
+            return
+        await self._vault.note_gap(self._journal.journal_id, first=first, last=tail - 1)
+        self._gaps.append((first, tail - 1))
+        self._read = tail - 1
+
+    async def _read_on(self) -> None:
+        """Read what the journal has, applying full batches on the way."""
+        head = self._journal.head()[SHARD]
+        if head <= self._read:
+            return
+        async with contextlib.aclosing(
+            self._journal.read_control(SHARD, after=self._read, through=head)  # type: ignore[type-var]
+        ) as frames:
+            async for frame in frames:
+                await self._take(frame)
+
+    async def _take(self, frame: Frame) -> None:
+        batch, limits = self._batch, self._limits
+        data = frame.entry.sidecars.get(SIDECAR)
+        values = await asyncio.to_thread(decode, data) if data else []
+        # A frame is only ever passed as a whole, but may be applied in parts.
+        while len(batch.values) + len(values) > limits.batch_values:
+            count = limits.batch_values - len(batch.values)
+            self._add(frame, values[:count])
+            values = values[count:]
+            await self._apply()
+            batch = self._batch
+        self._add(frame, values)
+        self._read, self._read_time_ns = frame.position, frame.time_ns
+        if batch.size_bytes >= limits.batch_bytes or len(batch.values) >= limits.batch_values:
+            await self._apply()
+
+    def _add(self, frame: Frame, values: Sequence[SealedValue]) -> None:
+        if not values:
+            return
+        batch = self._batch
+        if not batch.values:
+            batch.first_time_ns, batch.begin_s = frame.time_ns, self._clock.monotonic_s()
+        batch.values += values
+        batch.positions += [frame.position] * len(values)
+        batch.size_bytes += sum(len(one.sealed) for one in values)
+
+    async def _settle(self) -> None:
+        """At the head: apply what has waited long enough, note what was passed, and wait for more."""
+        now_s, limits = self._clock.monotonic_s(), self._limits
+        if self._batch.values:
+            wait_s = self._batch.begin_s + limits.linger_s - now_s
+        else:
+            if self._applied < self._read:
+                self._applied = self._read
+                await self._tell()
+            wait_s = limits.idle_s if self._noted == self._read else self._noted_s + limits.idle_s - now_s
+        if wait_s <= 0:
+            await self._apply()
+        elif not await self._journal.wait(SHARD, after=self._read, timeout_s=wait_s):
+            # A closed journal doesn't wait; and a clock that stands still, as in a test, doesn't make us spin.
+            await asyncio.sleep(min(wait_s, 0.01))
+
+    async def _apply(self) -> None:
+        """Apply the batch, however often the vault fails, and note how far that is."""
+        batch, began_s = self._batch, self._clock.monotonic_s()
+        added = await self._patiently(self._apply_once)
+        self._batch = _Batch()
+        self._values += added
+        self._noted = self._applied = self._read
+        self._noted_s = self._clock.monotonic_s()
+        await self._tell()
+        self._hooks.step("applied")
+        if batch.values:
+            self._hooks.on_applied(added, self._noted_s - began_s)
+
+    async def _apply_once(self) -> int:
+        self._hooks.step("apply")
+        batch = self._batch
+        found = await self._vault.applied(self._journal.journal_id)
+        if found not in (self._noted, self._read):  # the latter if it was kept and we weren't told
+            raise _OtherVaultError
+        return await self._vault.apply(
+            batch.values, batch.positions, journal_id=self._journal.journal_id, through=self._read
+        )
+
+    async def _patiently(self, act: Callable[[], Awaitable[_T]]) -> _T:
+        """Do it until the vault doesn't fail, waiting longer each time."""
+        failures = 0
+        while True:
+            try:
+                done = await act()
+            except StoreError as error:
+                self._retries += 1
+                self._state, self._problem = ProjectionState.RETRYING, str(error)
+                wait_s = min(self._retry.wait_s_max, self._retry.first_wait_s * 2 ** min(failures, 16))
+                failures += 1
+                # Jitter, not secrecy: many projections must not knock at once when a store comes back.
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
+            else:
+                self._state, self._problem = ProjectionState.RUNNING, ""
+                return done
+
+    async def _tell(self) -> None:
+        async with self._advanced:
+            self._advanced.notify_all()
+
+    def _notice(self) -> str:
+        if not self._gaps:
+            return ""
+        ranges = ", ".join(f"{first} to {last}" for first, last in self._gaps)
+        return (
+            f"the vault misses personal values of journal positions {ranges}: the journal let go of them while PostgreSQL was away; "
+            "their tokens can be searched, and not revealed until a backup of PostgreSQL that has them is restored"
+        )
