@@ -149,10 +149,18 @@ for _leaf in (
 def _privacy(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
     if isinstance(value, PrivacyPolicy):
         return value
-    if not isinstance(value, Mapping) or set(value) - {"version", "rules"}:
-        msg = "takes `version` and `rules`"
+    if not isinstance(value, Mapping) or set(value) - {"version", "rules", "thorough"}:
+        msg = "takes `version`, `rules` and `thorough`"
         raise ValueError(msg)
-    return _told(value, lambda raw: PrivacyPolicy.parse(raw.get("rules", []), version=int(raw.get("version", 1))))
+    if not isinstance(value.get("thorough", False), bool):
+        msg = "thorough: must be true or false"
+        raise ValueError(msg)  # noqa: TRY004 - what pydantic tells with all the others
+    return _told(
+        value,
+        lambda raw: PrivacyPolicy.parse(
+            raw.get("rules", []), version=int(raw.get("version", 1)), thorough=raw.get("thorough", False)
+        ),
+    )
 
 
 class Config(BaseSettings):
@@ -188,7 +196,9 @@ class Config(BaseSettings):
     warm: Annotated[WarmConfig, _Told] = Field(default_factory=WarmConfig)
     admission: Annotated[AdmissionLimits, _Told] = Field(default_factory=AdmissionLimits)
     retention: Annotated[RetentionConfig, _Told] = Field(default_factory=RetentionConfig)
-    privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(default_factory=PrivacyPolicy)
+    privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(
+        default_factory=lambda: PrivacyPolicy(thorough=False)
+    )
     datasets: dict[str, Annotated[Dataset, _Told]]
 
     @model_validator(mode="before")

@@ -1,7 +1,8 @@
-"""What stands between decode and journal: personal data in columns is masked, kept or dropped."""
+"""What stands between decode and journal: personal data in columns is tokenised, masked, kept or dropped."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,15 +18,27 @@ class Protected:
     hits: dict[str, int] = field(default_factory=dict)
     """Class of personal data to the number of values that were acted on (for metrics)."""
     sidecars: dict[str, bytes] = field(default_factory=dict)
-    """What a policy's action must make durable in the same frame as the records (for example values that
-    were sealed), by kind; empty for `keep`, `mask` and `drop`."""
+    """What must be durable in the same frame as the records, by kind: `vault`, the values that were sealed for the first
+    time of late (`domain.sealed_values`). Empty where nothing is tokenised."""
+    settlers: tuple[Callable[[], None], ...] = ()
+    """See `on_durable`."""
+
+    def on_durable(self) -> None:
+        """Say that the frame that carries the sidecars is durable.
+
+        To be called at most once, and never for a frame that couldn't be written. Where it isn't called nothing breaks, but
+        the same values are sealed again. Never raises. Thread-safe.
+        """
+        for settle in self.settlers:
+            settle()
 
 
 class Protector(Protocol):
     """Applies the privacy policy.
 
-    Guarantees: pure (same input, same policy version, same output); thread-safe; releases the GIL for
-    almost all of its work; never keeps a value. Cheap per row only on large batches (16 k rows and more).
+    Guarantees: the same input under the same policy and keys gives the same records (but for `encrypt`); thread-safe;
+    releases the GIL for almost all of its work; keeps no value but, where values are tokenised, a bounded number of them
+    in memory. Cheap per row only on large batches (16 k rows and more).
     """
 
     @property

@@ -1,20 +1,19 @@
-"""What may become of personal data: a table of actions, which later ones join.
+"""What may become of personal data: a table of actions by name.
 
-An action rewrites columns of values in which a rule found something, and replaces whole values that a name
-gives away. A null in what it returns removes the field. An action that needs keys is made by wiring and handed
-to the protector in a larger table; what it must make durable goes to `Effects.sidecars`.
+The rules say where values stand; an action says what is written in their place. An action that needs keys is made by wiring
+(`keyed.keyed_actions`) and handed to the protector in a larger table; what it must make durable goes to `Effects`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import polars as pl
-
-from heimdall_server.protect.rules import Rule
+from heimdall_server.domain.personal import SealedValue
+from heimdall_server.protect.lookalikes import escaped_text
+from heimdall_server.protect.partial import partial
 
 
 @dataclass(slots=True)
@@ -22,8 +21,34 @@ class Effects:
     """What protecting one batch did besides the columns."""
 
     hits: Counter[str] = field(default_factory=Counter)
-    """Class to the number of values acted on."""
-    sidecars: dict[str, bytes] = field(default_factory=dict)
+    """Class to the number of texts acted on."""
+    sealed: list[SealedValue] = field(default_factory=list)
+    """Values that are new, for the frame of the records that name them."""
+    settlers: list[Callable[[], None]] = field(default_factory=list)
+    """Called once the frame is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value stood."""
+
+    field: str
+    """As a policy names it."""
+    row: int
+    """Of the record in the batch; -1: the value stands for several records."""
+    records: int = 1
+    """How many records it stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """What is written in place of some values, in their order."""
+
+    texts: Sequence[str]
+    words: Sequence[str] = ()
+    """Words by which a value is found, for those that stand outside the body; none: it isn't found."""
+    networks: Sequence[str | None] = ()
+    """Words by which the network of an address is found, wherever the address stands; None: it has none."""
 
 
 class Action(Protocol):
@@ -34,29 +59,34 @@ class Action(Protocol):
         """False: values of the class aren't even looked for."""
         ...
 
-    def rewrite(self, rule: Rule, values: pl.Series, effects: Effects) -> pl.Series:
-        """Treat every match of a rule.
-
-        Args:
-            rule: The rule.
-            values: String, without nulls; each passes the rule's gate, few may not match at all.
-            effects: Counts, and what must be durable.
-
-        Returns:
-            The same length; null where the whole field has to go.
-        """
+    @property
+    def drops(self) -> bool:
+        """True: the whole field goes in which a value is found; `forms` isn't asked."""
         ...
 
-    def replace(self, data_class: str, values: pl.Series, effects: Effects) -> pl.Series:
-        """Treat whole values, whatever they hold.
+    @property
+    def masks(self) -> bool:
+        """True: `mask(class)` is written whatever the value is; `forms` isn't asked."""
+        ...
+
+    @property
+    def alike(self) -> bool:
+        """True: equal values of a class become equal texts, so each is asked for once."""
+        ...
+
+    @property
+    def classes(self) -> frozenset[str] | None:
+        """The classes for which it may be chosen; None: all."""
+        ...
+
+    def forms(self, data_class: str, values: Sequence[str], origins: Sequence[Origin], effects: Effects) -> Forms:
+        """What is written in place of values.
 
         Args:
-            data_class: What their name says they are.
-            values: String, without nulls; none is empty.
+            data_class: What they are.
+            values: As they were written. Distinct if `alike`.
+            origins: Where each stood; empty if `alike`.
             effects: Counts, and what must be durable.
-
-        Returns:
-            The same length; null where the whole field has to go.
         """
         ...
 
@@ -67,57 +97,41 @@ def mask(data_class: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
-    """Leaves values as they are."""
-
-    rewrites: bool = False
-
-    def rewrite(self, rule: Rule, values: pl.Series, effects: Effects) -> pl.Series:
-        """The same values."""
-        del rule, effects
-        return values
-
-    def replace(self, data_class: str, values: pl.Series, effects: Effects) -> pl.Series:
-        """The same values."""
-        del data_class, effects
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """Puts the class's name in place of the value; nothing can be searched or recovered."""
+class _Plain:
+    """An action without a key."""
 
     rewrites: bool = True
+    drops: bool = False
+    masks: bool = False
+    alike: bool = True
+    classes: frozenset[str] | None = None
 
-    def rewrite(self, rule: Rule, values: pl.Series, effects: Effects) -> pl.Series:
-        """Mask each match."""
-        masked = rule.substitute(values, mask(rule.data_class))
-        effects.hits[rule.data_class] += int((masked != values).sum())
-        return masked
-
-    def replace(self, data_class: str, values: pl.Series, effects: Effects) -> pl.Series:
-        """Mask each value."""
-        effects.hits[data_class] += int((values != mask(data_class)).sum())
-        return pl.Series(values.name, [mask(data_class)], pl.String).new_from_index(0, len(values))
+    def forms(self, data_class: str, values: Sequence[str], origins: Sequence[Origin], effects: Effects) -> Forms:
+        """The masks."""
+        del origins, effects
+        return Forms([mask(data_class)] * len(values))
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Removes the whole field in which a value was found."""
+class Partial(_Plain):
+    """Leaves what a person needs to recognise a value, never its length: see `partial`."""
 
-    rewrites: bool = True
+    __slots__ = ()
 
-    def rewrite(self, rule: Rule, values: pl.Series, effects: Effects) -> pl.Series:
-        """Null where the rule matches."""
-        found = rule.substitute(values, mask(rule.data_class)) != values
-        effects.hits[rule.data_class] += int(found.sum())
-        return values.set(found, None)
-
-    def replace(self, data_class: str, values: pl.Series, effects: Effects) -> pl.Series:
-        """Null everywhere."""
-        effects.hits[data_class] += len(values)
-        return pl.Series(values.name, [None], pl.String).new_from_index(0, len(values))
+    def forms(self, data_class: str, values: Sequence[str], origins: Sequence[Origin], effects: Effects) -> Forms:
+        """The partial masks."""
+        del origins, effects
+        return Forms([escaped_text(partial(data_class, value)) for value in values])
 
 
-ACTIONS: Final[Mapping[str, Action]] = {"keep": Keep(), "mask": Mask(), "drop": Drop()}
+KEEP: Final = _Plain(rewrites=False)
+"""Leaves values as they are."""
+MASK: Final = _Plain(masks=True)
+"""Puts the class's name in place of the value; nothing can be searched or recovered."""
+DROP: Final = _Plain(drops=True)
+"""Removes the whole field in which a value was found."""
+
+ACTIONS: Final[Mapping[str, Action]] = {"keep": KEEP, "mask": MASK, "partial": Partial(), "drop": DROP}
 """Actions that need no key, by the name that a policy uses."""
+
+KEYED: Final = ("hash", "tokenise", "encrypt", "format_preserving")
+"""Names of the actions that need keys."""

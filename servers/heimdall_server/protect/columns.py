@@ -66,17 +66,28 @@ class FlatMap:
         flags = pa.array(kept)
         return FlatMap(counts[self.offsets], self.keys.filter(flags), self.items.filter(flags), self.kind)
 
-    def with_entries(self, rows: Indices, keys: pa.Array, items: pa.Array) -> FlatMap:
-        """Add entries behind those that their rows have."""
+    def with_keys(self, keys: pa.StringArray) -> FlatMap:
+        """The same items under other keys."""
+        return FlatMap(self.offsets, keys, self.items, self.kind)
+
+    def with_entries(self, rows: Indices, keys: pa.Array, items: pa.Array) -> tuple[FlatMap, Indices]:
+        """Add entries behind those that their rows have.
+
+        Returns:
+            The map, and where its entries are now: first those that were there, then the added ones.
+        """
         all_rows = np.concatenate((self.rows(), rows))
-        order = pa.array(np.argsort(all_rows, kind="stable"))
+        order = np.argsort(all_rows, kind="stable")
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
         counts = np.bincount(all_rows, minlength=len(self.offsets) - 1)
-        return FlatMap(
+        grown = FlatMap(
             np.concatenate(([0], np.cumsum(counts))).astype(np.int32),
-            pa.concat_arrays([self.keys, keys]).take(order),
-            pa.concat_arrays([self.items, items]).take(order),
+            pa.concat_arrays([self.keys, keys]).take(pa.array(order)),
+            pa.concat_arrays([self.items, items]).take(pa.array(order)),
             self.kind,
         )
+        return grown, places
 
 
 def joined_by_row(strings: pa.StringArray, offsets: npt.NDArray[np.int32]) -> pa.StringArray:

@@ -14,7 +14,7 @@ from heimdall_server.protect.rules import START, Rule, unless
 _STRONG: Final = r"pass(?:word|wd|phrase)|pwd"
 _WEAK: Final = r"secret|token|(?:api|access|secret|private|signing|encryption)[_-]?key|credentials?"
 _ANY: Final = rf"{_STRONG}|{_WEAK}"
-_ANY_GATE: Final = rf"(?i:{_ANY})"
+ANY_SECRET_GATE: Final = rf"(?i:{_ANY})"
 _SIGN: Final = r"[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}"
 
 _QUOTED_GATE: Final = rf"""(?i:{_ANY}|authorization)(?:{_SIGN})?\\*["']"""
@@ -82,7 +82,7 @@ SECRET_RULES: Final = (
     Rule(
         "plain_secret",
         "secret",
-        _ANY_GATE,
+        ANY_SECRET_GATE,
         rf"((?i:{_STRONG}){_SIGN}){_WORD}"
         rf"|((?i:{_WEAK})(?:[ \t]{{0,3}}(?:=>|:=|=)[ \t]{{0,3}}|:)){_WORD}"
         rf"|((?i:{_WEAK})[ \t]{{0,3}}:[ \t]{{0,3}}){_WORD_WITH_DIGIT}",

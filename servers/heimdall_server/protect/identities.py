@@ -29,7 +29,7 @@ IPV6_RULE: Final = Rule(
 )
 """Before all others: its colons would end a secret's value too early."""
 
-IDENTITY_RULES: Final = (
+ACCOUNT_RULES: Final = (
     Rule(
         "email",
         "email",
@@ -47,6 +47,10 @@ IDENTITY_RULES: Final = (
         check=checks.iban,
         group="words",
     ),
+)
+"""An IBAN's groups look like a card's."""
+
+NUMBER_RULES: Final = (
     Rule(
         "json_ssn",
         "ssn",
@@ -135,5 +139,4 @@ IDENTITY_RULES: Final = (
         ),
     ),
 )
-"""In the order in which they apply: an IBAN's groups look like a card's, an email may hold digits, and what a label
-says counts before what a shape does."""
+"""In the order in which they apply: what a label says counts before what a shape does."""

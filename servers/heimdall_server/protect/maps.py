@@ -12,15 +12,19 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from heimdall_server.protect.actions import Action, Effects
+from heimdall_server.protect.actions import Action, Effects, mask
 from heimdall_server.protect.checks import card_numbers
 from heimdall_server.protect.columns import Flags, FlatMap, Indices, gather, joined_by_row, scattered, text_bytes
 from heimdall_server.protect.names import NAME_GATE, class_of_name
+from heimdall_server.protect.places import Ledger, Placement
+from heimdall_server.protect.spans import large
 from heimdall_server.protect.view import PolicyView
 
 _LAYOUT_BYTES_MAX: Final = 8 * 1024
 """Of the distinct sets of keys in a batch, up to which they are searched one by one: cheaper for the few that most have."""
 _NAME_GATE: Final = re.compile(NAME_GATE.replace("(?i-u:", "(?i:"), re.ASCII)
+
+_NONE: Final = np.empty(0, np.int64)
 
 Change = tuple[Indices, pl.Series]
 """Indices of values, ascending, and what they become; null: the whole field goes."""
@@ -34,72 +38,90 @@ def merged(changes: Sequence[Change]) -> Change:
     return indices[order], values.gather(order)
 
 
-def with_values(mapping: FlatMap, change: Change) -> FlatMap:
-    """Write values of a string map back."""
+def with_values(mapping: FlatMap, change: Change) -> tuple[FlatMap, Indices]:
+    """Write values of a string map back.
+
+    Returns:
+        The map, and where each entry is now.
+    """
     entries, values = change
     written = mapping.with_items(scattered(mapping.items, entries, values.fill_null("")))
     gone = values.is_null().to_numpy()
-    return written.without(entries[gone]) if gone.any() else written
+    if not gone.any():
+        return written, np.arange(len(mapping))
+    kept = np.ones(len(mapping), np.bool_)
+    kept[entries[gone]] = False
+    return written.without(entries[gone]), np.cumsum(kept) - 1
 
 
-def replace_named(flat: dict[str, FlatMap], scope: str, view: PolicyView, effects: Effects) -> None:
-    """Treat every value that its attribute's name gives away.
+def treat_named(
+    flat: dict[str, FlatMap], scope: str, view: PolicyView, ledger: Ledger, effects: Effects
+) -> list[Placement]:
+    """Treat every value that its attribute's name gives away, and card numbers among the numbers.
+
+    Masks are put in their place. A number that has to become text moves from the map of numbers to that of texts.
 
     Args:
-        flat: Maps by column name; string and number map of the scope are replaced in it. A number that has to
-            become text moves from the one to the other.
+        flat: Maps by column name; string and number map of the scope are replaced in it.
         scope: `attributes` or `resource`.
         view: The policy.
+        ledger: Keeps what the masks stand for.
         effects: Counts.
+
+    Returns:
+        What isn't only masked, and where it stands.
     """
     texts, numbers = flat[scope], flat[f"{scope}_number"]
+    found = [
+        (data_class, action, entries[pc.binary_length(texts.items.take(pa.array(entries))).to_numpy() > 0])
+        for data_class, action, entries in _named(texts, scope, view)
+    ]
+    moving = _named(numbers, scope, view)
+    moving += _cards(numbers, scope, view, np.concatenate([entries for *_, entries in moving]) if moving else _NONE)
+    treated = [(data_class, action, entries, gather(texts.items, entries)) for data_class, action, entries in found]
+    if moving:
+        gone = np.concatenate([entries for *_, entries in moving])
+        flat[f"{scope}_number"] = numbers.without(gone)
+        staying = [(name, action, np.sort(entries)) for name, action, entries in moving if not action.drops]
+        for data_class, action, entries in moving:
+            if action.drops:
+                effects.hits[data_class] += len(entries)
+        entries = np.concatenate([_NONE, *(entries for *_, entries in staying)])
+        blank = pa.repeat(pa.scalar("", pa.string()), len(entries))
+        texts, places = texts.with_entries(numbers.rows()[entries], numbers.keys.take(pa.array(entries)), blank)
+        treated = [(name, action, places[entries], values) for name, action, entries, values in treated]
+        start = len(places) - len(entries)
+        for data_class, action, entries in staying:
+            now = places[start : start + len(entries)]
+            treated.append((data_class, action, now, _texts(numbers, entries)))
+            start += len(entries)
+        flat[scope] = texts
     changes: list[Change] = []
-    for data_class, action, entries in _named(texts, scope, view):
-        filled = entries[pc.binary_length(texts.items.take(pa.array(entries))).to_numpy() > 0]
-        if len(filled):
-            changes.append((filled, action.replace(data_class, gather(texts.items, filled), effects)))
-    if changes:
-        flat[scope] = with_values(texts, merged(changes))
-    _move(
-        flat,
-        scope,
-        [
-            (entries, action.replace(data_class, _texts(numbers, entries), effects))
-            for data_class, action, entries in _named(numbers, scope, view)
-        ],
-    )
+    placements: list[Placement] = []
+    for data_class, action, entries, values in treated:
+        if not len(entries):
+            continue
+        stands = mask(data_class)
+        effects.hits[data_class] += len(values) if action.drops else int((values != stands).sum())
+        written = pl.Series("", [None if action.drops else stands], pl.String).new_from_index(0, len(values))
+        changes.append((entries, written))
+        if not (action.drops or action.masks):
+            placements.append(Placement(scope, entries, ledger.add(action, data_class, large(values))))
+    if not changes:
+        return []
+    flat[scope], left = with_values(texts, merged(changes))
+    return [Placement(one.column, left[one.indices], one.ids) for one in placements]
 
 
-def move_cards(flat: dict[str, FlatMap], scope: str, view: PolicyView, effects: Effects) -> None:
-    """Treat card numbers among a scope's numbers; what becomes of them is text. Arguments as `replace_named`."""
-    numbers = flat[f"{scope}_number"]
+def _cards(numbers: FlatMap, scope: str, view: PolicyView, named: Indices) -> list[tuple[str, Action, Indices]]:
+    """Card numbers among the numbers that no name gave away, by action."""
     if "card" not in view.acts or not len(numbers):
-        return
-    found = card_numbers(numbers.items.to_numpy())
+        return []
+    found = np.setdiff1d(card_numbers(numbers.items.to_numpy()), named)
     by_action: dict[Action, list[int]] = defaultdict(list)
     for entry, key in zip(found.tolist(), numbers.keys.take(pa.array(found)).to_pylist(), strict=True):
         by_action[view.action("card", f"{scope}.{key}")].append(entry)
-    _move(
-        flat,
-        scope,
-        [
-            (np.array(entries, np.int64), action.replace("card", _texts(numbers, entries), effects))
-            for action, entries in by_action.items()
-            if action.rewrites
-        ],
-    )
-
-
-def _move(flat: dict[str, FlatMap], scope: str, changes: Sequence[Change]) -> None:
-    if not changes:
-        return
-    numbers = flat[f"{scope}_number"]
-    entries, values = merged(changes)
-    flat[f"{scope}_number"] = numbers.without(entries)
-    kept = entries[values.is_not_null().to_numpy()]
-    if len(kept):
-        items = values.drop_nulls().to_arrow().cast(pa.string())
-        flat[scope] = flat[scope].with_entries(numbers.rows()[kept], numbers.keys.take(pa.array(kept)), items)
+    return [("card", action, np.array(entries, np.int64)) for action, entries in by_action.items() if action.rewrites]
 
 
 def _texts(numbers: FlatMap, entries: Iterable[int]) -> pl.Series:

@@ -9,17 +9,33 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from heimdall_server.protect.banking import ACCOUNT_LABELS, ROUTING_LABELS
+from heimdall_server.protect.documents import BIRTH_DATE_LABELS, LICENCE_LABELS, NAME_LABELS, PASSPORT_LABELS
+from heimdall_server.protect.locations import ADDRESS_LABELS, PLACE_LABELS
+from heimdall_server.protect.national_ids import NATIONAL_ID_LABELS
+
+_NUMBER: Final = "(?:[_.-]?(?:number|num|no|nr|id))?"
 _STARTS: Final = r"(?:^|[^A-Za-z0-9])"
 _WORDS: Final[dict[str, tuple[str, str]]] = {
     # class: words that may end a longer word; words that stand alone
     "secret": (
         r"pass(?:word|wd|phrase)|secret|token|authorization|(?:api|access|secret|private|signing|encryption)[_.-]?key",
-        r"pwd|cookie|set[_-]?cookie|credentials?|cvv2?|cvc|x[_-]auth",
+        r"pwd|credentials?|cvv2?|cvc|x[_-]auth|otp|totp|passcode|pin[_-]?code",
     ),
     "ssn": (r"social[_.-]?security[_.-]?(?:number|no)", "ssn"),
     "card": (r"(?:card|credit[_.-]?card|cc)[_.-]?(?:number|num|no)", "credit[_-]?card|pan"),
     "iban": (r"iban[_.-]?(?:number|code)", "iban"),
     "phone": (r"(?:phone|telephone|mobile)[_.-]?(?:number|no|nr)", "phone|telephone|mobile|msisdn"),
+    "cookie": (r"session[_.-]?cookie|set[_-]?cookie", r"cookie|phpsessid|jsessionid"),
+    "birth_date": (BIRTH_DATE_LABELS.inner(), BIRTH_DATE_LABELS.alone()),
+    "passport": (f"(?:{PASSPORT_LABELS.inner()}){_NUMBER}", r"passport[_.-]?id"),
+    "driving_licence": (f"(?:{LICENCE_LABELS.inner()}){_NUMBER}", LICENCE_LABELS.alone()),
+    "name": (NAME_LABELS.inner(), r"full[_.-]?name"),
+    "national_id": (f"(?:{NATIONAL_ID_LABELS.inner()}){_NUMBER}", NATIONAL_ID_LABELS.alone()),
+    "bank_account": (f"{ACCOUNT_LABELS.inner()}|{ROUTING_LABELS.inner()}", r"clabe|cbu|bsb|aba|rtn"),
+    "geo": (rf"latitude|longitude|{PLACE_LABELS.inner()}", r"lat|lon|lng|coords?"),
+    "address": (ADDRESS_LABELS.inner(), r"street"),
+    "crypto_wallet": (r"wallet[_.-]?(?:address|addr)", "wallet"),
     "email": (r"e[_-]?mail[_.-]?(?:address|addr)", "e?mail|e-mail"),
 }
 _CLASSIFIERS: Final = tuple(

@@ -11,13 +11,17 @@ matches, and no match ends in the middle of a word.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
 import polars as pl
+
+from heimdall_server.protect import spans as match_spans
+from heimdall_server.protect.columns import Indices
+from heimdall_server.protect.stems import folded, literals
 
 START: Final = r"(\\{1,7}[bfnrt]|\b)"
 """Where a word starts. In JSON text an escape like `\\n` may stand right before it, whose letter isn't of the word."""
@@ -26,6 +30,10 @@ _HIDDEN: Final = "\ue000"
 _LITERAL: Final = re.compile("[A-Za-z@:/ ]+")
 _FEW: Final = 32
 """So few values are cheaper to check one by one than to ask about."""
+SPARSE: Final = "sparse"
+"""The group of rules that few texts have anything for: values are treated one by one up to `FEW_SPARSE` of them, so that
+those rules take no room among the compiled expressions that polars keeps."""
+FEW_SPARSE: Final = 256
 _GATES_MAX: Final = 1024
 _QUERIES_MAX: Final = 16
 """An action may write something else each time."""
@@ -87,6 +95,9 @@ class Rule:
     no match. (A check would do, but a `re` that looks for addresses takes the square of a text's length.)"""
     group: str = ""
     """Rules whose gates are seldom passed share a group: their gates are tried where any of them is passed."""
+    stems: tuple[str, ...] = ()
+    """What of `gate` is stems of labels (see `stems`): those of many rules are asked as one. Empty: nothing. All of them
+    or none of the rules with a gate have the same."""
 
     @cached_property
     def _queries(self) -> dict[tuple[str, str], list[pl.Expr]]:
@@ -108,6 +119,16 @@ class Rule:
         return re.compile(self.pattern, re.ASCII)
 
     @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Lower-case; one of them is in each lower-cased text in which `pattern` matches. Empty: the gate has to be asked."""
+        return literals(self.stems)
+
+    @cached_property
+    def compiled_gate(self) -> re.Pattern[str]:
+        """The gate for Python."""
+        return re.compile(self.gate, re.ASCII)
+
+    @cached_property
     def _forms(self) -> tuple[_Form, _Form]:
         """The pattern for polars: for texts without a backslash, for any text."""
         simple = self.simple_pattern or self.pattern.replace(START, r"\b")
@@ -123,7 +144,7 @@ class Rule:
         Returns:
             The same length and order.
         """
-        if self.check is not None and len(values) <= _FEW:
+        if len(values) <= (FEW_SPARSE if self.group == SPARSE else _FEW if self.check is not None else 0):
             return self._replace_each(values, replacement)
         frame = pl.DataFrame({"text": values})
         for form in self._forms:
@@ -141,6 +162,81 @@ class Rule:
             rest = self._spare(doubtful, form, written) if self.spared else self._replace_each(doubtful, replacement)
             replaced = replaced.scatter(np.flatnonzero(unsure.to_numpy()), rest)
         return replaced
+
+    def spans(self, values: pl.Series) -> match_spans.Spans:
+        """Where `substitute` would replace something.
+
+        Args:
+            values: String, without nulls.
+
+        Returns:
+            What stands in them in place of opening, replacement and closing: what is kept of a match isn't part of it.
+        """
+        if len(values) <= (FEW_SPARSE if self.group == SPARSE else _FEW if self.check is not None else 0):
+            return self._spans_each(values, np.arange(len(values)))
+        frame = pl.DataFrame({"text": values})
+        placing = self.column_check is not None
+        for form in self._forms:
+            written = f"{form.kept}{self.opening}{PLACE}{self.closing}" if placing else self._marking(form)
+            answer = frame.select_seq(self._query(form, written))
+            if form is self._forms[-1] or not answer["escaped"].any():
+                break
+        texts = match_spans.large(values)
+        singly = match_spans.holding_marks(texts)
+        if placing:
+            singly |= answer.select_seq(self._doubts[form.pattern])["unsure"].to_numpy()
+        elif self.check is not None:
+            singly |= answer["unsure"].to_numpy()
+        parts = [self._spans_each(values.filter(pl.Series(singly)), np.flatnonzero(singly))] if singly.any() else []
+        sure = np.flatnonzero(~singly)
+        if len(sure) and (placing or self.check is None):
+            chosen = sure if len(sure) < len(values) else None
+            parts += self._spans_sure(values, answer, form, chosen)
+        return match_spans.Spans.joined(parts)
+
+    def _spans_sure(
+        self, values: pl.Series, answer: pl.DataFrame, form: _Form, chosen: Indices | None
+    ) -> list[match_spans.Spans]:
+        """Spans of the chosen values (None: all), by what polars answered."""
+        rows = np.arange(len(values)) if chosen is None else chosen
+        if chosen is not None:
+            values, answer = values.gather(chosen), answer[chosen]
+        closing = len(self.closing.encode())
+        if self.column_check is None:
+            marked = answer["replaced"]
+            doubtful = np.flatnonzero(answer["unsure"].to_numpy())
+            if len(doubtful):
+                marked = marked.scatter(doubtful, self._spare(values.gather(doubtful), form, self._marking(form)))
+            return [match_spans.marked_spans(match_spans.large(marked), 0 if self.opening else closing).of_rows(rows)]
+        opening = len(self.opening.encode())
+        placed = match_spans.large(answer["placed"])
+        found, several = match_spans.placed_spans(
+            match_spans.large(values), placed, opening, closing if opening else -closing
+        )
+        if not len(several):
+            return [found.of_rows(rows)]
+        marked = values.gather(several).str.replace_all(form.pattern, self._marking(form))
+        rest = match_spans.marked_spans(match_spans.large(marked), 0 if opening else closing)
+        return [found.of_rows(rows), rest.of_rows(rows[several])]
+
+    def _marking(self, form: _Form) -> str:
+        return f"{match_spans.BEFORE}{form.kept}{match_spans.START}${{0}}{match_spans.END}"
+
+    def _spans_each(self, values: pl.Series, rows: Indices) -> match_spans.Spans:
+        found = (
+            (row, *span) for row, text in zip(rows.tolist(), values, strict=True) for span in self._spans_text(text)
+        )
+        return match_spans.Spans.of(found)
+
+    def _spans_text(self, text: str) -> Iterator[tuple[int, int]]:
+        if self.spared and _HIDDEN not in text:
+            hidden = re.sub(self.spared, lambda match: f"{match[1] or ''}{_HIDDEN}{match[2] or ''}", text)
+        else:
+            hidden = text
+        closing = 0 if self.opening else len(self.closing)
+        for start, end, kept in self._matches(hidden):
+            first, last = start + len(kept), end - closing
+            yield (first, last) if text.isascii() else (len(text[:first].encode()), len(text[:last].encode()))
 
     def _query(self, form: _Form, written: str) -> list[pl.Expr]:
         """What is asked of a column, all in one call: what each call costs is much for few values."""
@@ -170,16 +266,22 @@ class Rule:
 
     def _substitute_text(self, text: str, replacement: str) -> str:
         parts: list[str] = []
-        copied = start = 0
+        copied = 0
+        for start, end, kept in self._matches(text):
+            parts += (text[copied:start], kept, self.opening, replacement, self.closing)
+            copied = end
+        return text if not parts else "".join((*parts, text[copied:]))
+
+    def _matches(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """Where each match begins and the personal value in it ends, and what is kept of it."""
+        start = 0
         while (match := self.compiled.search(text, start)) is not None:
             end = match.end() if self.check is None else self.check(match)
             if end <= match.start():
                 start = match.start() + 1
                 continue
-            kept = "".join(group or "" for group in match.groups())
-            parts += (text[copied : match.start()], kept, self.opening, replacement, self.closing)
-            copied = start = end
-        return text if not parts else "".join((*parts, text[copied:]))
+            yield match.start(), end, "".join(group or "" for group in match.groups())
+            start = end
 
     def _spare(self, values: pl.Series, form: _Form, written: str) -> pl.Series:
         hidden = _TEXT.str.replace_all(column_form(self.spared), f"${{1}}{_HIDDEN}${{2}}")
@@ -199,6 +301,17 @@ class Rule:
 def column_form(pattern: str) -> str:
     r"""A pattern in the form that polars takes: `\b` and `(?i:` made ASCII, as `re.ASCII` does."""
     return pattern.replace(r"\b", r"(?-u:\b)").replace("(?i:", "(?i-u:")
+
+
+def union(rules: Iterable[Rule]) -> str:
+    """One gate for many rules: matches, unanchored, in every text that passes the gate of any; empty if there are none."""
+    gates, stems = dict[str, None](), dict[str, None]()
+    for rule in rules:
+        if rule.stems:
+            stems |= dict.fromkeys(rule.stems)
+        else:
+            gates[rule.gate] = None
+    return "|".join(filter(None, (*gates, folded(stems))))
 
 
 def passing(values: pl.Series, gates: Sequence[str]) -> dict[str, pl.Series]:

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from heimdall_server.protect.actions import Action
+from heimdall_server.protect import lookalikes
+from heimdall_server.protect.actions import MASK, Action
 from heimdall_server.protect.catalogue import ADDRESS_CLASSES, CLASSES, RULES
 from heimdall_server.protect.policy import FALLBACK_ACTION, PrivacyPolicy
-from heimdall_server.protect.rules import Rule
+from heimdall_server.protect.rules import SPARSE, Rule, union
 
 Steps = tuple[tuple[Rule, Action], ...]
 
 _FIELDS_MAX: Final = 10_000
 _ADDRESS_FIELD: Final = "host"
+
+
+class KnownTexts:
+    """A bounded set of texts. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._texts
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Add texts; when it is full it starts anew."""
+        if len(self._texts) >= _FIELDS_MAX:
+            self._texts = set()
+        self._texts.update(texts)
 
 
 class PolicyView:
@@ -29,16 +46,21 @@ class PolicyView:
             actions: The actions that the policy names.
         """
         self._rules = tuple(rule for rule in policy.rules if rule.fits_source(source))
+        self._all: Final = RULES if policy.thorough else tuple(rule for rule in RULES if rule.group != SPARSE)
         self._actions = actions
         self._lock = threading.Lock()
         self._steps: dict[str, Steps] = {}
         self._interned: dict[tuple[str, ...], Steps] = {}
         self._ignores_fields = all(rule.field == "*" for rule in self._rules)
+        self.clean_keys: Final = KnownTexts()
+        """Attribute keys in which no rule finds anything."""
+        self.clean_layouts: Final = KnownTexts()
+        """Joined keys of a record, likewise."""
         self.acts: Final = frozenset(filter(self._may_act, CLASSES))
         """Classes that are treated in some field."""
-        gates = dict.fromkeys(rule.gate for rule in RULES if rule.data_class in self.acts)
-        self.gate: Final = "|".join(gates)
-        """Matches, unanchored, in every text in which a rule may match; empty if none runs."""
+        gate = union(rule for rule in self._all if rule.data_class in self.acts)
+        self.gate: Final = "|".join(filter(None, (gate, lookalikes.GATE)))
+        """Matches, unanchored, in every text in which a rule may match, or which looks like a token."""
 
     def steps(self, field: str) -> Steps:
         """Rules and actions for a field, in the order of the catalogue; equal ones are the same object."""
@@ -54,13 +76,19 @@ class PolicyView:
             steps = self._interned.setdefault(
                 names,
                 tuple(
-                    (rule, action) for rule in RULES if (action := self._actions[by_class[rule.data_class]]).rewrites
+                    (rule, action)
+                    for rule in self._all
+                    if (action := self._actions[by_class[rule.data_class]]).rewrites
                 ),
             )
             if len(self._steps) >= _FIELDS_MAX:
                 self._steps.clear()
             self._steps[field] = steps
         return steps
+
+    def key_steps(self, field: str) -> Steps:
+        """The same for the key of an attribute: what would drop the field only masks the key."""
+        return tuple((rule, MASK if action.drops else action) for rule, action in self.steps(field))
 
     def action(self, data_class: str, field: str) -> Action:
         """The action for a class in a field."""

@@ -56,7 +56,7 @@ def test_unusable_values_are_all_reported() -> None:
         PrivacyPolicy.parse(rules, version=0)
     version, action, data_class, field = caught.value.problems
     assert version.startswith("privacy.version")
-    assert action == "privacy.rules[0].action: unknown action 'tokenize'; use one of keep, mask, drop"
+    assert action == "privacy.rules[0].action: unknown action 'tokenize'; use one of keep, mask, partial, drop"
     assert data_class.startswith("privacy.rules[1].class: 'emial' fits no class")
     assert field.startswith("privacy.rules[2].field")
 

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import polars as pl
 import pytest
 
 from heimdall_server.ports.protector import Protector
-from heimdall_server.protect.actions import ACTIONS, Effects
+from heimdall_server.protect.actions import ACTIONS, Effects, Forms, Origin
 from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
-from heimdall_server.protect.rules import Rule
 from tests.unit.protect.corpus import Corpus
 from tests.unit.protect.reference import Row, batch_of, rows_of
 
@@ -110,26 +109,29 @@ def test_threads_share_a_protector() -> None:
 
 
 @dataclass(frozen=True)
-class Seal:
-    """An action with something to keep beside the records, as a later one will have."""
+class Number:
+    """An action that writes something else for each value."""
 
     rewrites: bool = True
+    drops: bool = False
+    masks: bool = False
+    alike: bool = True
+    classes: frozenset[str] | None = None
 
-    def rewrite(self, rule: Rule, values: pl.Series, effects: Effects) -> pl.Series:
-        effects.sidecars["sealed"] = effects.sidecars.get("sealed", b"") + "|".join(values).encode()
-        return rule.substitute(values, f"[{rule.data_class}:1]")
-
-    def replace(self, data_class: str, values: pl.Series, effects: Effects) -> pl.Series:
-        effects.sidecars["sealed"] = effects.sidecars.get("sealed", b"") + "|".join(values).encode()
-        return pl.Series([f"[{data_class}:1]"] * len(values))
+    def forms(self, data_class: str, values: Sequence[str], origins: Sequence[Origin], effects: Effects) -> Forms:
+        del origins
+        effects.settlers.append(lambda: None)
+        return Forms([f"<{data_class} {value[::-1]}>" for value in values])
 
 
-def test_action_that_is_added_to_the_table_brings_its_sidecar() -> None:
-    policy = PrivacyPolicy(rules=(PrivacyRule("seal", "email"), PrivacyRule("mask")))
-    protector = PolicyProtector(policy, {**ACTIONS, "seal": Seal()})
-    protected = protector.protect(batch_of([{"body": "a@b.org", "attributes": {"email": "c"}}]))
-    assert protected.batch["body"].to_pylist() == ["[email:1]"]
-    assert protected.sidecars == {"sealed": b"ca@b.org"}
+def test_action_that_is_added_to_the_table_writes_its_own() -> None:
+    policy = PrivacyPolicy(rules=(PrivacyRule("number", "email"), PrivacyRule("mask")))
+    protector = PolicyProtector(policy, {**ACTIONS, "number": Number()})
+    protected = protector.protect(batch_of([{"body": "a@b.org to c@d.org", "attributes": {"email": "c"}}]))
+    assert protected.batch["body"].to_pylist() == ["<email gro.b@a> to <email gro.d@c>"]
+    assert protected.batch["attributes"].to_pylist() == [[("email", "<email c>")]]
+    assert protected.hits == {"email": 2}
+    assert len(protected.settlers) == 1
 
 
 @pytest.mark.parametrize("size", [1 << 20])

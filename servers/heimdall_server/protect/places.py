@@ -1,0 +1,257 @@
+"""Values that were found, until all rules have run: masks stand in the texts, and what each stands for is kept beside.
+
+So no rule ever sees what another's action wrote, be it a token or a ciphertext: all see masks, as they do where a policy
+only masks. What is written instead is asked for once for each action and class, when all columns of a batch have been searched.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from heimdall_server.protect.actions import Action, Effects, Origin, mask
+from heimdall_server.protect.columns import Indices
+from heimdall_server.protect.rules import Rule
+from heimdall_server.protect.spans import Spans, large, spliced
+
+_ROW: int = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Values of one column, by their number in the ledger."""
+
+    column: str
+    indices: Indices
+    """Of the text in the column: row, entry of a map, or index into its dictionary."""
+    ids: Indices
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is written in place of every value of a ledger, by number."""
+
+    texts: pa.Array
+    words: pa.Array
+    """Null: none."""
+    networks: pa.Array
+    """Null: none."""
+
+
+class Ledger:
+    """The values found in one batch, by number. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[tuple[str, Action], list[tuple[Indices, pa.Array]]] = defaultdict(list)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, action: Action, data_class: str, values: pa.Array) -> Indices:
+        """Keep values and number them."""
+        ids = np.arange(self._count, self._count + len(values))
+        self._count += len(values)
+        self._chunks[data_class, action].append((ids, values))
+        return ids
+
+    def value(self, number: int) -> str:
+        """One value. For the few that a later rule takes in again."""
+        for chunks in self._chunks.values():
+            for ids, values in chunks:
+                if len(ids) and ids[0] <= number <= ids[-1]:
+                    return str(values[number - int(ids[0])])
+        raise IndexError(number)
+
+    def write(self, alive: Indices, origins: Callable[[Indices], Sequence[Origin]], effects: Effects) -> Written:
+        """Ask the actions what to write.
+
+        Args:
+            alive: Numbers of the values that still count.
+            origins: Where values stood, for actions that want to know.
+            effects: Counts, and what must be durable.
+        """
+        texts: list[pa.Array] = []
+        words: list[pa.Array] = []
+        networks: list[pa.Array] = []
+        order: list[Indices] = []
+        counts = np.zeros(self._count, np.bool_)
+        counts[alive] = True
+        for (data_class, action), chunks in self._chunks.items():
+            ids = np.concatenate([ids for ids, _ in chunks])
+            values = pa.concat_arrays([values for _, values in chunks])
+            if not counts[ids].all():
+                values, ids = values.filter(pa.array(counts[ids])), ids[counts[ids]]
+            codes: pa.Array | None = None
+            places: Sequence[Origin] = ()
+            if action.alike:
+                encoded = values.dictionary_encode()
+                values, codes = encoded.dictionary, encoded.indices
+            else:
+                places = origins(ids)
+            forms = action.forms(data_class, values.to_pylist(), places, effects)
+            order.append(ids)
+            for column, written in ((texts, forms.texts), (words, forms.words), (networks, forms.networks)):
+                array = pa.array(written, pa.large_string()) if written else pa.nulls(len(values), pa.large_string())
+                column.append(array if codes is None else array.take(codes))
+        back = np.zeros(self._count, np.int64)
+        if order:
+            numbers = np.concatenate(order)
+            back[numbers] = np.arange(len(numbers))
+        spread = pa.array(back)
+        return Written(*(_spread(column, spread) for column in (texts, words, networks)))
+
+
+def _spread(parts: list[pa.Array], order: pa.Array) -> pa.Array:
+    return (
+        pa.concat_arrays(parts).take(order)
+        if parts and any(map(len, parts))
+        else pa.nulls(len(order), pa.large_string())
+    )
+
+
+class MaskedTexts:
+    """Texts of which the rules see masks, and where those stand. Not thread-safe."""
+
+    def __init__(self, texts: pl.Series, ledger: Ledger) -> None:
+        """Take texts.
+
+        Args:
+            texts: String, without nulls; not changed.
+            ledger: Where values are kept.
+        """
+        self.texts = texts.clone()
+        """As the rules see them; null: the field goes."""
+        self._ledger = ledger
+        self._spans = Spans.of(())
+        self._ids = np.empty(0, np.int64)
+
+    def apply(self, rule: Rule, action: Action, passed: pl.Series, effects: Effects) -> bool:
+        """Run a rule over the texts that passed its gate.
+
+        Returns:
+            Whether a field went, so that gates must be asked again.
+        """
+        indices = np.flatnonzero(passed.to_numpy())
+        chosen = self.texts.filter(passed)
+        spans = rule.spans(chosen)
+        if not len(spans):
+            return False
+        changed = spans.rows[np.flatnonzero(np.diff(spans.rows, prepend=-1))]
+        effects.hits[rule.data_class] += len(changed)
+        if action.drops:
+            gone = indices[changed]
+            self.texts.scatter(gone, None)
+            self._keep(~np.isin(self._spans.rows, gone))
+            return True
+        opening, stands = rule.opening, mask(rule.data_class)
+        written = f"{opening}{stands}{rule.closing if opening else ''}"
+        inserts = pa.repeat(pa.scalar(written, pa.large_string()), len(spans))
+        texts, values = spliced(large(chosen), spans, inserts)
+        swallowed, shifts = self._shift(spans.of_rows(indices), len(written.encode()))
+        if swallowed:
+            values = self._restored(values, swallowed)
+        if not action.masks:
+            ids = self._ledger.add(action, rule.data_class, values)
+            starts = spans.starts + shifts + len(opening.encode())
+            self._place(Spans(indices[spans.rows], starts, starts + len(stands.encode())), ids)
+        self.texts.scatter(indices, pl.Series("", texts, pl.String))
+        return False
+
+    def placements(self) -> tuple[Indices, Indices]:
+        """Rows and numbers of the values that still count, by row."""
+        return self._spans.rows, self._ids
+
+    def written(self, written: Written) -> pl.Series:
+        """The texts with what the actions wrote in place of the masks."""
+        if not len(self._spans):
+            return self.texts
+        gone = self.texts.is_null()
+        texts = large(self.texts.fill_null("") if gone.any() else self.texts)
+        done = pl.Series("", spliced(texts, self._spans, written.texts.take(pa.array(self._ids)))[0], pl.String)
+        return done.set(gone, None) if gone.any() else done
+
+    def _shift(self, spans: Spans, written_bytes: int) -> tuple[dict[int, list[tuple[int, int, int]]], Indices]:
+        """Move the masks that stand behind or in what is now replaced.
+
+        Returns:
+            By number of a span, the masks in it (start and end within the span, number of the value); by span, how far its
+            beginning moves.
+        """
+        growth = written_bytes - (spans.ends - spans.starts)
+        sums = np.cumsum(growth)
+        first = np.searchsorted(spans.rows, spans.rows, "left")
+        through = sums - (sums[first] - growth[first])
+        if not len(self._ids):
+            return {}, through - growth
+        places = self._spans
+        keys = spans.rows * _ROW + spans.starts
+        behind = np.searchsorted(keys, places.rows * _ROW + places.starts, "right") - 1
+        same = (behind >= 0) & (spans.rows[behind] == places.rows)
+        inside = same & (places.starts < spans.ends[behind])
+        following = np.minimum(behind + 1, len(spans) - 1)
+        cut = (spans.rows[following] == places.rows) & (spans.starts[following] >= places.starts)
+        cut &= spans.starts[following] < places.ends
+        swallowed: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        for place in np.flatnonzero(inside & (places.ends <= spans.ends[behind])).tolist():
+            span = int(behind[place])
+            start, end = int(places.starts[place]), int(places.ends[place])
+            begin = int(spans.starts[span])
+            swallowed[span].append((start - begin, end - begin, int(self._ids[place])))
+        shift = np.where(same, through[behind], 0)
+        self._spans = Spans(places.rows, places.starts + shift, places.ends + shift)
+        self._keep(~(inside | cut))
+        return dict(swallowed), through - growth
+
+    def _restored(self, values: pa.Array, swallowed: dict[int, list[tuple[int, int, int]]]) -> pa.Array:
+        """Values with the earlier ones that were masked in them."""
+        texts = values.to_pylist()
+        for span, masks in swallowed.items():
+            raw = texts[span].encode()
+            for start, end, number in reversed(masks):
+                raw = raw[:start] + self._ledger.value(number).encode() + raw[end:]
+            texts[span] = raw.decode()
+        return pa.array(texts, pa.large_string())
+
+    def _keep(self, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
+        spans = self._spans
+        if not kept.all():
+            self._spans = Spans(spans.rows[kept], spans.starts[kept], spans.ends[kept])
+            self._ids = self._ids[kept]
+
+    def _place(self, spans: Spans, ids: Indices) -> None:
+        if not len(self._ids):
+            self._spans, self._ids = spans, ids
+            return
+        old = self._spans
+        rows = np.concatenate((old.rows, spans.rows))
+        starts = np.concatenate((old.starts, spans.starts))
+        order = np.argsort(rows * _ROW + starts, kind="stable")
+        self._spans = Spans(rows[order], starts[order], np.concatenate((old.ends, spans.ends))[order])
+        self._ids = np.concatenate((self._ids, ids))[order]
+
+
+def distinct_rows(rows: Indices, words: pa.Array) -> tuple[Indices, pa.Array]:
+    """Words of each row as one text, distinct, blanks between.
+
+    Args:
+        rows: The row of each word, in any order, repeats allowed.
+        words: Large strings; null: none.
+
+    Returns:
+        Rows, ascending, and their texts.
+    """
+    valid = pc.is_valid(words).to_numpy(zero_copy_only=False)
+    if not valid.all():
+        rows, words = rows[valid], words.filter(pa.array(valid))
+    frame = pl.DataFrame({"row": rows, "word": pl.Series("", words, pl.String)})
+    frame = frame.unique(maintain_order=True).sort("row", maintain_order=True)
+    if frame["row"].n_unique() < len(frame):
+        frame = frame.group_by("row", maintain_order=True).agg(pl.col("word").str.join(" "))
+    return frame["row"].to_numpy(), large(frame["word"])

@@ -1,0 +1,118 @@
+"""The action `tokenise`: a value becomes its token, and is sealed once for each frame in which it is new.
+
+What a batch costs is one look-up for each distinct spelling; only what wasn't seen lately is brought to its canonical form,
+named by the index key, and, unless a durable frame carries a copy, sealed by the data key of its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import pyarrow as pa
+
+from heimdall_server.canonical.catalogue import personal_form
+from heimdall_server.domain.personal import EPOCHS, WORD_LENGTH, token
+from heimdall_server.ports.keys import Sealer, Tokeniser
+from heimdall_server.protect.actions import Effects, Forms, Origin
+from heimdall_server.protect.sealed_lately import Pending, SealedLately
+
+DEFAULT_PREFIXES: Final = (24, 48)
+"""Bits of the networks by which tokenised addresses are found: IPv4, IPv6."""
+
+
+@dataclass(eq=False, slots=True)
+class Tokenise:
+    """See the module. Thread-safe."""
+
+    tokeniser: Tokeniser
+    sealer: Sealer
+    lately: SealedLately = field(default_factory=SealedLately)
+    """Shared with whoever erases."""
+    ip_prefixes: tuple[int, int] = DEFAULT_PREFIXES
+    """Bits of the networks by which addresses are found, IPv4 and IPv6; 0: by none."""
+    rewrites: bool = True
+    drops: bool = False
+    masks: bool = False
+    alike: bool = True
+    classes: frozenset[str] | None = None
+
+    def forms(self, data_class: str, values: Sequence[str], origins: Sequence[Origin], effects: Effects) -> Forms:
+        """The tokens of values; what is new is sealed for the frame."""
+        del origins
+        epoch = self.tokeniser.live_epochs[-1]
+        words: list[str | None] = self.lately.words(data_class, epoch, values)
+        new = [index for index, word in enumerate(words) if word is None]
+        # Of a value that was seen before, but isn't sealed, the canonical form is needed once more.
+        plain: dict[str, str] = {}
+        if new:
+            plain = self._name(data_class, epoch, [values[index] for index in new], new, words)
+        known = [word or "" for word in words]
+        alone = [word[:WORD_LENGTH] for word in known] if data_class in self._network_classes() else known
+        self._seal(data_class, alone, values, plain, effects)
+        networks = [word[WORD_LENGTH + 1 :] or None for word in known] if alone is not known else ()
+        return Forms([token(data_class, word) for word in alone], alone, networks)
+
+    def _name(
+        self, data_class: str, epoch: int, spellings: Sequence[str], indices: Sequence[int], words: list[str | None]
+    ) -> dict[str, str]:
+        """Find the words of new spellings and put them in; returns canonical values by word."""
+        canonical = personal_form(data_class, pa.array(spellings, pa.string()))
+        texts: list[str] = canonical.to_pylist()
+        named = self.tokeniser.words(data_class, texts)
+        plain = dict(zip(named, texts, strict=True))
+        entries = named
+        network = self._network_classes().get(data_class)
+        if network:
+            of_networks = self.tokeniser.words(network, personal_form(network, canonical).to_pylist())
+            entries = [f"{word} {of_network}" for word, of_network in zip(named, of_networks, strict=True)]
+        for index, entry in zip(indices, entries, strict=True):
+            words[index] = entry
+        # A new index key may have come meanwhile; then nothing is kept, and all is well with the next batch.
+        if all(entry[0] == EPOCHS[epoch] for entry in entries):
+            self.lately.learn(data_class, epoch, dict(zip(spellings, entries, strict=True)))
+        return plain
+
+    def _seal(
+        self, data_class: str, words: Sequence[str], values: Sequence[str], plain: Mapping[str, str], effects: Effects
+    ) -> None:
+        generation = self.sealer.generation(data_class)
+        pending = self._pending(effects)
+        noted = {word for (name, _), some in pending.words.items() if name == data_class for word in some}
+        unsealed = [word for word in self.lately.unsealed(data_class, generation, words) if word not in noted]
+        if not unsealed:
+            return
+        missing = set(unsealed).difference(plain)
+        if missing:
+            spelt = {word: value for word, value in zip(words, values, strict=True) if word in missing}
+            forms = personal_form(data_class, pa.array(spelt.values(), pa.string())).to_pylist()
+            plain = {**plain, **dict(zip(spelt, forms, strict=True))}
+        sealed = self.sealer.seal(data_class, unsealed, [plain[word] for word in unsealed])
+        effects.sealed += sealed
+        pending.words.setdefault((data_class, sealed[0].generation), []).extend(unsealed)
+
+    def _pending(self, effects: Effects) -> Pending:
+        """What the frame will carry; made with the first value of a batch, before anything is looked up as sealed."""
+        for settle in effects.settlers:
+            if isinstance(settle, _Promotion) and settle.lately is self.lately:
+                return settle.pending
+        promotion = _Promotion(self.lately, self.lately.pending())
+        effects.settlers.append(promotion)
+        return promotion.pending
+
+    def _network_classes(self) -> dict[str, str]:
+        four, six = self.ip_prefixes
+        classes = {"ipv4": f"ipv4_{four}" if four else "", "ipv6": f"ipv6_{six}" if six else ""}
+        return {data_class: network for data_class, network in classes.items() if network}
+
+
+@dataclass(frozen=True, slots=True)
+class _Promotion:
+    """Tells the cache, once a frame is durable, what it carries."""
+
+    lately: SealedLately
+    pending: Pending
+
+    def __call__(self) -> None:
+        self.lately.promote(self.pending)
