@@ -431,11 +431,13 @@ async def test_a_store_of_an_older_schema_version_gets_the_columns_that_came_lat
         await fill(store, [frame(1, 3)])
         meta, records = store._tables.meta, store._tables.records("logs")
     connection = engine.connect()
-    connection.command(f"ALTER TABLE {records} DROP COLUMN tlp, DROP COLUMN policy_version")
+    connection.command(f"ALTER TABLE {records} DROP INDEX IF EXISTS token_words, DROP COLUMN tlp, DROP COLUMN tokens")
     connection.command(f"TRUNCATE TABLE {meta}")
     connection.close()
     async with opened_store(engine, name) as store:
-        await fill(store, [frame(2, 3, tlp="amber")])
-        rows = await rows_of(store, asked(None, Fields((resolve("tlp"), resolve("position")))))
-        assert sorted((row["position"], row["tlp"]) for row in rows) == [(1, "")] * 3 + [(2, "amber")] * 3
+        await fill(store, [frame(2, 3, tlp="amber", tokens="0abc")])
+        rows = await rows_of(store, asked(None, Fields((resolve("tlp"), resolve("tokens"), resolve("position")))))
+        found = sorted((row["position"], row["tlp"], row["tokens"]) for row in rows)
+        assert found == [(1, "", "")] * 3 + [(2, "amber", "0abc")] * 3
+        assert len(await rows_of(store, asked(Words(resolve("tokens"), ("0abc",))))) == 3
         assert len(await rows_of(store, asked(None, counted("service")))) == 3

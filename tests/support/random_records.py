@@ -165,6 +165,7 @@ core = st.fixed_dictionaries(
     {},
     optional={
         "body": bodies,
+        "tokens": bodies,
         "service": texts,
         "host": texts,
         "source": texts,
@@ -191,11 +192,12 @@ attribute_fields = st.builds(
 text_fields = st.one_of(keywords, attribute_fields)
 operators = st.sampled_from(tuple(Operator))
 BODY = FieldRef(Scope.CORE, "body")
+word_fields = st.sampled_from(("body", "tokens")).map(lambda name: FieldRef(Scope.CORE, name))
 TRACE_ID = FieldRef(Scope.CORE, "trace_id")
 
 leaves: st.SearchStrategy[Expression] = st.one_of(
     st.just(All()),
-    st.builds(Words, st.just(BODY), st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(tuple)),
+    st.builds(Words, word_fields, st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(tuple)),
     st.builds(Compare, text_fields, operators, texts),
     st.builds(Compare, attribute_fields, operators, st.sampled_from(NUMBERS)),
     st.builds(Compare, attribute_fields, st.just(Operator.EQ), st.booleans()),
@@ -214,14 +216,14 @@ leaves: st.SearchStrategy[Expression] = st.one_of(
     st.builds(Compare, st.just(TRACE_ID), st.just(Operator.EQ), st.sampled_from(IDS).map(bytes.hex)),
     st.builds(Wildcard, text_fields, st.sampled_from(WILDCARDS)),
     st.builds(Wildcard, st.just(TRACE_ID), st.sampled_from(("0001*", "*ab", "*0?0f*", "????*", "a*"))),
-    st.builds(Wildcard, st.just(BODY), st.sampled_from(BODY_WILDCARDS)),
-    st.builds(Regex, st.one_of(text_fields, st.just(BODY)), st.sampled_from([each for each in PATTERNS if each])),
+    st.builds(Wildcard, word_fields, st.sampled_from(BODY_WILDCARDS)),
+    st.builds(Regex, st.one_of(text_fields, word_fields), st.sampled_from([each for each in PATTERNS if each])),
     st.builds(Cidr, text_fields, st.sampled_from(NETWORKS)),
     st.builds(
         Exists,
         st.one_of(
             text_fields,
-            st.sampled_from(("body", "severity", "flags", "time", "trace_id")).map(
+            st.sampled_from(("body", "tokens", "severity", "flags", "time", "trace_id")).map(
                 lambda name: FieldRef(Scope.CORE, name)
             ),
         ),

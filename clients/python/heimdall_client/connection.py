@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from heimdall.admin.v1 import admin_service_pb2_grpc
 from heimdall.ingest.v1 import ingest_service_pb2_grpc
+from heimdall.privacy.v1 import privacy_service_pb2_grpc
 from heimdall.query.v1 import query_service_pb2_grpc
 from heimdall_client import errors, status
 from heimdall_client.channel import open_channel
@@ -66,6 +67,10 @@ class Connection:
     @property
     def _admin(self) -> admin_service_pb2_grpc.AdminServiceAsyncStub:
         return admin_service_pb2_grpc.AdminServiceStub(self._open())
+
+    @property
+    def _privacy(self) -> privacy_service_pb2_grpc.PrivacyServiceAsyncStub:
+        return privacy_service_pb2_grpc.PrivacyServiceStub(self._open())
 
     async def _unary(
         self,

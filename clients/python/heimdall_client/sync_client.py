@@ -23,6 +23,7 @@ from heimdall_client.loop_thread import LoopThread
 from heimdall_client.search import AsyncSearch, OnProgress
 from heimdall_client.stream_ingest import OnIngestProgress
 from heimdall_client.sync_ingest import Ingester, RecordIngester
+from heimdall_client.sync_privacy import SyncPrivacyCalls
 from heimdall_client.sync_streams import Search, Watches, iterate
 from heimdall_client.translate import FormatLike, Question, TimeLike
 from heimdall_client.watch_state import WatchEvent
@@ -31,7 +32,7 @@ from heimdall_client.watches import AsyncWatches
 _Result = TypeVar("_Result")
 
 
-class Client:
+class Client(SyncPrivacyCalls):
     """A blocking client. Made by `connect`; use it as a context manager. Thread-safe.
 
     Each method is that of `AsyncClient`, where its arguments are told. Callbacks come from the loop's thread: they must

@@ -38,6 +38,8 @@ _OWN_CORE: Final = (
     "time", "observed_time", "severity", "severity_text", "service", "host", "body", "trace_id", "span_id", "flags",
     "event_name", "scope_name", "scope_version",
 )  # fmt: skip
+_OWN_NAMES: Final = (RECORD_SCHEMA.names, [name for name in RECORD_SCHEMA.names if name != "tokens"])
+"""Columns of a batch that is one of ours: of today's schema, and of version 1, which had no `tokens`."""
 _Pairs = tuple[npt.NDArray[np.int64], pa.Array, pa.Array]
 
 
@@ -131,8 +133,8 @@ def _until_end(messages: pa.ipc.MessageReader) -> Iterator[pa.ipc.Message]:
 
 
 def _is_own(batch: pa.RecordBatch) -> bool:
-    names = RECORD_SCHEMA.names
-    return batch.schema.names == names and all(
+    names = batch.schema.names
+    return names in _OWN_NAMES and all(
         batch.schema.field(name).type == RECORD_SCHEMA.field(name).type for name in names
     )
 

@@ -27,6 +27,7 @@
     ├── QueryCostError             the query would cost more than its budget
     ├── StreamLaggedError          a reader that fell behind
     ├── CorruptionError            stored bytes that fail their checksum
+    │   └── ChainBrokenError           an entry of a hash chain that was changed, removed or put in
     ├── IntegrityError             a sealed value that was changed or belongs elsewhere
     ├── KeyDestroyedError          a value whose key is gone: it was erased
     ├── KeyMismatchError           another encryption key than the data's
@@ -314,6 +315,11 @@ class CorruptionError(HeimdallError):
 
     def __str__(self) -> str:
         return f"{self.place}: {self.problem}"
+
+
+@dataclass(eq=False)
+class ChainBrokenError(CorruptionError):
+    """An entry of a hash chain was changed, removed or put in. `place` names the chain and the first such entry, nothing of it."""
 
 
 @dataclass(eq=False)

@@ -16,8 +16,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
-"""Goes up with each change of `RECORD_SCHEMA`; changes only add columns that have a default."""
+SCHEMA_VERSION: Final = 2
+"""Goes up with each change of `RECORD_SCHEMA`; changes only add columns that have a default.
+
+2 added `tokens`.
+"""
 
 ATTRIBUTE_COUNT_MAX: Final = 128
 """Attributes a record; the rest goes as one JSON object to `overflow`."""
@@ -133,13 +136,19 @@ RECORD_SCHEMA: Final = pa.schema(
         pa.field("record_number", pa.uint64(), nullable=False),
         pa.field("policy_version", pa.uint32(), nullable=False),
         pa.field("tlp", pa.string(), nullable=False),
+        pa.field("tokens", pa.string(), nullable=False),
     ]
 )
 """What a decoder makes, a protector rewrites and a journal frame carries.
 
 `resource*` are the resource attributes. `record_number` counts a dump's records from 1; 0 elsewhere.
-`trace_id` and `span_id` are raw bytes; all zero means none.
+`trace_id` and `span_id` are raw bytes; all zero means none. `tokens` are the words of the tokens that stand elsewhere
+than in the body, and those of the networks of tokenised addresses, with blanks between: what a search for a personal value
+reads besides the body. No decoder fills it: whoever protects does.
 """
+
+HIDDEN_COLUMNS: Final = frozenset({"tokens"})
+"""Columns that rows show only to those who name them."""
 
 POSITIONED_SCHEMA: Final = pa.schema(
     [

@@ -234,9 +234,11 @@ class FilterParser:
         return self._value(_BODY, FieldKind.TEXT)
 
     def _text(self, term: Term) -> Expression:
-        """A bare term. In a URL `?` and `*` are text, too."""
+        """A bare term. In a URL `?` and `*` are text, too; a plus in front was read as a sign, but is a part of the text."""
         if "://" in term.raw:
             term = Term(term.text, term.column, quoted=True)
+        if self._scanner.text[term.column - 1 : term.column] == "+" and not term.is_wildcard:
+            term = Term("+" + term.text, term.column, quoted=True)
         return self._values.equal(_BODY, FieldKind.TEXT, term)
 
     def _value(self, ref: FieldRef, kind: FieldKind) -> Expression:

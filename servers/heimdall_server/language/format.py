@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from heimdall_server.domain.expression.fields import FieldRef, Scope
+from heimdall_server.domain.expression.fields import CORE_FIELDS, FieldKind, FieldRef, Scope
 from heimdall_server.domain.expression.literals import ascii_lower, number_text, parse_network
 from heimdall_server.domain.expression.patterns import canonical_regex, canonical_wildcard, wildcard_parts
 from heimdall_server.domain.expression.tree import (
@@ -45,7 +45,8 @@ from heimdall_server.language.suggestions import misspelt_core_field
 
 _SIGNS: Final = {Operator.EQ: "", Operator.LT: "<", Operator.LE: "<=", Operator.GT: ">", Operator.GE: ">="}
 _BODY: Final = FieldRef(Scope.CORE, "body")
-_IDS: Final = (FieldRef(Scope.CORE, "trace_id"), FieldRef(Scope.CORE, "span_id"))
+_LOWERED: Final = frozenset(name for name, kind in CORE_FIELDS.items() if kind in (FieldKind.TEXT, FieldKind.ID))
+"""Core fields whose patterns are written in lower case."""
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_@][A-Za-z0-9_.@]*")
 _RESERVED: Final = frozenset({"AND", "OR", "NOT", "TO", "_exists_"})
 _STAGE_RESERVED: Final = frozenset({"by", "as", "asc", "desc", "bucket", "true", "false"})
@@ -78,7 +79,7 @@ def _normal_leaf(leaf: Expression) -> Expression:
     if not leaf.pattern.strip("*"):
         # In text a star alone asks for any value, numbers too; this asks for a text.
         return Regex(leaf.field, "^")
-    lowered = leaf.field in (_BODY, *_IDS)
+    lowered = leaf.field.scope is Scope.CORE and leaf.field.name in _LOWERED
     if not lowered and all(part[0] == "\\" for part in wildcard_parts(leaf.pattern)):
         return Compare(leaf.field, Operator.EQ, "".join(part[1] for part in wildcard_parts(leaf.pattern)))
     return Wildcard(leaf.field, canonical_wildcard(ascii_lower(leaf.pattern) if lowered else leaf.pattern))

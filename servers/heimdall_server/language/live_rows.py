@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import Extract, Fields, Limit, Query, Sort, Stats, Where
+from heimdall_server.domain.records import HIDDEN_COLUMNS
 from heimdall_server.language.lookup import BatchFields
 from heimdall_server.language.predicate import Predicate, compile_predicate
 
@@ -56,9 +57,12 @@ class RowPipeline:
         return batch
 
     def shown(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The columns that `fields` keeps, under the names of the query; attributes as text."""
+        """The columns that `fields` keeps, under the names of the query; attributes as text.
+
+        Without `fields` all but those that are hidden unless they are named.
+        """
         if self.fields is None:
-            return batch
+            return batch.select([name for name in batch.schema.names if name not in HIDDEN_COLUMNS])
         values = BatchFields(batch)
         columns = [batch.column(ref.name) if ref.scope is Scope.CORE else values.display(ref) for ref in self.fields]
         return pa.RecordBatch.from_arrays(columns, names=[str(ref) for ref in self.fields])

@@ -188,12 +188,21 @@ class _OrNode(Node):
     def __init__(self, expression: Or, operands: Collection[Node]) -> None:
         super().__init__(expression)
         self._operands = sorted(operands, key=lambda each: each.rank)
-        self.rank = max(_COMPOUND, self._operands[-1].rank)
+        last = self._operands[-1].rank
+        # What indexes answer, they answer for all alternatives together, too.
+        self.rank = _INDEXED if last == _INDEXED else max(_COMPOUND, last)
 
     def operands(self) -> Iterator[Node]:
         return iter(self._operands)
 
+    def _rows(self, batch: Evaluation) -> Rows:
+        if self.rank != _INDEXED:
+            return super()._rows(batch)
+        return np.unique(np.concatenate([operand.rows(batch) for operand in self._operands]))
+
     def _mask(self, batch: Evaluation) -> Mask:
+        if self.rank == _INDEXED:
+            return super()._mask(batch)
         mask = self._operands[0].mask(batch).copy()
         for operand in self._operands[1:]:
             if mask.all():

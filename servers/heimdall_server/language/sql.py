@@ -305,7 +305,7 @@ class _Reader:
         ref = self._column(column)
         kind = self._columns.kind(ref)
         if kind is FieldKind.TEXT:
-            self.refuse("body holds words: compare it by LIKE '%…%' or ~ 'regex'", at=column)
+            self.refuse(f"{ref} holds words: compare it by LIKE '%…%' or ~ 'regex'", at=column)
         return self._values.compare(ref, kind, operator, self._literal(value))
 
     def _literal(self, node: exp.Expr) -> Term:

@@ -75,7 +75,9 @@ class Values:
             return self._id(ref, operator, term)
         if kind is FieldKind.TEXT:
             self._scanner.error(
-                "body holds words, which have no order", "use words, a phrase or a regex", at=term.column
+                f"{ref} holds words, which have no order",
+                f"use words, a phrase or a regex; an attribute of this name is attributes.{ref}",
+                at=term.column,
             )
         if len(term.text) > LITERAL_CHARACTERS_MAX:
             self._scanner.error(f"a value longer than {LITERAL_CHARACTERS_MAX} characters", at=term.column)
@@ -134,7 +136,7 @@ class Values:
             )
         if len(words) > WORDS_MAX:
             self._scanner.error(f"a phrase of more than {WORDS_MAX} words", at=term.column)
-        return Words(ref, words)
+        return Words(ref, words, term.text)
 
     def _network(self, ref: FieldRef, term: Term) -> Expression | None:
         if _LOOKS_LIKE_NETWORK.fullmatch(term.text) is None:

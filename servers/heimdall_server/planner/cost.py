@@ -20,6 +20,8 @@ _ROW_NS: Final = 4.0
 _CORE_NS: Final = 6.0
 """A column of the record's own, packed and of few values."""
 _BODY_NS: Final = 80.0
+_TEXT_NS: Final = {"body": _BODY_NS, "tokens": 10.0}
+"""Few records have tokens outside their body, and those few words."""
 _ATTRIBUTE_NS: Final = 140.0
 """A key of unknown type: up to six maps are read."""
 _DOUBT: Final = 2.0
@@ -87,8 +89,9 @@ def _row_ns(query: StoreQuery, *, words_indexed: bool) -> float:
             fields += [key.field for key in stage.keys]
     named = [field for expression in expressions for field in expression_fields(expression)]
     total = sum((_field_ns(field) for field in (*named, *fields)), _ROW_NS)
-    if words_indexed and FieldRef(Scope.CORE, "body") in named:
-        total -= _BODY_NS
+    if words_indexed:
+        texts = {field for field in named if field.scope is Scope.CORE and CORE_FIELDS[field.name] is FieldKind.TEXT}
+        total -= sum(_field_ns(field) for field in texts)
     return total
 
 
@@ -97,4 +100,4 @@ def _field_ns(field: FieldRef) -> float:
         return 0.0
     if field.scope is not Scope.CORE:
         return _ATTRIBUTE_NS
-    return _BODY_NS if CORE_FIELDS[field.name] is FieldKind.TEXT else _CORE_NS
+    return _TEXT_NS.get(field.name, _CORE_NS)

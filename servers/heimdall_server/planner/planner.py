@@ -43,7 +43,7 @@ def choose_path(query: StoreQuery, rollups: Sequence[frozenset[str]], *, word_in
     if needs.trace_id:
         return PathChoice(Path.TRACE_INDEX, "one trace: its bloom filter names the granules")
     if needs.words and word_index:
-        return PathChoice(Path.TEXT_INDEX, "words of the body: the text index names the granules")
+        return PathChoice(Path.TEXT_INDEX, "words: the text index names the granules")
     if not needs.aggregates:
         return PathChoice(Path.NEWEST_FIRST, "rows in time order: reading stops when there are enough")
     if covers_whole_minutes(query.time_range):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,7 +55,7 @@ class AuditLog(Protocol):
         """
         ...
 
-    def read(self, *, after: int = 0, action: str = "", actor: str = "") -> AsyncIterator[AuditEntry]:
+    def read(self, *, after: int = 0, action: str = "", actor: str = "") -> AsyncGenerator[AuditEntry, None]:
         """Entries in order behind a sequence number, those of an action (a prefix) and an actor if given."""
         ...
 

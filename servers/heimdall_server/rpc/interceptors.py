@@ -14,7 +14,7 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -22,8 +22,10 @@ import grpc
 
 from heimdall.types.v1.method_policy_pb2 import MethodPolicy
 from heimdall_server.domain.errors import UnimplementedError
+from heimdall_server.ports.audit import AuditLog
 from heimdall_server.rpc import messages, metrics, status
 from heimdall_server.rpc.admission import Admission
+from heimdall_server.rpc.auditing import CallAudit
 from heimdall_server.rpc.calls import REQUEST_ID_KEY, Call, request_id_from, serving
 from heimdall_server.rpc.foreign import ANY_AUTHENTICATED, UNINTERRUPTED
 from heimdall_server.rpc.identity import IdentityVerifier
@@ -77,7 +79,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         admission: Admission,
         limits: RpcLimits,
         inflight: InflightBytes,
+        audit: AuditLog | None = None,
+        audits_itself: Collection[str] = (),
     ) -> None:
+        self._audit = CallAudit(audit, audits_itself)
         self._authorizer = authorizer
         self._policies = policies
         self._verifier = verifier
@@ -164,6 +169,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._enter(route, context, request_id, stack)
                 if route.policy.audited and route.streaming:
                     _AUDIT.info("stream opened", extra={"method": route.name})
+                if route.handler is not None and route.handler.request_streaming:
+                    await self._audit.allowed(route.name, route.policy)
                 return await body()
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
@@ -175,7 +182,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 code = context.code() or grpc.StatusCode.UNAVAILABLE
                 raise
             except Exception as raised:  # noqa: BLE001 - the one place that maps whatever was raised
-                error = _meant(raised, route)
+                error = await self._audit.failed(route.name, route.policy, _meant(raised, route))
                 code = status.code_of(error)
                 return await status.abort_with(context, error, request_id=request_id)
             finally:
@@ -215,7 +222,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 stack.enter_context(self._inflight.try_acquire(size))
             if messages.is_compressed(raw):
                 raw = await messages.inflate(raw, size=size)
-            return await use(messages.parse(raw, _deserializer(route)))
+            request = messages.parse(raw, _deserializer(route))
+            await self._audit.allowed(route.name, route.policy, request)
+            return await use(request)
 
     async def read(self, route: _Route, raw: bytes) -> _Message:
         """A message of a request stream, checked. Whoever keeps it reserves its bytes (`InflightBytes`)."""

@@ -21,7 +21,9 @@ DEFAULT_ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "admin": ("*",),
     "writer": ("ingest.append",),
     "reader": ("query.*",),
+    "analyst": ("query.*", "privacy.match"),
     "operator": ("admin.*", "ingest.dead_letters.*", "query.*"),
+    "privacy_officer": ("privacy.*", "audit.read", "query.*"),
 }
 """Roles that are always there; a configured role of the same name replaces one."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from heimdall_server.domain.errors import ConfigurationError
+from heimdall_server.ports.audit import AuditLog
 from heimdall_server.rpc.admission import Admission, Drain
 from heimdall_server.rpc.descriptors import affordable_connections
 from heimdall_server.rpc.foreign import (
@@ -85,6 +86,7 @@ class RpcServer:
         limits: RpcLimits | None = None,
         inflight: InflightBytes | None = None,
         drain: Drain | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         """Prepare a server.
 
@@ -95,6 +97,7 @@ class RpcServer:
             limits: Of the edge.
             inflight: The budget of bytes that the servicers share; none: one by `limits`.
             drain: What tells streams that the server goes away; none: one of its own.
+            audit: Where calls of audited methods are written; none: into the process's log only.
         """
         self.limits = limits or RpcLimits()
         self.inflight = inflight or InflightBytes(self.limits.inflight_bytes_max)
@@ -103,19 +106,23 @@ class RpcServer:
         self._files = files
         self._access = access
         self._services: dict[str, Callable[[Any], None]] = {}
+        self._audit = audit
+        self._audits_itself: set[str] = set()
         self.admission = Admission(self.limits, self.drain_signal)
         self._server: grpc.aio.Server | None = None
         self._health: Health | None = None
         self._addresses: dict[str, str] = {}
 
-    def add(self, name: str, register: Register, servicer: object) -> None:
+    def add(self, name: str, register: Register, servicer: object, *, audits_itself: Collection[str] = ()) -> None:
         """Serve a service; before `start`.
 
         Args:
             name: Full name, `heimdall.query.v1.QueryService`.
             register: The generated function.
             servicer: Its methods are async and raise domain errors.
+            audits_itself: Audited methods (`Reveal`) that write what they allow into the audit log, with what it was about.
         """
+        self._audits_itself.update(f"{name}/{method}" for method in audits_itself)
         self._services[name] = lambda server: register(servicer, server)
 
     def add_otlp_logs(self, export: Export) -> None:
@@ -160,6 +167,8 @@ class RpcServer:
             admission=self.admission,
             limits=self.limits,
             inflight=self.inflight,
+            audit=self._audit,
+            audits_itself=frozenset(self._audits_itself),
         )
         port_count = 2 if self._listen.otlp_address else 1
         connections_max = affordable_connections(self.limits.connections_max, port_count=port_count)

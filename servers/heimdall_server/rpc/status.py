@@ -225,6 +225,7 @@ TABLE: Final[Mapping[type[errors.HeimdallError], _Row]] = dict(
             _R.ERROR_REASON_CORRUPTION,
             sentence=lambda _: "stored bytes fail their checksum; the operator has the place in the server's log",
         ),
+        _row(errors.ChainBrokenError, _C.DATA_LOSS, _R.ERROR_REASON_CORRUPTION),
         _row(
             errors.EtagMismatchError,
             _C.ABORTED,

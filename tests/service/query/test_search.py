@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pyarrow as pa
 import pytest
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
@@ -14,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from heimdall.query.v1 import query_service_pb2 as pb
 from heimdall.types.v1 import position_pb2, time_range_pb2
-from heimdall_server.domain.records import POSITIONED_SCHEMA
+from heimdall_server.domain.records import HIDDEN_COLUMNS, POSITIONED_SCHEMA
 from heimdall_server.language.parser import parse
 from heimdall_server.ports.journal import Entry
 from heimdall_server.services.query.translate.tree import query_out
@@ -26,6 +27,7 @@ from tests.support.query_server import SECOND_NS, TIME_NS, QueryServer, query_se
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ARROW = pb.ROW_ENCODING_ARROW_IPC
+SHOWN_SCHEMA = pa.schema([field for field in POSITIONED_SCHEMA if field.name not in HIDDEN_COLUMNS])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -82,9 +84,9 @@ async def test_rows_come_in_the_order_asked_for(
 
 async def test_arrow_messages_are_one_ipc_stream_of_the_record_schema(shared: QueryServer) -> None:
     answer = await shared.search("down", row_encoding=ARROW)
-    assert answer.table.schema == POSITIONED_SCHEMA
+    assert answer.table.schema == SHOWN_SCHEMA
     assert answer.table.column("body").to_pylist() == [f"down {n}" for n in range(4)]
-    assert [column.name for column in answer.schema.columns] == POSITIONED_SCHEMA.names
+    assert [column.name for column in answer.schema.columns] == SHOWN_SCHEMA.names
     assert answer.finished.statistics.result_row_count == 4
     assert answer.schema.through.shards == {0: 3}
 
@@ -109,7 +111,7 @@ async def test_both_encodings_say_the_same(shared: QueryServer) -> None:
 
 async def test_an_answer_without_rows_still_has_its_schema(shared: QueryServer) -> None:
     answer = await shared.search("nothing", row_encoding=ARROW)
-    assert answer.table.schema == POSITIONED_SCHEMA
+    assert answer.table.schema == SHOWN_SCHEMA
     assert answer.table.num_rows == 0
     assert not answer.finished.resume_token
     assert (await shared.search("nothing | fields user, took")).schema.columns[1].name == "took"

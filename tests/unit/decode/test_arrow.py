@@ -276,3 +276,10 @@ def test_any_damage_is_refused_or_decoded_but_never_anything_else(data: st.DataO
     except (FormatError, RecordTooLargeError):
         return
     check(decoded)
+
+
+def test_a_batch_of_the_schemas_first_version_is_one_of_ours_and_nobody_brings_tokens_along() -> None:
+    batch = own()
+    first = batch.select([name for name in batch.schema.names if name != "tokens"])
+    assert read(first).batch.equals(read(batch).batch)
+    assert read(replaced(batch, tokens=["0abc"] * batch.num_rows)).batch.column("tokens").to_pylist() == [""] * 3

@@ -116,7 +116,7 @@ def test_rows_show_the_fields_that_are_kept() -> None:
     shown = pipeline.shown(pipeline(batch)).to_pylist()
     assert [(row["n"], row["user"], row["resource.zone"]) for row in shown] == [("5", "7", "eu")]
     everything = RowPipeline(parse("*", now_ns=0))
-    assert everything.shown(everything(batch)).schema == batch.schema
+    assert everything.shown(everything(batch)).schema.names == [name for name in batch.schema.names if name != "tokens"]
 
 
 @given(st.lists(st.integers(0, 50), max_size=200), st.integers(1, 40))

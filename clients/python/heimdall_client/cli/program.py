@@ -13,13 +13,17 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from heimdall_client.cli import (
+    audit,
     context,
     datasets,
     dead_letters,
+    delete,
     explain,
     fields,
     ingest,
+    keys,
     plugins,
+    privacy,
     query,
     samples,
     status,
@@ -81,7 +85,11 @@ def root(
     ctx.obj = Link(address, ca_file, cert_file, key_file, config_file, verbose)
 
 
-for _command in (ingest, query, watch, context, explain, fields, status, datasets, dead_letters, samples, version):
+_COMMANDS = (
+    *(ingest, query, watch, context, explain, fields, status, datasets, dead_letters, samples),
+    *(privacy, delete, keys, audit, version),
+)
+for _command in _COMMANDS:
     _command.add_to(app)
 
 

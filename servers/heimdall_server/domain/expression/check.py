@@ -113,7 +113,7 @@ def _check_leaf(
     kind = _check_field(leaf.field, columns, path)
     if isinstance(leaf, Words):
         if kind is not FieldKind.TEXT:
-            _refuse(path, "words stand on body only; compare other fields")
+            _refuse(path, "words stand on body and tokens only; compare other fields")
         if not 0 < len(leaf.words) <= WORDS_MAX or any(words_of(word) != (word,) for word in leaf.words):
             _refuse(f"{path}.words", f"1 to {WORDS_MAX} single lower-case words")
     elif isinstance(leaf, Compare):
@@ -150,7 +150,7 @@ def comparison_rule(leaf: Compare, kind: FieldKind) -> str:
     if isinstance(value, bool) and leaf.operator is not Operator.EQ:
         return "true and false have no order"
     if kind is FieldKind.TEXT:
-        return "body holds words: use words, a wildcard or a regex"
+        return f"{leaf.field} holds words: use words, a wildcard or a regex"
     if kind is FieldKind.ID:
         return _id_rule(leaf)
     fits = {
@@ -247,5 +247,6 @@ def aggregate_rule(aggregate: Aggregate, columns: Columns) -> str:
         return ""
     is_text = kind is FieldKind.KEYWORD and aggregate.field.scope is not Scope.COMPUTED
     if kind not in NUMERIC_KINDS or is_text:
-        return f"{aggregate.function} needs numbers, and {aggregate.field} is {kind}"
+        hint = f"; an attribute of this name is attributes.{aggregate.field}" if kind is FieldKind.TEXT else ""
+        return f"{aggregate.function} needs numbers, and {aggregate.field} is {kind}{hint}"
     return ""

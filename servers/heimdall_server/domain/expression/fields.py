@@ -71,6 +71,7 @@ CORE_FIELDS: Final[dict[str, FieldKind]] = {
     "record_number": FieldKind.NUMBER,
     "policy_version": FieldKind.NUMBER,
     "tlp": FieldKind.KEYWORD,
+    "tokens": FieldKind.TEXT,
     "time_flags": FieldKind.NUMBER,
     "position": FieldKind.NUMBER,
     "row": FieldKind.NUMBER,

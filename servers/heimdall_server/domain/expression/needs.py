@@ -58,15 +58,27 @@ def expression_fields(expression: Expression) -> Iterator[FieldRef]:
 
 
 def required_terms(expression: Expression) -> Iterator[Expression]:
-    """The terms that every matching record satisfies: those under AND only."""
+    """The terms that every matching record satisfies: those under AND only; an OR is one of them as a whole."""
     match expression:
         case And(operands):
             for operand in operands:
                 yield from required_terms(operand)
-        case All() | Or() | Not():
+        case All() | Not():
             return
         case _:
             yield expression
+
+
+def _indexed_words(expression: Expression) -> tuple[str, ...]:
+    """The words of an expression that nothing matches without one of them; empty: there are no such."""
+    if isinstance(expression, Words):
+        return expression.words
+    if isinstance(expression, And):
+        return next((words for each in expression.operands if (words := _indexed_words(each))), ())
+    if not isinstance(expression, Or):
+        return ()
+    found = [_indexed_words(each) for each in expression.operands]
+    return tuple(word for words in found for word in words) if all(found) else ()
 
 
 def split_at_stats(query: Query) -> tuple[tuple[Where | Extract | Sort | Limit | Fields, ...], Stats | None]:
@@ -91,7 +103,8 @@ class Needs:
     aggregates: bool
     """A `stats` makes the answer; else rows are the answer."""
     words: tuple[str, ...]
-    """Words of the body that every matching record has."""
+    """Words such that every matching record has one of them, or several, in its body or among its tokens: what an index
+    of words can tell. Empty: none."""
     trace_id: str
     """Trace id that every matching record has, as lower-case hex; empty: none."""
 
@@ -102,8 +115,8 @@ def query_needs(query: Query) -> Needs:
     trace_id = ""
     for term in required_terms(query.filter):
         match term:
-            case Words(field, phrase) if field == FieldRef(Scope.CORE, "body"):
-                words.extend(phrase)
+            case Words() | Or():
+                words.extend(_indexed_words(term))
             case Compare(field, Operator.EQ, str(value)) if field == FieldRef(Scope.CORE, "trace_id"):
                 trace_id = value
     before, stats = split_at_stats(query)

@@ -25,6 +25,7 @@ Semantics, the same in every store and in watches:
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -85,6 +86,9 @@ class Words:
     field: FieldRef
     words: tuple[str, ...]
     """Lower case (ASCII), each a single word."""
+    text: str = dataclasses.field(default="", compare=False, repr=False)
+    """As a person typed it; empty: unknown, or of no further use. No part of what is asked: it tells whoever looks for
+    personal values (`planner.personal_terms`) what stood between the words, and goes no further than that."""
 
 
 @dataclass(frozen=True, slots=True)

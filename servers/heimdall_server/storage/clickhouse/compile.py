@@ -38,7 +38,6 @@ _MAPS: Final = ("", "_number", "_bool")
 _LIKE_SPECIAL: Final = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
 _RUN_CHARACTERS_MIN: Final = 3
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r", "\0": r"\0"})
-_BODY: Final = "lower(body)"
 _ZERO_LED: Final = r":0[0-9]+\.|\.0[0-9]"
 
 
@@ -193,16 +192,18 @@ class Compiler:
         return f"{column} != '' AND ({test(column)})"
 
     def _words(self, leaf: Words) -> str:
+        column = lowered(leaf.field)
         if len(leaf.words) == 1:
-            return f"hasAllTokens({_BODY}, [{self.parameters.text(leaf.words[0])}])"
-        return f"hasPhrase({_BODY}, {self.parameters.text(' '.join(leaf.words))})"
+            return f"hasAllTokens({column}, [{self.parameters.text(leaf.words[0])}])"
+        return f"hasPhrase({column}, {self.parameters.text(' '.join(leaf.words))})"
 
     def _wildcard_words(self, leaf: Wildcard) -> str:
         """The runs of word characters first: the text index finds them among its words."""
         runs = [run for run in wildcard_runs(leaf.pattern) if len(run) >= _RUN_CHARACTERS_MIN]
-        tests = [f"{_BODY} LIKE {self.parameters.text('%' + run.translate(_LIKE_SPECIAL) + '%')}" for run in runs]
-        tests.append(f"match({_BODY}, {self.parameters.text(wildcard_words_regex(leaf.pattern))})")
-        return " AND ".join(["body != ''", *tests])
+        column = lowered(leaf.field)
+        tests = [f"{column} LIKE {self.parameters.text('%' + run.translate(_LIKE_SPECIAL) + '%')}" for run in runs]
+        tests.append(f"match({column}, {self.parameters.text(wildcard_words_regex(leaf.pattern))})")
+        return " AND ".join([f"{leaf.field.name} != ''", *tests])
 
     def _cidr(self, leaf: Cidr) -> Callable[[str], str]:
         network = parse_network(leaf.network)
@@ -354,6 +355,11 @@ def compile_filter(
         A boolean SQL expression, never null. Put it in parentheses.
     """
     return Compiler(parameters, computed or {}, hot or {}).filter(expression)
+
+
+def lowered(ref: FieldRef) -> str:
+    """A TEXT field as the index of its words reads it (`schema`)."""
+    return f"lower({ref.name})"
 
 
 def keyword_equality(expression: Expression) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from heimdall_server.storage.clickhouse.schema import (
     STORE_SCHEMA_VERSION,
     TEXT_INDEX,
     TUNING,
+    WORD_INDEXES,
     Tables,
     create_meta,
     create_records,
@@ -155,7 +156,7 @@ def _add_columns(connection: Connection, tables: Tables, dataset: Dataset) -> No
 
 
 def _fit_indexes(connection: Connection, tables: Tables, dataset: Dataset) -> None:
-    """Add the indexes that a table lacks, and drop the text index that it shall not have.
+    """Add the indexes that a table lacks, and drop those of words that it shall not have.
 
     An added one is built for the records that are there in the background; until then they are read as if there
     were none, and queries are as right as before.
@@ -169,5 +170,5 @@ def _fit_indexes(connection: Connection, tables: Tables, dataset: Dataset) -> No
     for name in wanted.keys() - have:
         connection.command(f"ALTER TABLE {records} ADD INDEX IF NOT EXISTS {name} {wanted[name]}")
         connection.command(f"ALTER TABLE {records} MATERIALIZE INDEX {name} SETTINGS mutations_sync = 0")
-    if TEXT_INDEX in have - wanted.keys():
-        connection.command(f"ALTER TABLE {records} DROP INDEX IF EXISTS {TEXT_INDEX} SETTINGS mutations_sync = 0")
+    for name in WORD_INDEXES & (have - wanted.keys()):
+        connection.command(f"ALTER TABLE {records} DROP INDEX IF EXISTS {name} SETTINGS mutations_sync = 0")

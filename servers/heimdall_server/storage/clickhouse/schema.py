@@ -17,8 +17,11 @@ import pyarrow as pa
 from heimdall_server.domain.datasets import AgeFrom, Dataset, PartitionUnit
 from heimdall_server.domain.records import POSITIONED_SCHEMA
 
-STORE_SCHEMA_VERSION: Final = 1
-"""Goes up when an older program could no longer read or write the tables rightly."""
+STORE_SCHEMA_VERSION: Final = 2
+"""Goes up when an older program could no longer read or write the tables rightly.
+
+2 added `tokens`: a program that doesn't write it would leave records that a search for a personal value misses.
+"""
 
 META_TABLE: Final = "meta:facts"
 """Facts about the folder itself. A colon can't be in a dataset's name, so no dataset collides."""
@@ -50,6 +53,7 @@ _CODECS: Final[Mapping[str, str]] = {
     "row": "T64, LZ4",
     "body": "ZSTD(1)",
     "overflow": "ZSTD(1)",
+    "tokens": "ZSTD(1)",
 }
 _SCALARS: Final[Mapping[pa.DataType, str]] = {
     pa.uint8(): "UInt8",
@@ -62,10 +66,15 @@ _SCALARS: Final[Mapping[pa.DataType, str]] = {
 }
 TEXT_INDEX: Final = "words"
 """The name of the index of a body's words."""
+TOKEN_INDEX: Final = "token_words"  # noqa: S105 - a name
+"""The name of the index of the words of tokens that stand outside the body."""
+WORD_INDEXES: Final = frozenset({TEXT_INDEX, TOKEN_INDEX})
+"""What a dataset without a text index lacks."""
 
 _INDEXES: Final[Mapping[str, str]] = {
     # Needles are lowered by whoever builds the statement; the expression here must be the one they use.
     TEXT_INDEX: "lower(body) TYPE text(tokenizer = splitByNonAlpha)",
+    TOKEN_INDEX: "lower(tokens) TYPE text(tokenizer = splitByNonAlpha)",
     "trace": "trace_id TYPE bloom_filter(0.01) GRANULARITY 1",
     # What a frame range holds is asked at recovery and by watches; positions of a part are a narrow range.
     "positions": "position TYPE minmax GRANULARITY 1",
@@ -187,7 +196,7 @@ def record_columns(dataset: Dataset) -> dict[str, str]:
 
 def record_indexes(dataset: Dataset) -> dict[str, str]:
     """Every index of a records table besides its order, by name."""
-    return {name: what for name, what in _INDEXES.items() if name != TEXT_INDEX or dataset.text_index}
+    return {name: what for name, what in _INDEXES.items() if name not in WORD_INDEXES or dataset.text_index}
 
 
 def create_records(tables: Tables, dataset: Dataset) -> str:

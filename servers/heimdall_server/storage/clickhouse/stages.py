@@ -29,7 +29,7 @@ from heimdall_server.domain.expression.tree import (
     Stats,
     Where,
 )
-from heimdall_server.domain.records import POSITIONED_SCHEMA
+from heimdall_server.domain.records import HIDDEN_COLUMNS, POSITIONED_SCHEMA
 from heimdall_server.storage.clickhouse.compile import Compiler, Computed, Parameters
 
 NEWEST_FIRST: Final = "time DESC, shard DESC, position DESC, row DESC"
@@ -50,7 +50,7 @@ class Output:
     kind: FieldKind | None
     """None: the record's own column, unchanged. KEYWORD: text, empty is missing; else null is missing."""
     hidden: bool = False
-    """Not asked for: a key that the caller added."""
+    """Not asked for: a key that the caller added, or a column that is shown only to those who name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,8 @@ class _Builder:
                 refs = (*(FieldRef(Scope.CORE, name) for name in columns), *refs)
         for ref in refs:
             if ref.scope is Scope.CORE:
-                outputs.append(Output(ref.name, ref.name, None))
+                hidden = self._fields is None and ref.name in HIDDEN_COLUMNS
+                outputs.append(Output(ref.name, ref.name, None, hidden=hidden))
                 pieces.append(ref.name)
                 continue
             kind = self._columns.kind(ref)
@@ -174,9 +175,9 @@ class _Builder:
             outputs.append(Output(self._identifier("c"), str(ref), kind))
             pieces.append(f"{self._compiler.display(ref)} AS {outputs[-1].identifier}")
         if not aggregated:
-            hidden = [key for key in keys if key not in pieces]
-            outputs += [Output(key, key, None, hidden=True) for key in hidden]
-            pieces += hidden
+            added = [key for key in keys if key not in pieces]
+            outputs += [Output(key, key, None, hidden=True) for key in added]
+            pieces += added
         if times_first and self._is_table and not self._order and self._limit and self._limit <= TIMES_FIRST_ROWS_MAX:
             self._conditions.append(f"time IN ({self._times()})")
         return Select(self._statement(pieces), tuple(outputs), aggregated, self._limit)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from heimdall_server.domain.operations import Operation
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Deletion, Entry, Journal
-from heimdall_server.services.privacy.logic.kinds.model import Progress
-from heimdall_server.services.privacy.logic.kinds.tail import wait_for_tail
+from heimdall_server.services.privacy.logic.kinds.model import tail_wait
+from heimdall_server.services.privacy.logic.steps import Progress, Wait
 
-_WAIT_S: Final = 5.0
+_STORED_WAIT_S: Final = 5.0
 
 
 class RecordDeletion:
-    """Deletes what a filter finds."""
+    """Deletes what a filter finds. See `Steps`."""
+
+    lane = "deletion"
 
     def __init__(
         self,
@@ -24,7 +27,7 @@ class RecordDeletion:
         barrier: Callable[[], Awaitable[int]],
         wait_stored: Callable[[int, float], Awaitable[bool]],
         deleted_count: Callable[[str], int],
-        poll_s: float = 1.0,
+        tail_s: float = 5.0,
         nudge_s: float = 600.0,
     ) -> None:
         """Take what it acts on.
@@ -35,45 +38,48 @@ class RecordDeletion:
             barrier: See `PrivacyPorts.barrier`: what was sent before the deletion is deleted, too.
             wait_stored: Waits until the store has applied a position, for so many seconds; whether it has.
             deleted_count: Records that the store deleted for a deletion since the process started.
-            poll_s: How often the journal's tail is looked at.
-            nudge_s: See `wait_for_tail`.
+            tail_s: See `PrivacyPorts`.
+            nudge_s: See `PrivacyPorts`.
         """
         self._journal = journal
         self._clock = clock
         self._barrier = barrier
         self._wait_stored = wait_stored
         self._deleted_count = deleted_count
-        self._poll_s = poll_s
+        self._tail_s = tail_s
         self._nudge_s = nudge_s
 
-    async def run(self, progress: Progress) -> None:
-        """Do what is left."""
-        operation = progress.operation
+    def can_stop(self, operation: Operation) -> bool:
+        """Only before it has begun."""
+        return "through" not in operation.facts
+
+    async def run(self, operation: Operation, progress: Progress) -> Wait | None:
+        """See `Steps`."""
         if "through" not in operation.facts:
-            await progress.note(facts={**operation.facts, "through": await self._barrier()})
+            await progress.note(facts={"through": await self._barrier()})
         through = int(progress.operation.facts["through"])
         if "position" not in progress.operation.facts:
             # A crash right behind this writes it twice: the second one finds nothing.
-            position = await self._write(progress, through)
-            await progress.note(facts={**progress.operation.facts, "position": position})
-        position = int(progress.operation.facts["position"])
-        await progress.note(stage="deleting from the stores")
-        while not await self._wait_stored(position, _WAIT_S):
-            await progress.note(stage="deleting from the stores")
+            await progress.note(facts={"position": await self._write(progress.operation, through)})
         if not operation.inaccessible_time_ns:
-            count = self._deleted_count(operation.operation_id)
-            await progress.note(
-                inaccessible_time_ns=self._clock.now_ns(), affected_count=max(count, operation.affected_count)
-            )
-        await progress.note(stage=f"deleted; waiting for the journal to let go of position {through}")
-        await wait_for_tail(self._journal, through, poll_s=self._poll_s, nudge_s=self._nudge_s, looked=progress.check)
-        await progress.note(shredded_time_ns=self._clock.now_ns(), stage="deleted")
+            position = int(progress.operation.facts["position"])
+            if not await self._wait_stored(position, _STORED_WAIT_S):
+                return Wait(0.1, "deleting from the stores")
+            count = max(operation.affected_count, self._deleted_count(operation.operation_id))
+            await progress.note(inaccessible_time_ns=self._clock.now_ns(), affected_count=count)
+        stage = f"deleted; waiting for the journal to let go of position {through}"
+        wait = await tail_wait(
+            self._journal, self._clock, through, stage=stage, tail_s=self._tail_s, nudge_s=self._nudge_s
+        )
+        if wait is None:
+            await progress.note(shredded_time_ns=self._clock.now_ns())
+        return wait
 
-    async def _write(self, progress: Progress, through: int) -> int:
-        parameters = progress.operation.parameters
+    async def _write(self, operation: Operation, through: int) -> int:
+        parameters = operation.parameters
         deletion = Deletion(
-            deletion_id=progress.operation.operation_id,
-            filter=progress.operation.query,
+            deletion_id=operation.operation_id,
+            filter=operation.query,
             start_time_ns=parameters.get("start_time_ns"),
             end_time_ns=parameters.get("end_time_ns"),
             datasets=tuple(parameters.get("datasets", ())),

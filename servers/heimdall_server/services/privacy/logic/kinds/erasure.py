@@ -6,39 +6,28 @@ erasure back where a vault was restored from a backup.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Final
 
-from heimdall_server.domain.errors import StoreError
 from heimdall_server.domain.operations import Operation, OperationKind
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.ports.vault import Tombstone, Vault
-from heimdall_server.services.privacy.logic.kinds.model import SHARD, PrivacyPorts, Progress, data_classes
-from heimdall_server.services.privacy.logic.kinds.shredding import RETRY_S, shred
-
-_NAMES: Final = "tokens"
+from heimdall_server.services.privacy.logic.kinds.model import SHARD, VAULT_LANE, PrivacyPorts, data_classes
+from heimdall_server.services.privacy.logic.kinds.shredding import shred
+from heimdall_server.services.privacy.logic.steps import Progress, Wait
 
 
 def names_of(operation: Operation) -> list[TokenName]:
     """The tokens that an erasure is about, those of all epochs that lived when it was asked for."""
-    parsed = (TokenName.parse(text) for text in operation.parameters.get(_NAMES, ()))
+    parsed = (TokenName.parse(text) for text in (operation.scope.tokens if operation.scope else ()))
     return [name for name in parsed if name is not None]
 
 
 def tombstones_of(operation: Operation) -> list[Tombstone]:
-    """What keeps the erased values from coming back, once the erasure knows how far it reaches."""
+    """What keeps the erased values from coming back, as far as the erasure reaches by now."""
     through = int(operation.facts.get("through", 0))
-    return [
-        Tombstone(
-            name,
-            through,
-            bool(operation.parameters.get("block", False)),
-            operation.operation_id,
-            operation.inaccessible_time_ns or operation.create_time_ns,
-        )
-        for name in names_of(operation)
-    ]
+    blocked = bool(operation.parameters.get("block", False))
+    time_ns = operation.inaccessible_time_ns or operation.create_time_ns
+    return [Tombstone(name, through, blocked, operation.operation_id, time_ns) for name in names_of(operation)]
 
 
 async def rebury(vault: Vault, operations: Sequence[Operation]) -> int:
@@ -53,36 +42,34 @@ async def rebury(vault: Vault, operations: Sequence[Operation]) -> int:
 
 
 class Erasure:
-    """Erases a subject."""
+    """Erases a subject. See `Steps`."""
+
+    lane = VAULT_LANE
 
     def __init__(self, ports: PrivacyPorts) -> None:
         self._ports = ports
 
-    async def run(self, progress: Progress) -> None:
-        """Do what is left."""
-        ports, operation = self._ports, progress.operation
-        names = names_of(operation)
+    def can_stop(self, operation: Operation) -> bool:
+        """Only before it has begun."""
+        return "through" not in operation.facts
+
+    async def run(self, operation: Operation, progress: Progress) -> Wait | None:
+        """See `Steps`."""
+        ports, names = self._ports, names_of(operation)
         if not operation.inaccessible_time_ns:
-            await progress.note(stage="making the values inaccessible")
             head = ports.journal.head().get(SHARD, 0)
-            await progress.note(facts={**operation.facts, "through": head})
-            await self._bury(progress)
+            await progress.note(stage="making the values inaccessible", facts={"through": head})
+            deleted = int(operation.facts.get("values_deleted", 0))
+            deleted += await ports.vault.bury(tombstones_of(progress.operation))
             # Values that were sealed before this moment may still be on their way into the journal.
             ports.sealed_lately.forget(names)
-            await progress.note(facts={**progress.operation.facts, "through": await ports.barrier()})
-            await self._bury(progress)
-            await progress.note(inaccessible_time_ns=ports.clock.now_ns(), stage="inaccessible")
-        await shred(ports, progress, data_classes(ports, sorted({name.data_class for name in names})))
-        await progress.note(shredded_time_ns=ports.clock.now_ns(), stage="shredded")
-
-    async def _bury(self, progress: Progress) -> None:
-        while True:
-            try:
-                deleted = await self._ports.vault.bury(tombstones_of(progress.operation))
-                break
-            except StoreError as error:
-                await progress.note(problem=f"waits for {error.store}: the values are not inaccessible yet")
-                await asyncio.sleep(RETRY_S)
-        facts = progress.operation.facts
-        erased = int(facts.get("values_deleted", 0)) + deleted
-        await progress.note(facts={**facts, "values_deleted": erased}, problem="")
+            await progress.note(facts={"through": await ports.barrier(), "values_deleted": deleted})
+            deleted += await ports.vault.bury(tombstones_of(progress.operation))
+            await progress.note(
+                inaccessible_time_ns=ports.clock.now_ns(), stage="inaccessible", facts={"values_deleted": deleted}
+            )
+        classes = data_classes(ports, sorted({name.data_class for name in names}))
+        wait = await shred(ports, progress, classes)
+        if wait is None:
+            await progress.note(shredded_time_ns=ports.clock.now_ns(), stage="shredded")
+        return Wait(wait.seconds, f"inaccessible, {wait.stage}") if wait is not None and wait.stage else wait

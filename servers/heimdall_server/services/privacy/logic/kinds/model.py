@@ -1,4 +1,4 @@
-"""What the kinds of operations need from outside."""
+"""What the kinds of operations act on."""
 
 from __future__ import annotations
 
@@ -6,40 +6,16 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from heimdall_server.domain.operations import Operation
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.ports.clock import Clock
-from heimdall_server.ports.journal import Journal
+from heimdall_server.ports.journal import Entry, Journal
 from heimdall_server.ports.keys import KeyAdministration, Sealer
 from heimdall_server.ports.vault import Vault
+from heimdall_server.services.privacy.logic.steps import Wait
 
 SHARD: Final = 0
-
-
-class Progress(Protocol):
-    """The operation that is being worked on; what is noted is durable when `note` returns."""
-
-    @property
-    def operation(self) -> Operation:
-        """As it was noted last."""
-        ...
-
-    async def note(self, **changes: object) -> Operation:
-        """Change fields of the operation.
-
-        Raises:
-            OperationStateError: It was stopped meanwhile: the kind ends.
-            StoreError: It isn't durable: what it says must not be acted on.
-        """
-        ...
-
-    async def check(self) -> None:
-        """Hear whether the operation was stopped, without changing it.
-
-        Raises:
-            OperationStateError: It was.
-        """
-        ...
+VAULT_LANE: Final = "vault"
+"""Rotations of data keys and erasures change the same keys and rows."""
 
 
 class VaultFollower(Protocol):
@@ -75,10 +51,10 @@ class PrivacyPorts:
     barrier: Callable[[], Awaitable[int]]
     """Waits until everything that was protected before the call is durable or dropped; the journal's head then."""
     clock: Clock
-    poll_s: float = 1.0
-    """How often a condition that nobody announces is looked at."""
+    tail_s: float = 5.0
+    """How often it is looked whether the journal has let go of old frames: nobody announces it."""
     nudge_s: float = 600.0
-    """How often a journal in which nothing comes in gets an empty frame, so that its old ones can go."""
+    """How long a journal in which nothing comes in is left alone before it gets an empty frame, so that old ones can go."""
     batch_values: int = 2_000
     """Values sealed anew together."""
 
@@ -87,3 +63,22 @@ def data_classes(ports: PrivacyPorts, wanted: Sequence[str]) -> list[str]:
     """The classes that have data keys, or those of them that are wanted."""
     known = sorted({key.data_class for key in ports.keys.list() if key.kind == "data"})
     return [one for one in known if not wanted or one in wanted]
+
+
+async def tail_wait(
+    journal: Journal, clock: Clock, position: int, *, stage: str, tail_s: float, nudge_s: float
+) -> Wait | None:
+    """None once no segment holds a frame up to a position any more; else when to look again.
+
+    A segment ends when it is full or, with the next frame, when it is old. Where nothing comes in there is no next frame, so an empty one is
+    written now and then.
+    """
+    if journal.tail().get(SHARD, 1) > position:
+        return None
+    head = journal.head().get(SHARD, 0)
+    newest_ns = 0
+    async for frame in journal.read_control(SHARD, after=max(0, head - 1)):
+        newest_ns = frame.time_ns
+    if clock.now_ns() - newest_ns > nudge_s * 1e9:
+        await journal.append([Entry(None)])
+    return Wait(tail_s, stage)

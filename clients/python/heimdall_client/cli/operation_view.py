@@ -1,0 +1,80 @@
+"""How operations are shown: one line each, or followed until they end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from heimdall_client.cli.console import err, note
+from heimdall_client.cli.exits import ExitCode
+from heimdall_client.cli.options import TextOutput
+from heimdall_client.cli.tables import show as show_table
+from heimdall_client.cli.tables import table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from heimdall.privacy.v1 import operation_pb2
+    from heimdall_client.sync_client import Client
+
+COLUMNS = ["id", "kind", "state", "done", "since", "asked by", "stage"]
+
+
+def show(operations: Sequence[operation_pb2.Operation], output: TextOutput) -> None:
+    """Print operations."""
+    from heimdall_client.cli.plain import enum_name, print_json, to_plain, to_text
+
+    if output is TextOutput.JSON:
+        for one in operations:
+            print_json(to_plain(one))
+        return
+    kinds = operations[0].DESCRIPTOR.enum_types_by_name if operations else {}
+    rows = [
+        [
+            one.operation_id,
+            enum_name(kinds["Kind"], one.kind),
+            enum_name(kinds["State"], one.state),
+            progress(one),
+            to_text(one.create_time)[:19],
+            one.actor,
+            _told(one),
+        ]
+        for one in operations
+    ]
+    if rows:
+        show_table(table(COLUMNS, rows, fold="stage"))
+
+
+def progress(operation: operation_pb2.Operation) -> str:
+    """How far it is: `3 of 7`."""
+    if operation.total_count:
+        return f"{operation.done_count:,} of {operation.total_count:,}"
+    return f"{operation.done_count:,}" if operation.done_count else ""
+
+
+def follow(client: Client, operation: operation_pb2.Operation, output: TextOutput, *, wait: bool) -> None:
+    """Show an operation, and if wanted its progress until it ends.
+
+    Raises:
+        typer.Exit: It failed or was cancelled.
+    """
+    last, told = operation, ""
+    if wait:
+        for last in client.watch_operation(operation.operation_id):
+            line = " · ".join(text for text in (last.stage, progress(last), last.problem) if text)
+            if line and line != told:
+                note(line)
+                told = line
+    show([last], output)
+    states = type(last)
+    if last.state == states.STATE_FAILED:
+        err().print(f"error: {last.operation_id} failed: {last.problem}", style="red", soft_wrap=True)
+    if last.state in (states.STATE_FAILED, states.STATE_CANCELLED):
+        raise typer.Exit(ExitCode.FAILED)
+    if not wait:
+        note(f"follow it: heimdall privacy operations watch {last.operation_id}")
+
+
+def _told(operation: operation_pb2.Operation) -> str:
+    return f"{operation.stage}: {operation.problem}" if operation.problem else operation.stage

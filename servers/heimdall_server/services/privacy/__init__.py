@@ -1,0 +1,1 @@
+"""The privacy service: policy, revealing, erasure, deletion, keys, the audit log."""

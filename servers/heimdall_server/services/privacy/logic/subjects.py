@@ -1,0 +1,114 @@
+"""Who a subject is: the tokens under which the stores know what a caller named."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from heimdall_server.domain.errors import InvalidArgumentError, KeyDestroyedError
+from heimdall_server.domain.personal import PersonalValue, TokenName
+from heimdall_server.ports.keys import Sealer, Tokeniser
+from heimdall_server.ports.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A subject, without its values."""
+
+    names: Sequence[TokenName]
+    """Its tokens under all live epochs, distinct, in the order of what was named."""
+    digests: Sequence[str]
+    """Keyed digests of the values, the same in each epoch: what a repeat of a request is known by."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of its values, sorted."""
+        return sorted({name.data_class for name in self.names})
+
+
+class SubjectNames:
+    """Turns values into tokens. What is named by a token alone is looked up in the vault, so that its other epochs are found, too."""
+
+    def __init__(
+        self,
+        *,
+        tokeniser: Tokeniser,
+        sealer: Sealer,
+        vault: Vault,
+        classes: Collection[str],
+        personal_form: Callable[[str, str], str],
+    ) -> None:
+        """Make one.
+
+        Args:
+            tokeniser: Names values.
+            sealer: Opens what only a token names.
+            vault: Where that is.
+            classes: Classes of personal data that there are.
+            personal_form: What a value of a class is tokenised under: (class, value) → form.
+        """
+        self._tokeniser = tokeniser
+        self._sealer = sealer
+        self._vault = vault
+        self._classes = classes
+        self._personal_form = personal_form
+
+    async def resolve(self, values: Sequence[PersonalValue]) -> Subject:
+        """The tokens of what was named.
+
+        Raises:
+            InvalidArgumentError: No such class, nothing named, or a token of another class; all problems at once.
+            StoreError: The vault can't be reached, where a token was named.
+            IntegrityError: What a named token stands for was changed.
+        """
+        tokens = [TokenName.parse(one.value) for one in values]
+        self._check(values, tokens)
+        opened = await self._opened([name for name in tokens if name is not None])
+        return await asyncio.to_thread(self._named, values, tokens, opened)
+
+    def _check(self, values: Sequence[PersonalValue], tokens: Sequence[TokenName | None]) -> None:
+        problems: list[tuple[str, str]] = []
+        for index, (one, name) in enumerate(zip(values, tokens, strict=True)):
+            if one.data_class not in self._classes:
+                problems.append(
+                    (f"subject[{index}].data_class", f"no such class; there are {', '.join(self._classes)}")
+                )
+            elif name is not None and name.data_class != one.data_class:
+                problems.append((f"subject[{index}].value", "is a token of another class"))
+            elif not one.value.strip():
+                problems.append((f"subject[{index}].value", "is blank"))
+        if problems:
+            raise InvalidArgumentError(*problems[0], tuple(problems[1:]))
+
+    async def _opened(self, names: Sequence[TokenName]) -> dict[TokenName, str]:
+        if not names:
+            return {}
+        found = await self._vault.get(names)
+        opened: dict[TokenName, str] = {}
+        for name, sealed in found.items():
+            try:
+                opened[name] = await asyncio.to_thread(self._sealer.open, sealed)
+            except KeyDestroyedError:
+                # Nobody can read it any more: the token itself is all there is.
+                continue
+        return opened
+
+    def _named(
+        self, values: Sequence[PersonalValue], tokens: Sequence[TokenName | None], opened: dict[TokenName, str]
+    ) -> Subject:
+        names: dict[TokenName, None] = {}
+        digests: dict[str, None] = {}
+        for one, name in zip(values, tokens, strict=True):
+            if name is not None:
+                names[name] = None
+                if name not in opened:
+                    digests[str(name)] = None
+                    continue
+                form = opened[name]
+            else:
+                form = self._personal_form(one.data_class, one.value)
+            digests[self._tokeniser.digests(one.data_class, [form])[0]] = None
+            for word in self._tokeniser.words_of_all_epochs(one.data_class, form):
+                names[TokenName(one.data_class, word)] = None
+        return Subject(tuple(names), tuple(digests))

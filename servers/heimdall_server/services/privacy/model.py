@@ -1,0 +1,167 @@
+"""What the privacy service's use cases take and give, as values that wire translation and logic share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from heimdall_server.domain.errors import HeimdallError
+from heimdall_server.domain.operations import ErasureScope, Operation
+from heimdall_server.ports.audit import AuditEntry
+from heimdall_server.ports.keys import KeyFacts
+from heimdall_server.ports.operations import PolicyRule, PolicyVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, for the audit log."""
+
+    actor: str
+    """URI of the certificate."""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """The answer to one token: a value or an error."""
+
+    token: str
+    """As it was asked for."""
+    value: str | None = field(default=None, repr=False)
+    error: HeimdallError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevealAnswer:
+    """Answers in the order of the tokens."""
+
+    revealed: Sequence[Revealed]
+    audit_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataClass:
+    """A class that rules may name."""
+
+    name: str
+    description: str
+    credential: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """A policy and what it changes with."""
+
+    version: PolicyVersion
+    fallback_action: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """The policy in force, and what rules may name."""
+
+    policy: PolicyInForce
+    classes: Sequence[DataClass]
+    actions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySample:
+    """What a policy is tried on."""
+
+    rules: Sequence[PolicyRule]
+    """Empty: those in force."""
+    sample: bytes = field(repr=False)
+    format: str
+    """Empty: told from the content."""
+    source_id: str
+    row_count_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of a class in a field."""
+
+    data_class: str
+    field: str
+    action: str
+    value_count: int
+    rule_index: int
+    """-1: no rule decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTrial:
+    """What a policy would do to a sample."""
+
+    record_count: int
+    rejected_count: int
+    findings: Sequence[Finding]
+    rows: Sequence[str]
+    """JSON objects, protected."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureAnswer:
+    """What was begun, or would be."""
+
+    operation: Operation | None
+    """None: a dry run."""
+    scope: ErasureScope
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionPlan:
+    """What a deletion would delete."""
+
+    query: str
+    """The filter, personal values in it replaced by tokens."""
+    record_count: int
+    parameters: Mapping[str, Any]
+    """For the steps of the deletion, as JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionAnswer:
+    """What was begun, or would be."""
+
+    operation: Operation | None
+    record_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """A key and how much it seals."""
+
+    facts: KeyFacts
+    value_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A signed certificate of erasure."""
+
+    document: bytes
+    """JSON in the form of RFC 8785."""
+    signature: bytes
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """Entries, and where the next ones begin."""
+
+    entries: Sequence[AuditEntry]
+    next_after: int
+    """0: there are no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """An audit log that was walked."""
+
+    entry_count: int
+    last_digest: bytes
+    took_s: float

@@ -1,0 +1,1 @@
+"""Hash-chained files: the audit log, and the ledger of operations and policies."""
