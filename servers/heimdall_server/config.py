@@ -24,6 +24,7 @@ from heimdall_server.domain.errors import ConfigurationError, HeimdallError
 from heimdall_server.edge.config import HttpConfig
 from heimdall_server.edge.syslog.config import SyslogConfig
 from heimdall_server.projections.read_ahead import ReadLimits
+from heimdall_server.protect.actions import ACTIONS, KEYED
 from heimdall_server.protect.policy import PrivacyPolicy
 from heimdall_server.rpc.limits import RpcLimits
 from heimdall_server.rpc.permissions import AccessPolicy
@@ -32,6 +33,7 @@ from heimdall_server.rpc.tls_files import TlsConfig
 from heimdall_server.services.ingest.logic.pipeline import PipelineLimits
 from heimdall_server.services.query.logic.admission import AdmissionLimits
 from heimdall_server.storage.journal.config import JournalConfig
+from heimdall_server.storage.postgres.config import PostgresConfig
 
 DATA_DIR: Final = Path(".heimdall")
 CONFIG_FILE: Final = "heimdall.toml"
@@ -136,6 +138,7 @@ for _leaf in (
     KeysConfig,
     ListenConfig,
     PipelineLimits,
+    PostgresConfig,
     ReadLimits,
     RetentionConfig,
     RpcLimits,
@@ -158,7 +161,10 @@ def _privacy(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
     return _told(
         value,
         lambda raw: PrivacyPolicy.parse(
-            raw.get("rules", []), version=int(raw.get("version", 1)), thorough=raw.get("thorough", False)
+            raw.get("rules", []),
+            version=int(raw.get("version", 1)),
+            actions=(*ACTIONS, *KEYED),
+            thorough=raw.get("thorough", False),
         ),
     )
 
@@ -179,8 +185,9 @@ class Config(BaseSettings):
     """Which set of defaults to start from."""
     data_dir: Path = DATA_DIR
     """Where everything is kept: journal, store, keys, certificates."""
-    services: tuple[Literal["ingest", "query", "admin"], ...] = SERVICES
-    """Services that this process runs."""
+    services: tuple[Literal["ingest", "query", "admin", "privacy"], ...] = SERVICES
+    """Services that this process runs. `privacy`: personal values can be tokenised, revealed and erased; needs PostgreSQL, which it
+    starts itself unless one is configured."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     metrics_address: str = "127.0.0.1:9464"
     """`host:port` on loopback; empty: no metrics."""
@@ -199,6 +206,7 @@ class Config(BaseSettings):
     privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(
         default_factory=lambda: PrivacyPolicy(thorough=False)
     )
+    postgres: Annotated[PostgresConfig, _Told] = Field(default_factory=PostgresConfig)
     datasets: dict[str, Annotated[Dataset, _Told]]
 
     @model_validator(mode="before")

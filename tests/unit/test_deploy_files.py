@@ -28,6 +28,7 @@ WITHOUT_DEFAULT = {
     "http.tokens_file",
     "keys.file",
     "keys.value",
+    "postgres.dsn_file",
     "tls.denied_serials_file",
     "tls.trust",
     "warm.password_file",

@@ -15,7 +15,7 @@ import itertools
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -113,3 +113,11 @@ def _runs(data: bytes, end: int) -> Iterator[list[SealedValue]]:
     if at != end:
         msg = "something follows the last run"
         raise ValueError(msg)
+
+
+def joined(first: Mapping[str, bytes], second: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The sidecars of two pieces of one frame as those of the frame: sealed values of both, in order."""
+    both = {**first, **second}
+    if SIDECAR in first and SIDECAR in second:
+        both[SIDECAR] = encode([*decode(first[SIDECAR]), *decode(second[SIDECAR])])
+    return both

@@ -11,12 +11,14 @@ from typing import Final
 from prometheus_client import Gauge
 
 from heimdall_server.ports.journal import Journal
+from heimdall_server.projections.vault import VaultProjection
 from heimdall_server.projections.warm import WarmProjection
 from heimdall_server.rpc.tls_files import TlsFiles
 from heimdall_server.services.admin.model import Health, IngestState, ProjectionState
 from heimdall_server.services.ingest.logic.append import AppendUseCase
 from heimdall_server.services.ingest.logic.state import IngestState as IngestControl
 from heimdall_server.services.query.logic.watch.stream import WatchUseCase
+from heimdall_server.storage.postgres.opening import Postgres
 
 LAG_DEGRADED_S: Final = 30.0
 """A projection that is further behind makes the query service degraded."""
@@ -46,6 +48,8 @@ class RunningInstance:
         append: AppendUseCase | None,
         watch: WatchUseCase | None,
         tls: TlsFiles,
+        vault: VaultProjection | None,
+        postgres: Postgres | None,
         notices: Sequence[str],
     ) -> None:
         self.version = version("heimdall-mesh")
@@ -57,6 +61,8 @@ class RunningInstance:
         self._append = append
         self._watch = watch
         self._tls = tls
+        self._vault = vault
+        self._postgres = postgres
         self._notices = notices
 
     def services(self) -> Mapping[str, Health]:
@@ -71,7 +77,7 @@ class RunningInstance:
     def projections(self) -> Sequence[ProjectionState]:
         """See `Instance`."""
         progress = self._warm.progress
-        return [
+        states = [
             ProjectionState(
                 name="warm",
                 required=True,
@@ -82,6 +88,20 @@ class RunningInstance:
                 problem=progress.problem,
             )
         ]
+        if self._vault is not None:
+            vault = self._vault.progress
+            states.append(
+                ProjectionState(
+                    name="vault",
+                    required=False,
+                    state=vault.state.value,
+                    applied={0: vault.applied},
+                    lag_frames=vault.lag_positions,
+                    lag_s=vault.lag_s,
+                    problem=vault.problem,
+                )
+            )
+        return states
 
     def ingest(self) -> IngestState | None:
         """See `Instance`."""
@@ -109,8 +129,12 @@ class RunningInstance:
 
     def notices(self) -> Sequence[str]:
         """See `Instance`."""
-        found = self._warm.progress.notice
-        return [*self._notices, found] if found else self._notices
+        found = [self._warm.progress.notice]
+        if self._vault is not None:
+            found.append(self._vault.progress.notice)
+        if self._postgres is not None:
+            found.append(self._postgres.notice)
+        return [*self._notices, *filter(None, found)]
 
     def publish_gauges(self) -> None:
         """Let the metrics read from here; they are computed when they are asked for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from heimdall_server.jobs.retention import expire
 from heimdall_server.jobs.schedule import every
 from heimdall_server.ports.journal import DeadLetter, Entry, Positions, SourceKey
 from heimdall_server.projections.checkpoint import CheckpointFile
+from heimdall_server.projections.trimming import Follower, Trimming
 from heimdall_server.projections.warm import RefusedRecord, WarmHooks, WarmProjection
 from heimdall_server.protect.protector import PolicyProtector
 from heimdall_server.rpc.tls_files import TlsFiles
@@ -33,6 +34,7 @@ from heimdall_server.storage.clickhouse.store import ClickHouseConfig, ClickHous
 from heimdall_server.storage.journal.files import stored_fingerprint
 from heimdall_server.storage.journal.journal import EmbeddedJournal
 from heimdall_server.wiring.clock import SystemClock
+from heimdall_server.wiring.keys import PrivacyKeys, open_keys
 
 LOG: Final = logging.getLogger(__name__)
 TRIM_S: Final = 5.0
@@ -51,13 +53,26 @@ class Parts:
     control: IngestState
     pipeline: Pipeline
     tls: TlsFiles
+    datasets: Collection[str]
+    keys: PrivacyKeys | None
+    """None: this process doesn't run the privacy service."""
+    followers: list[Callable[[], Follower]]
+    """Projections that the journal waits for within its bounds; who opens one adds it."""
+    journal_age_s: float
+    """See `JournalConfig.age_max_s`."""
+
+    async def barrier(self) -> int:
+        """Wait until everything that was protected before is durable or dropped; the journal's head then."""
+        await self.pipeline.barrier()
+        return self.journal.head().get(0, 0)
 
 
 async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
     """Make the parts; what was started is stopped by the stack, also if a later one fails."""
     clock = SystemClock()
     tls = TlsFiles(config.tls)
-    key = _root_key(config)
+    keys = await open_keys(config, stack) if "privacy" in config.services else None
+    key = _root_key(config) if keys is None else keys.opened.keyring.root
     journal = await EmbeddedJournal.open(config.journal, key=key, clock=clock)
     stack.push_async_callback(journal.close)
     control = IngestState(source_count_max=config.ingest.source_count_max)
@@ -74,9 +89,22 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
     async def keep_refused(records: Sequence[RefusedRecord]) -> None:
         await journal.append([Entry(None, dead_letters=[_letter(record, clock) for record in records])])
 
+    followers: list[Callable[[], Follower]] = []
+    trimming = Trimming(bytes_max=config.journal.bytes_max, age_max_s=config.journal.age_max_s)
+
     async def trim(through: Positions) -> None:
-        await journal.trim(through)
+        decided = trimming.decide(through, [follower() for follower in followers], journal.state())
+        if decided.left_behind:
+            LOG.error("the journal goes on without a projection", extra={"projections": list(decided.left_behind)})
+            if keys is not None:
+                # What was sealed in frames that go unread must ride again with the next record that names it.
+                keys.lately.clear()
+        await journal.trim(decided.through)
         control.letters.forget_before(journal.tail().get(0, 1))
+
+    def note_deleted(deletion_id: str, count: int) -> None:
+        if keys is not None:
+            keys.deleted[deletion_id] = keys.deleted.get(deletion_id, 0) + count
 
     warm = WarmProjection(
         journal,
@@ -84,7 +112,7 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
         CheckpointFile(config.data_dir / "checkpoints" / "warm.json"),
         clock,
         limits=config.warm.read,
-        hooks=WarmHooks(on_refused=keep_refused, on_advanced=trim),
+        hooks=WarmHooks(on_refused=keep_refused, on_advanced=trim, on_deleted=note_deleted),
     )
     tasks = [
         asyncio.create_task(_follow(warm), name="warm"),
@@ -94,12 +122,24 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
         ),
     ]
     stack.push_async_callback(_cancel, tasks)
-    pipeline = Pipeline(
-        journal=journal, protector=PolicyProtector(config.privacy), clock=clock, limits=config.ingest.pipeline
-    )
+    protector = PolicyProtector(config.privacy) if keys is None else keys.protector
+    pipeline = Pipeline(journal=journal, protector=protector, clock=clock, limits=config.ingest.pipeline)
     pipeline.start()
     stack.push_async_callback(pipeline.close)
-    return Parts(clock, key, journal, store, warm, control, pipeline, tls)
+    return Parts(
+        clock,
+        key,
+        journal,
+        store,
+        warm,
+        control,
+        pipeline,
+        tls,
+        tuple(config.datasets),
+        keys,
+        followers,
+        config.journal.age_max_s,
+    )
 
 
 def _root_key(config: Config) -> RootKey:

@@ -14,6 +14,7 @@ from heimdall_server.config import Config
 from heimdall_server.rpc.metrics import MetricsServer
 from heimdall_server.rpc.server import RpcServer, split_address
 from heimdall_server.wiring.parts import build
+from heimdall_server.wiring.privacy import add_privacy_service, open_privacy
 from heimdall_server.wiring.serving import make_export, make_http, make_syslog, serve
 from heimdall_server.wiring.shutdown import drain
 
@@ -35,9 +36,13 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
     async with contextlib.AsyncExitStack() as stack:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = await build(config, stack)
-        server = RpcServer(config.listen, parts.tls, config.access, limits=config.limits)
+        privacy = None if parts.keys is None else await open_privacy(config, parts.keys, parts, stack)
+        audit = None if privacy is None else privacy.audit
+        server = RpcServer(config.listen, parts.tls, config.access, limits=config.limits, audit=audit)
         export = make_export(config, parts)
-        instance = serve(config, config_files, parts, server, export)
+        if privacy is not None:
+            await add_privacy_service(privacy, parts, server, stack)
+        instance = serve(config, config_files, parts, server, export, privacy)
         instance.publish_gauges()
         if config.metrics_address:
             metrics = MetricsServer(*split_address(config.metrics_address))

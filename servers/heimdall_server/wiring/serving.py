@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from heimdall.admin.v1 import admin_service_pb2_grpc
 from heimdall.ingest.v1 import ingest_service_pb2_grpc
 from heimdall.query.v1 import query_service_pb2_grpc
-from heimdall_server.config import Config
+from heimdall_server.config import SERVICES, Config
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.edge.http.server import HttpServer
 from heimdall_server.edge.http.wiring import make_doors, make_http_server
@@ -32,6 +32,7 @@ from heimdall_server.services.query.logic.watch.stream import WatchLimits, Watch
 from heimdall_server.services.query.servicer import QueryServicer
 from heimdall_server.wiring.instance import RunningInstance
 from heimdall_server.wiring.parts import Parts
+from heimdall_server.wiring.privacy import SERVICE, PrivacyParts
 from heimdall_server.wiring.undeleted import JournalWithoutDeleted
 
 
@@ -47,7 +48,12 @@ def make_export(config: Config, parts: Parts) -> ExportUseCase:
 
 
 def serve(
-    config: Config, config_files: Sequence[str], parts: Parts, server: RpcServer, export: ExportUseCase
+    config: Config,
+    config_files: Sequence[str],
+    parts: Parts,
+    server: RpcServer,
+    export: ExportUseCase,
+    privacy: PrivacyParts | None,
 ) -> RunningInstance:
     """Make the services that this process runs and hand them to the server."""
     keep_raw = config.ingest.dead_letter_bytes == "keep"
@@ -81,6 +87,8 @@ def serve(
         query, watch = _query(config, parts, server)
         names.append("heimdall.query.v1.QueryService")
         server.add(names[-1], query_service_pb2_grpc.add_QueryServiceServicer_to_server, query)
+    if privacy is not None:
+        names.append(SERVICE)
     instance = RunningInstance(
         start_time_ns=parts.clock.now_ns(),
         services=lambda: names,
@@ -90,6 +98,8 @@ def serve(
         append=append,
         watch=watch,
         tls=parts.tls,
+        vault=None if privacy is None else privacy.follower,
+        postgres=None if privacy is None else privacy.postgres,
         notices=_notices(config, copied_from=parts.journal.copied_from),
     )
     if "admin" in config.services:
@@ -199,7 +209,7 @@ def _notices(config: Config, *, copied_from: str) -> list[str]:
             f"this data folder was copied while process {copied_from} was at work in it: its parts may be of different "
             "moments; don't let both serve the same clients"
         )
-    missing = [name for name in ("ingest", "query", "admin") if name not in config.services]
+    missing = [name for name in SERVICES if name not in config.services]
     if missing:
         notices.append(f"services that don't run here: {', '.join(missing)}")
     if config.ingest.dead_letter_bytes == "drop":

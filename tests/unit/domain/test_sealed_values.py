@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from heimdall_server.domain.errors import CorruptionError
 from heimdall_server.domain.personal import SealedValue, TokenName
-from heimdall_server.domain.sealed_values import decode, encode
+from heimdall_server.domain.sealed_values import SIDECAR, decode, encode, joined
 from tests.support.vaults import make_value, make_values, sealed_values
 
 
@@ -86,3 +86,11 @@ def test_what_a_newer_program_wrote_is_refused_by_its_version() -> None:
 def test_a_value_that_names_no_token_is_not_encoded(value: SealedValue) -> None:
     with pytest.raises(ValueError, match=r"class or word|generation"):
         encode([value])
+
+
+def test_sidecars_of_two_pieces_keep_the_values_of_both() -> None:
+    one, two = (SealedValue(TokenName("email", f"1{letter * 26}"), 1, letter.encode() * 9) for letter in "ab")
+    both = joined({SIDECAR: encode([one])}, {SIDECAR: encode([two]), "other": b"x"})
+    assert decode(both[SIDECAR]) == [one, two]
+    assert both["other"] == b"x"
+    assert joined({}, {SIDECAR: encode([two])}) == {SIDECAR: encode([two])}

@@ -25,6 +25,7 @@ from typing import Final
 import pyarrow as pa
 
 from heimdall_server.domain.errors import DrainingError, HeimdallError, OverloadedError
+from heimdall_server.domain.sealed_values import joined
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Entry, Journal
 from heimdall_server.ports.protector import Protected, Protector
@@ -250,6 +251,7 @@ class Pipeline:
     def _protect_one_by_one(self, group: _Group, batches: list[pa.RecordBatch]) -> None:
         """Find the jobs whose records can't be protected, and go on without them."""
         good: list[Protected] = []
+        settlers: tuple[Callable[[], None], ...] = ()
         row = 0
         pending = iter(batches)
         for run in group.runs:
@@ -265,16 +267,17 @@ class Pipeline:
                 run.failure, run.row_count = error, 0
                 continue
             good.append(one)
+            settlers += one.settlers
             run.first_row = row
             row += run.row_count
         if good:
             hits: dict[str, int] = {}
             sidecars: dict[str, bytes] = {}
             for one in good:
-                sidecars |= one.sidecars
+                sidecars = joined(sidecars, one.sidecars)
                 for name, count in one.hits.items():
                     hits[name] = hits.get(name, 0) + count
-            group.protected = Protected(_concat([one.batch for one in good]), hits, sidecars)
+            group.protected = Protected(_concat([one.batch for one in good]), hits, sidecars, settlers)
 
     async def _commit_loop(self) -> None:
         while (group := await self._commits.get()) is not None:
@@ -301,6 +304,8 @@ class Pipeline:
                 for run in live:
                     run.failure = error
             else:
+                if group.protected is not None and entry.batch is not None:
+                    group.protected.on_durable()
                 end_s = time.monotonic()
                 metrics.STAGE_JOURNAL.observe(end_s - started_s)
                 self._throughput.note(group.size_bytes, taken_s=group.taken_s, end_s=end_s)

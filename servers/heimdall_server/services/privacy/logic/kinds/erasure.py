@@ -1,16 +1,14 @@
 """Erasure: a subject's values become inaccessible at once, and the keys that could open them are destroyed.
 
-The tokens are in the operation before anything is done, so they outlive the vault: `rebury` puts the tombstones of every
-erasure back where a vault was restored from a backup.
+The tokens are in the operation before anything is done, so they outlive the vault: from there the tombstones of every
+erasure come back where a vault was restored from a backup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from heimdall_server.domain.operations import Operation, OperationKind
 from heimdall_server.domain.personal import TokenName
-from heimdall_server.ports.vault import Tombstone, Vault
+from heimdall_server.ports.vault import Tombstone
 from heimdall_server.services.privacy.logic.kinds.model import SHARD, VAULT_LANE, PrivacyPorts, data_classes
 from heimdall_server.services.privacy.logic.kinds.shredding import shred
 from heimdall_server.services.privacy.logic.steps import Progress, Wait
@@ -30,15 +28,11 @@ def tombstones_of(operation: Operation) -> list[Tombstone]:
     return [Tombstone(name, through, blocked, operation.operation_id, time_ns) for name in names_of(operation)]
 
 
-async def rebury(vault: Vault, operations: Sequence[Operation]) -> int:
-    """Put the tombstones of all erasures into a vault that may have been restored. Returns values that were deleted.
-
-    Raises:
-        StoreError: The vault can't be reached.
-    """
-    erasures = [one for one in operations if one.kind is OperationKind.ERASE and "through" in one.facts]
-    tombstones = [tombstone for one in erasures for tombstone in tombstones_of(one)]
-    return await vault.bury(tombstones) if tombstones else 0
+def erased_by(operation: Operation) -> list[Tombstone]:
+    """The tombstones that an operation of any kind has decided on: what a vault restored from a backup must hear of."""
+    if operation.kind is not OperationKind.ERASE or "through" not in operation.facts:
+        return []
+    return tombstones_of(operation)
 
 
 class Erasure:
