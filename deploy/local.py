@@ -115,8 +115,28 @@ def clean(*, yes: bool) -> None:
             return
     with alone(data_dir):
         stop(data_dir, only_if_running=True)
+        elsewhere = postgres_place(data_dir)
+        if elsewhere is not None:
+            shutil.rmtree(elsewhere)
         shutil.rmtree(data_dir)
     say("Deleted", shown(data_dir))
+
+
+def postgres_place(data_dir: Path) -> Path | None:
+    """Where the embedded PostgreSQL keeps its data, if that isn't in the data folder (as root it can't be).
+
+    Args:
+        data_dir: The data folder.
+
+    Returns:
+        A folder that is named by the data folder and names it in turn; None: there is none, or it is somebody else's.
+    """
+    try:
+        place = Path((data_dir / "postgres" / "place").read_text().strip())
+        owner = Path((place / "data_dir").read_text().strip())
+    except OSError:
+        return None
+    return place if owner == data_dir.resolve() else None
 
 
 def _certificates(config: Config) -> ClientConfig:
