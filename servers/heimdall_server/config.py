@@ -24,13 +24,13 @@ from heimdall_server.domain.errors import ConfigurationError, HeimdallError
 from heimdall_server.edge.config import HttpConfig
 from heimdall_server.edge.syslog.config import SyslogConfig
 from heimdall_server.projections.read_ahead import ReadLimits
-from heimdall_server.protect.actions import ACTIONS, KEYED
-from heimdall_server.protect.policy import PrivacyPolicy
+from heimdall_server.protect.policy import ALL_ACTIONS, PrivacyPolicy
 from heimdall_server.rpc.limits import RpcLimits
 from heimdall_server.rpc.permissions import AccessPolicy
 from heimdall_server.rpc.server import ListenConfig
 from heimdall_server.rpc.tls_files import TlsConfig
 from heimdall_server.services.ingest.logic.pipeline import PipelineLimits
+from heimdall_server.services.privacy.logic.limits import PrivacyLimits
 from heimdall_server.services.query.logic.admission import AdmissionLimits
 from heimdall_server.storage.journal.config import JournalConfig
 from heimdall_server.storage.postgres.config import PostgresConfig
@@ -139,6 +139,7 @@ for _leaf in (
     ListenConfig,
     PipelineLimits,
     PostgresConfig,
+    PrivacyLimits,
     ReadLimits,
     RetentionConfig,
     RpcLimits,
@@ -163,7 +164,7 @@ def _privacy(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
         lambda raw: PrivacyPolicy.parse(
             raw.get("rules", []),
             version=int(raw.get("version", 1)),
-            actions=(*ACTIONS, *KEYED),
+            actions=ALL_ACTIONS,
             thorough=raw.get("thorough", False),
         ),
     )
@@ -203,6 +204,7 @@ class Config(BaseSettings):
     warm: Annotated[WarmConfig, _Told] = Field(default_factory=WarmConfig)
     admission: Annotated[AdmissionLimits, _Told] = Field(default_factory=AdmissionLimits)
     retention: Annotated[RetentionConfig, _Told] = Field(default_factory=RetentionConfig)
+    privacy_limits: Annotated[PrivacyLimits, _Told] = Field(default_factory=PrivacyLimits)
     privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(
         default_factory=lambda: PrivacyPolicy(thorough=False)
     )

@@ -232,7 +232,7 @@ async def serving_privacy(
         policy = PolicyUseCase(control=ModelPolicy(), log=ledger.policies, trail=trail, clock=clock, mask_text=str)
         await policy.restore()
 
-        async def no_next_kek() -> None:
+        def no_next_kek() -> None:
             raise ConfigurationError(("keys.next: isn't configured",))
 
         use_cases = PrivacyUseCases(

@@ -8,6 +8,7 @@ import pytest
 
 from heimdall_server.config import REDACTED, load
 from heimdall_server.domain.errors import ConfigurationError
+from heimdall_server.protect.protector import PolicyProtector
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +105,15 @@ def test_a_mistyped_variable_and_an_address_that_is_none_are_told(monkeypatch: p
     told = "\n".join(caught.value.problems)
     assert "HEIMDALL_JOURNALL__BYTES_MAX" in told
     assert "listen.mesh_address" in told
+
+
+def test_looking_thoroughly_needs_no_other_rules_and_no_keys(tmp_path: Path) -> None:
+    file = tmp_path / "heimdall.toml"
+    file.write_text("[privacy]\nthorough = true\n")
+    policy = load(file)[0].privacy
+    assert policy.thorough
+    assert policy.is_default
+    assert PolicyProtector(policy).policy == policy
+    file.write_text('[privacy]\nrules = [{ action = "keep", class = "ip*" }, { action = "mask" }]\n')
+    assert not load(file)[0].privacy.is_default, "who wrote the default rules chose them"
+    assert load()[0].privacy.is_default

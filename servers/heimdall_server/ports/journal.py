@@ -187,7 +187,23 @@ class ControlState(Protocol):
         ...
 
 
-class Journal(Protocol):
+class JournalReader(Protocol):
+    """The part of a journal that those need who only follow it; see `Journal` for the methods."""
+
+    def head(self) -> Positions:
+        """See `Journal`."""
+        ...
+
+    def tail(self) -> Positions:
+        """See `Journal`."""
+        ...
+
+    def read(self, shard: int, *, after: int, through: int | None = None) -> AsyncIterator[Frame]:
+        """See `Journal`."""
+        ...
+
+
+class Journal(JournalReader, Protocol):
     """Append, read, trim.
 
     Guarantees:

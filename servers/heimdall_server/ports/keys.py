@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from heimdall_server.domain.personal import SealedValue, TokenName
+from heimdall_server.domain.personal import SealedValue
 
 
 class KeyEncryption(Protocol):
@@ -198,17 +198,3 @@ class Signer(Protocol):
     def sign(self, message: bytes) -> bytes:
         """64 bytes (RFC 8032)."""
         ...
-
-
-__all__ = [
-    "FieldCipher",
-    "FormatPreserver",
-    "KeyAdministration",
-    "KeyEncryption",
-    "KeyFacts",
-    "SealedValue",
-    "Sealer",
-    "Signer",
-    "TokenName",
-    "Tokeniser",
-]

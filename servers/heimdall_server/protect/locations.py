@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
+from heimdall_server.protect.checks import REJECTED
 from heimdall_server.protect.labels import QUOTE, SIGN, Labels, labelled
 from heimdall_server.protect.rules import SPARSE, START, Rule
 from heimdall_server.protect.stems import folded
@@ -105,6 +107,17 @@ _ENGLISH_STEMS: Final = (
 _GERMAN_STEMS: Final = ("straße ", "strasse ", "str. ", "straat ", "weg ", "allee ", "gasse ", "platz ")
 _FRENCH_STEMS: Final = tuple(f" {way} " for way in _FRENCH_WAYS.split("|"))
 
+# What may come behind an address in a sentence; any other word shows that the street's word was a common noun (`88 Server Road map ids`).
+_GOES_ON: Final = re.compile(
+    r" (?!(?:and|are|at|before|but|by|for|from|if|in|is|near|next|of|on|opposite|or|since|to|until|was|where|which|with)\b)[a-z]"
+)
+
+
+def _ends_as_address(match: re.Match[str]) -> int:
+    """Where the address ends; rejected where a common noun goes on."""
+    return REJECTED if _GOES_ON.match(match.string, match.end()) else match.end()
+
+
 LOCATION_RULES: Final = (
     *labelled("place", "geo", PLACE_LABELS, rf"{_PAIR}\b", number=_JSON_PAIR),
     *labelled("coordinate", "geo", COORDINATE_LABELS, rf"{_DEGREES}\b", number=rf"{_DEGREES}\b"),
@@ -139,6 +152,7 @@ LOCATION_RULES: Final = (
         "address",
         folded(_ENGLISH_STEMS),
         START + _ENGLISH,
+        check=_ends_as_address,
         group=SPARSE,
         stems=_ENGLISH_STEMS,
     ),

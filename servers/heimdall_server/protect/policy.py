@@ -88,6 +88,11 @@ class PrivacyPolicy:
     """Look also for what is seldom found: national ids, documents, birth dates, places, accounts, wallets, cookies, keys of
     many vendors. Costs a fifth more of protection's time in large batches, and twice as much in small ones."""
 
+    @property
+    def is_default(self) -> bool:
+        """Whether nobody chose rules: then a server that has keys takes those for keys instead (`default_rules`)."""
+        return self.rules is DEFAULT_RULES
+
     @classmethod
     def parse(
         cls,
@@ -100,7 +105,7 @@ class PrivacyPolicy:
         """Read the policy's rules from configuration.
 
         Args:
-            rules: Tables with `action` and, each optional, `class`, `source` and `field`. Empty: the default rules.
+            rules: Tables with `action` and, each optional, `class`, `source` and `field`. Empty: the default rules without keys.
             version: The policy's version.
             actions: Names of the actions that this server has.
             thorough: See the field.
@@ -114,7 +119,7 @@ class PrivacyPolicy:
         parsed = tuple(
             PrivacyRule(**{_KEYS[key]: str(value) for key, value in rule.items()}) for rule in rules if not _flaws(rule)
         )
-        policy = cls(version, parsed or default_rules(actions), thorough)
+        policy = cls(version, parsed or DEFAULT_RULES, thorough)
         problems += policy.problems(actions) if not problems else _version_problems(version)
         if problems:
             raise ConfigurationError(tuple(problems))

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.domain.records import repeat
-from heimdall_server.domain.sealed_values import encode
+from heimdall_server.domain.sealed_values import SIDECAR, encode
 from heimdall_server.ports.protector import Protected
 from heimdall_server.protect import maps
 from heimdall_server.protect.actions import ACTIONS, Action, Effects
@@ -32,9 +32,6 @@ from heimdall_server.protect.rows import Rows
 from heimdall_server.protect.rules import passing
 from heimdall_server.protect.run import Found, grouped
 from heimdall_server.protect.view import PolicyView, Steps
-
-VAULT_SIDECAR: Final = "vault"
-"""The kind of sidecar that holds sealed values."""
 
 _NONE: Final = np.empty(0, np.int64)
 _TEXTS: Final = ("body", "overflow")
@@ -140,7 +137,7 @@ class PolicyProtector:
         index = result.schema.get_field_index("policy_version")
         result = result.set_column(index, result.schema.field(index), versions)
         hits = {name: count for name, count in effects.hits.items() if count}
-        sidecars = {VAULT_SIDECAR: encode(effects.sealed)} if effects.sealed else {}
+        sidecars = {SIDECAR: encode(effects.sealed)} if effects.sealed else {}
         return Protected(result, hits, sidecars, tuple(effects.settlers))
 
     def _checked(self, policy: PrivacyPolicy) -> _Rulebook:

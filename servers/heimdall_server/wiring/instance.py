@@ -6,19 +6,21 @@ import resource
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Gauge
 
 from heimdall_server.ports.journal import Journal
-from heimdall_server.projections.vault import VaultProjection
 from heimdall_server.projections.warm import WarmProjection
 from heimdall_server.rpc.tls_files import TlsFiles
 from heimdall_server.services.admin.model import Health, IngestState, ProjectionState
 from heimdall_server.services.ingest.logic.append import AppendUseCase
 from heimdall_server.services.ingest.logic.state import IngestState as IngestControl
 from heimdall_server.services.query.logic.watch.stream import WatchUseCase
-from heimdall_server.storage.postgres.opening import Postgres
+
+if TYPE_CHECKING:
+    from heimdall_server.projections.vault import VaultProjection
+    from heimdall_server.storage.postgres.opening import Postgres
 
 LAG_DEGRADED_S: Final = 30.0
 """A projection that is further behind makes the query service degraded."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from heimdall_server.config import Config
 from heimdall_server.crypto.field_cipher import AesGcmFieldCipher
@@ -13,7 +12,7 @@ from heimdall_server.crypto.key_encryption.config import KekConfig
 from heimdall_server.crypto.key_encryption.opening import KeyPlaces, OpenKeyring, open_keyring
 from heimdall_server.protect.catalogue import CLASSES
 from heimdall_server.protect.keyed import keyed_actions
-from heimdall_server.protect.policy import DEFAULT_RULES, default_rules
+from heimdall_server.protect.policy import default_rules
 from heimdall_server.protect.protector import PolicyProtector
 from heimdall_server.protect.sealed_lately import SealedLately
 from heimdall_server.storage.journal.files import stored_fingerprint
@@ -28,13 +27,6 @@ class PrivacyKeys:
     kek: KekConfig
     protector: PolicyProtector
     lately: SealedLately
-    deleted: dict[str, int] = field(default_factory=dict)
-    """Records that the store deleted, by deletion, since the process started."""
-
-    @property
-    def file_path(self) -> Path:
-        """Where keys lie."""
-        return self.places.keyring.parent
 
 
 async def open_keys(config: Config, stack: contextlib.AsyncExitStack) -> PrivacyKeys:
@@ -60,8 +52,5 @@ async def open_keys(config: Config, stack: contextlib.AsyncExitStack) -> Privacy
         cipher=AesGcmFieldCipher(keyring.identity_key("field cipher")),
         preserver=Ff1Preserver(keyring.identity_key),
     )
-    policy = config.privacy
-    if policy.rules == DEFAULT_RULES:
-        # Nobody chose: with keys, what would be masked is tokenised.
-        policy = replace(policy, rules=default_rules(actions))
+    policy = replace(config.privacy, rules=default_rules(actions)) if config.privacy.is_default else config.privacy
     return PrivacyKeys(opened, places, kek, PolicyProtector(policy, actions), lately)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
@@ -27,6 +28,7 @@ from heimdall_server.rpc.tls_files import TlsFiles
 from heimdall_server.services.ingest.logic.dead_letters import context_to_json
 from heimdall_server.services.ingest.logic.pipeline import Pipeline
 from heimdall_server.services.ingest.logic.state import IngestState
+from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.storage.clickhouse.connection import Engine
 from heimdall_server.storage.clickhouse.embedded import ChdbEngine
 from heimdall_server.storage.clickhouse.remote import RemoteEngine, ServerAddress
@@ -34,7 +36,10 @@ from heimdall_server.storage.clickhouse.store import ClickHouseConfig, ClickHous
 from heimdall_server.storage.journal.files import stored_fingerprint
 from heimdall_server.storage.journal.journal import EmbeddedJournal
 from heimdall_server.wiring.clock import SystemClock
-from heimdall_server.wiring.keys import PrivacyKeys, open_keys
+from heimdall_server.wiring.tasks import cancel, follow
+
+if TYPE_CHECKING:
+    from heimdall_server.wiring.keys import PrivacyKeys
 
 LOG: Final = logging.getLogger(__name__)
 TRIM_S: Final = 5.0
@@ -53,13 +58,13 @@ class Parts:
     control: IngestState
     pipeline: Pipeline
     tls: TlsFiles
-    datasets: Collection[str]
+    admission: Admission
     keys: PrivacyKeys | None
     """None: this process doesn't run the privacy service."""
-    followers: list[Callable[[], Follower]]
-    """Projections that the journal waits for within its bounds; who opens one adds it."""
-    journal_age_s: float
-    """See `JournalConfig.age_max_s`."""
+    followers: dict[str, Callable[[], Follower]]
+    """Optional projections by name, for which the journal waits within its bounds; who opens one puts itself there."""
+    deleted: Counter[str]
+    """Records that the store deleted since the process started, by deletion."""
 
     async def barrier(self) -> int:
         """Wait until everything that was protected before is durable or dropped; the journal's head then."""
@@ -71,7 +76,12 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
     """Make the parts; what was started is stopped by the stack, also if a later one fails."""
     clock = SystemClock()
     tls = TlsFiles(config.tls)
-    keys = await open_keys(config, stack) if "privacy" in config.services else None
+    keys: PrivacyKeys | None = None
+    if "privacy" in config.services:
+        # Loaded where it is wanted: drivers and canonical forms cost a second of CPU.
+        from heimdall_server.wiring.keys import open_keys
+
+        keys = await open_keys(config, stack)
     key = _root_key(config) if keys is None else keys.opened.keyring.root
     journal = await EmbeddedJournal.open(config.journal, key=key, clock=clock)
     stack.push_async_callback(journal.close)
@@ -89,11 +99,14 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
     async def keep_refused(records: Sequence[RefusedRecord]) -> None:
         await journal.append([Entry(None, dead_letters=[_letter(record, clock) for record in records])])
 
-    followers: list[Callable[[], Follower]] = []
+    followers: dict[str, Callable[[], Follower]] = {}
+    if keys is not None:
+        # Until the vault's projection is there it has passed nothing: the journal must not run ahead of it at the start.
+        followers["vault"] = lambda: Follower("vault", {}, 0.0)
     trimming = Trimming(bytes_max=config.journal.bytes_max, age_max_s=config.journal.age_max_s)
 
     async def trim(through: Positions) -> None:
-        decided = trimming.decide(through, [follower() for follower in followers], journal.state())
+        decided = trimming.decide(through, [follower() for follower in followers.values()], journal.state())
         if decided.left_behind:
             LOG.error("the journal goes on without a projection", extra={"projections": list(decided.left_behind)})
             if keys is not None:
@@ -102,9 +115,10 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
         await journal.trim(decided.through)
         control.letters.forget_before(journal.tail().get(0, 1))
 
+    deleted: Counter[str] = Counter()
+
     def note_deleted(deletion_id: str, count: int) -> None:
-        if keys is not None:
-            keys.deleted[deletion_id] = keys.deleted.get(deletion_id, 0) + count
+        deleted[deletion_id] += count
 
     warm = WarmProjection(
         journal,
@@ -115,13 +129,13 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
         hooks=WarmHooks(on_refused=keep_refused, on_advanced=trim, on_deleted=note_deleted),
     )
     tasks = [
-        asyncio.create_task(_follow(warm), name="warm"),
+        asyncio.create_task(follow(warm.run, "queries no longer see what is new"), name="warm"),
         asyncio.create_task(every(TRIM_S, "trim", lambda: trim(warm.visible_through)), name="trim"),
         asyncio.create_task(
             every(config.retention.check_s, "retention", lambda: expire(store, datasets, clock)), name="retention"
         ),
     ]
-    stack.push_async_callback(_cancel, tasks)
+    stack.push_async_callback(cancel, tasks)
     protector = PolicyProtector(config.privacy) if keys is None else keys.protector
     pipeline = Pipeline(journal=journal, protector=protector, clock=clock, limits=config.ingest.pipeline)
     pipeline.start()
@@ -135,10 +149,10 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
         control,
         pipeline,
         tls,
-        tuple(config.datasets),
+        Admission(config.admission),
         keys,
         followers,
-        config.journal.age_max_s,
+        deleted,
     )
 
 
@@ -185,17 +199,3 @@ def _letter(record: RefusedRecord, clock: SystemClock) -> DeadLetter:
         format='{"kind":"arrow","options":{}}',
         context=context_to_json(DecodeContext(source=source, dataset=dataset, observed_time_ns=now_ns)),
     )
-
-
-async def _follow(warm: WarmProjection) -> None:
-    """Run the projection; if it can't go on, say so and leave ingest to its bound."""
-    try:
-        await warm.run()
-    except Exception:
-        LOG.exception("the warm projection stopped; queries no longer see what is new")
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)

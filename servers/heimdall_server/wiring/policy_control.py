@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from heimdall_server.decode import detect, dispatch
 from heimdall_server.domain.decoding import DecodeContext, FormatKind
-from heimdall_server.domain.errors import FormatError
+from heimdall_server.domain.errors import ConfigurationError, FormatError
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.operations import PolicyRule
 from heimdall_server.protect.actions import ACTIONS, MASK, Action
@@ -17,8 +18,8 @@ from heimdall_server.protect.protector import PolicyProtector
 from heimdall_server.services.privacy.model import DataClass, Finding, PolicySample, PolicyTrial
 from heimdall_server.services.query.translate.json_rows import json_rows
 
-_ROWS: int = 20
-_ANYWHERE = "*"
+_ROWS: Final = 20
+_ANYWHERE: Final = "*"
 
 
 class ProtectorPolicy:
@@ -52,7 +53,8 @@ class ProtectorPolicy:
 
     def check(self, rules: Sequence[PolicyRule], version: int) -> None:
         """See `PolicyControl`."""
-        PolicyProtector(self._policy(rules, version), self._protector.actions)
+        if problems := self._policy(rules, version).problems(self._protector.actions):
+            raise ConfigurationError(tuple(problems))
 
     async def replace(self, rules: Sequence[PolicyRule], version: int) -> None:
         """See `PolicyControl`."""

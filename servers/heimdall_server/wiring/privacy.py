@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,14 +17,13 @@ from heimdall.privacy.v1 import privacy_service_pb2_grpc
 from heimdall_server.canonical.catalogue import personal_form
 from heimdall_server.config import Config
 from heimdall_server.crypto.key_encryption.opening import rotate_kek
-from heimdall_server.domain.errors import InvalidArgumentError, QuerySyntaxError
+from heimdall_server.domain.errors import ConfigurationError, QuerySyntaxError
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import Aggregate, Expression, Function, Or, Query, Stats, TimeRange, Words
 from heimdall_server.domain.operations import OperationKind
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.language.format import format_query
 from heimdall_server.language.parser import parse
-from heimdall_server.ports.keys import KeyEncryption
 from heimdall_server.ports.log_store import Limits, Order, StoreQuery
 from heimdall_server.ports.vault import Tombstone
 from heimdall_server.projections.trimming import Follower
@@ -42,7 +40,7 @@ from heimdall_server.services.privacy.logic.kinds.deletion import RecordDeletion
 from heimdall_server.services.privacy.logic.kinds.erasure import Erasure, erased_by
 from heimdall_server.services.privacy.logic.kinds.model import SHARD, PrivacyPorts
 from heimdall_server.services.privacy.logic.kinds.rotation import DekRotation, IndexRotation, KekRotation
-from heimdall_server.services.privacy.logic.limits import CallerRates, PrivacyLimits
+from heimdall_server.services.privacy.logic.limits import CallerRates
 from heimdall_server.services.privacy.logic.operations import OperationRunner
 from heimdall_server.services.privacy.logic.policy import PolicyUseCase
 from heimdall_server.services.privacy.logic.reveal import RevealUseCase
@@ -50,6 +48,7 @@ from heimdall_server.services.privacy.logic.subjects import SubjectNames
 from heimdall_server.services.privacy.logic.trail import AuditTrail
 from heimdall_server.services.privacy.model import DeletionPlan
 from heimdall_server.services.privacy.servicer import AUDITS_ITSELF, PrivacyServicer, PrivacyUseCases
+from heimdall_server.services.query.logic.question import check_datasets, check_time_range
 from heimdall_server.services.query.translate.json_rows import json_rows
 from heimdall_server.storage.ledger.audit import FileAuditLog
 from heimdall_server.storage.ledger.ledger import FileLedger
@@ -58,10 +57,11 @@ from heimdall_server.storage.postgres.vault import PostgresVault
 from heimdall_server.wiring.keys import PrivacyKeys
 from heimdall_server.wiring.parts import Parts
 from heimdall_server.wiring.policy_control import ProtectorPolicy
+from heimdall_server.wiring.tasks import cancel, follow
 
-LOG: Final = logging.getLogger(__name__)
-SERVICE: Final = "heimdall.privacy.v1.PrivacyService"
 _COUNT: Final = "record_count"
+_EXPORT_TIME_S: Final = 300.0
+_VISIBLE_WAIT_S: Final = 5.0
 _TAIL_S: Final = 5.0
 _NUDGE_S: Final = 600.0
 """At most; a journal whose frames are to go sooner is looked at, and nudged, more often."""
@@ -93,7 +93,9 @@ async def open_privacy(
     stack.push_async_callback(audit.close)
     ledger = await FileLedger.open(config.data_dir / "privacy", clock=parts.clock)
     stack.push_async_callback(ledger.close)
-    postgres = await open_postgres(config.postgres, data_dir=config.data_dir, keys_dir=keys.file_path, stack=stack)
+    postgres = await open_postgres(
+        config.postgres, data_dir=config.data_dir, keys_dir=keys.places.keyring.parent, stack=stack
+    )
     vault = PostgresVault(postgres.pool)
 
     async def tombstones() -> list[Tombstone]:
@@ -105,69 +107,19 @@ async def open_privacy(
         progress = follower.progress
         return Follower("vault", {SHARD: progress.noted}, progress.lag_s)
 
-    parts.followers.append(follows)
-    task = asyncio.create_task(_follow(follower), name="vault")
-    stack.push_async_callback(_end, task)
+    parts.followers["vault"] = follows
+    task = asyncio.create_task(follow(follower.run, "new personal values can't be revealed"), name="vault")
+    stack.push_async_callback(cancel, [task])
     return PrivacyParts(keys, postgres, vault, follower, audit, ledger)
 
 
 async def add_privacy_service(
-    privacy: PrivacyParts, parts: Parts, server: RpcServer, stack: contextlib.AsyncExitStack
+    config: Config, privacy: PrivacyParts, parts: Parts, server: RpcServer, stack: contextlib.AsyncExitStack
 ) -> None:
     """Make the service, resume its operations, hand it to the server."""
     keyring, vault, clock, journal = privacy.keys.opened.keyring, privacy.vault, parts.clock, parts.journal
-    trail, rates = AuditTrail(privacy.audit), CallerRates(PrivacyLimits(), clock)
-    runner = OperationRunner(privacy.ledger.operations, clock, mask_text=masked_text)
-    records = _Records(parts)
-    age_s = parts.journal_age_s
-    tail_s, nudge_s = min(_TAIL_S, age_s / 4), min(_NUDGE_S, age_s / 12)
-    ports = PrivacyPorts(
-        keyring,
-        keyring,
-        vault,
-        privacy.follower,
-        privacy.keys.lately,
-        journal,
-        parts.barrier,
-        clock,
-        tail_s=tail_s,
-        nudge_s=nudge_s,
-    )
-
-    async def stored(position: int, timeout_s: float) -> bool:
-        return await parts.warm.wait_through({SHARD: position}, timeout_s)
-
-    async def epochs_changed() -> None:
-        return
-
-    async def next_kek() -> KeyEncryption:
-        privacy.keys.opened = await rotate_kek(privacy.keys.opened, privacy.keys.kek, privacy.keys.places)
-        return privacy.keys.opened.kek
-
-    async def adopt() -> None:
-        return
-
-    async def check_next_kek() -> None:
-        return
-
-    async def caught_up() -> bool:
-        head = journal.head().get(SHARD, 0)
-        return await privacy.follower.wait_applied(head, PrivacyLimits().vault_wait_s)
-
-    runner.register(OperationKind.ERASE, lambda: Erasure(ports))
-    runner.register(OperationKind.ROTATE_DEK, lambda: DekRotation(ports))
-    runner.register(OperationKind.ROTATE_INDEX, lambda: IndexRotation(ports, epochs_changed=epochs_changed))
-    runner.register(OperationKind.ROTATE_KEK, lambda: KekRotation(ports, next_kek=next_kek, adopt=adopt))
-    deletion = RecordDeletion(
-        journal,
-        clock,
-        barrier=parts.barrier,
-        wait_stored=stored,
-        deleted_count=lambda name: privacy.keys.deleted.get(name, 0),
-        tail_s=tail_s,
-        nudge_s=nudge_s,
-    )
-    runner.register(OperationKind.DELETE, lambda: deletion)
+    trail, rates = AuditTrail(privacy.audit), CallerRates(config.privacy_limits, clock)
+    runner = _runner(config, privacy, parts)
     await runner.start()
     stack.push_async_callback(runner.close)
     policy = PolicyUseCase(
@@ -181,6 +133,17 @@ async def add_privacy_service(
     subjects = SubjectNames(
         tokeniser=keyring, sealer=keyring, vault=vault, classes=CLASSES, personal_form=_personal_form
     )
+    records = _Records(config, parts)
+
+    async def caught_up() -> bool:
+        head = journal.head().get(SHARD, 0)
+        return await privacy.follower.wait_applied(head, config.privacy_limits.vault_wait_s)
+
+    def check_next_kek() -> None:
+        if privacy.keys.kek.kind == "env":
+            problem = "keys.value: the key comes from the environment, where alone it can be changed"
+            raise ConfigurationError((problem,))
+
     use_cases = PrivacyUseCases(
         policy=policy,
         reveal=RevealUseCase(vault=vault, sealer=keyring, trail=trail, rates=rates, vault_caught_up=caught_up),
@@ -219,11 +182,53 @@ async def add_privacy_service(
         trail=trail,
     )
     server.add(
-        SERVICE,
+        "heimdall.privacy.v1.PrivacyService",
         privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server,
         PrivacyServicer(use_cases, server.drain_signal),
         audits_itself=AUDITS_ITSELF,
     )
+
+
+def _runner(config: Config, privacy: PrivacyParts, parts: Parts) -> OperationRunner:
+    """What does long work, with every kind of it."""
+    keys, age_s = privacy.keys, config.journal.age_max_s
+    tail_s, nudge_s = min(_TAIL_S, age_s / 4), min(_NUDGE_S, age_s / 12)
+    ports = PrivacyPorts(
+        keys.opened.keyring,
+        keys.opened.keyring,
+        privacy.vault,
+        privacy.follower,
+        keys.lately,
+        parts.journal,
+        parts.barrier,
+        parts.clock,
+        tail_s=tail_s,
+        nudge_s=nudge_s,
+    )
+
+    async def rotate() -> str:
+        keys.opened = await rotate_kek(keys.opened, keys.kek, keys.places)
+        return keys.opened.kek.key_id
+
+    async def stored(position: int, timeout_s: float) -> bool:
+        return await parts.warm.wait_through({SHARD: position}, timeout_s)
+
+    deletion = RecordDeletion(
+        parts.journal,
+        parts.clock,
+        barrier=parts.barrier,
+        wait_stored=stored,
+        deleted_count=lambda deletion_id: parts.deleted[deletion_id],
+        tail_s=tail_s,
+        nudge_s=nudge_s,
+    )
+    runner = OperationRunner(privacy.ledger.operations, parts.clock, mask_text=masked_text)
+    runner.register(OperationKind.ERASE, lambda: Erasure(ports))
+    runner.register(OperationKind.ROTATE_DEK, lambda: DekRotation(ports))
+    runner.register(OperationKind.ROTATE_INDEX, lambda: IndexRotation(ports))
+    runner.register(OperationKind.ROTATE_KEK, lambda: KekRotation(ports, rotate=rotate))
+    runner.register(OperationKind.DELETE, lambda: deletion)
+    return runner
 
 
 def _personal_form(data_class: str, value: str) -> str:
@@ -233,25 +238,36 @@ def _personal_form(data_class: str, value: str) -> str:
 class _Records:
     """The stored records, as deletions, erasures and exports ask for them."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts) -> None:
         self._parts = parts
+        self._datasets = config.datasets
+        self._limits = Limits(
+            time_s=_EXPORT_TIME_S,
+            memory_bytes=config.limits.query_memory_bytes_max,
+            scan_rows=config.limits.query_scan_rows_max,
+            result_rows=config.limits.query_rows_max,
+            threads=1,
+            background=True,
+        )
 
     async def plan(self, query: str, time_range: TimeRange, datasets: Sequence[str]) -> DeletionPlan:
         """See `DeletionPlanner`."""
         parsed = parse(query, now_ns=self._parts.clock.now_ns())
         if parsed.stages:
-            at = query.index("|") if "|" in query else 0
-            raise QuerySyntaxError(query, at, "a deletion takes a filter without pipes")
-        unknown = sorted(set(datasets) - set(self._parts.datasets))
-        if unknown:
-            raise InvalidArgumentError("datasets", f"no dataset named {', '.join(unknown)}")
+            raise QuerySyntaxError(query, max(query.find("|"), 0), "a deletion takes a filter without pipes")
+        text = format_query(Query(parsed.filter))
+        if parse(text, now_ns=0).filter != parsed.filter:
+            # It is read again from the journal, and a projection must not stumble over it there.
+            raise QuerySyntaxError(query, 0, "this filter can't be kept as text; write it in another way")
+        if datasets:
+            check_datasets(datasets, self._datasets)
+        time_range = check_time_range(time_range)
         parameters = {
             "start_time_ns": time_range.start_ns_inclusive,
             "end_time_ns": time_range.end_ns_exclusive,
             "datasets": list(datasets),
         }
-        count = await self._count(parsed.filter, time_range, datasets)
-        return DeletionPlan(format_query(Query(parsed.filter)), count, parameters)
+        return DeletionPlan(text, await self._count(parsed.filter, time_range, datasets), parameters)
 
     async def count(self, names: Sequence[TokenName]) -> int:
         """Records that name one of some tokens."""
@@ -261,42 +277,29 @@ class _Records:
         """See `RecordSearch`."""
         if not names:
             return
-        through = await self._through()
         asked = StoreQuery(
-            Query(_naming(names)), time_range, through, order=Order.OLDEST_FIRST, limits=Limits(time_s=300.0)
+            Query(_naming(names)),
+            check_time_range(time_range),
+            await self._through(),
+            order=Order.OLDEST_FIRST,
+            limits=self._limits,
         )
-        async with self._parts.store.query(asked) as result:
+        async with self._parts.admission.admit_history(), self._parts.store.query(asked) as result:
             async for batch in result.batches():
                 yield (await asyncio.to_thread(json_rows, batch)).to_pylist()
 
     async def _count(self, filter_: Expression, time_range: TimeRange, datasets: Sequence[str]) -> int:
-        through = await self._through()
         stage = Stats((Aggregate(Function.COUNT, None, _COUNT),))
-        async with self._parts.store.query(
-            StoreQuery(Query(filter_, (stage,)), time_range, through, datasets=datasets)
-        ) as result:
-            counts = [
-                int(value) for batch in [b async for b in result.batches()] for value in batch.column(0).to_pylist()
-            ]
-        return sum(counts)
+        asked = StoreQuery(
+            Query(filter_, (stage,)), time_range, await self._through(), datasets=datasets, limits=self._limits
+        )
+        async with self._parts.admission.admit_history(), self._parts.store.query(asked) as result:
+            return sum([sum(batch.column(0).to_pylist()) async for batch in result.batches()])
 
     async def _through(self) -> dict[int, int]:
-        await self._parts.warm.wait_through(self._parts.journal.head(), 5.0)
+        await self._parts.warm.wait_through(self._parts.journal.head(), _VISIBLE_WAIT_S)
         return self._parts.warm.visible_through
 
 
 def _naming(names: Sequence[TokenName]) -> Expression:
     return Or(tuple(Words(ref, (name.word,)) for name in names for ref in (_BODY, _TOKENS)))
-
-
-async def _follow(follower: VaultProjection) -> None:
-    """Run the projection; if it can't go on, say so: nothing that is acknowledged waits for it."""
-    try:
-        await follower.run()
-    except Exception:
-        LOG.exception("the vault's projection stopped; new personal values can't be revealed")
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})

@@ -8,15 +8,17 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from heimdall_server.config import Config
 from heimdall_server.rpc.metrics import MetricsServer
 from heimdall_server.rpc.server import RpcServer, split_address
 from heimdall_server.wiring.parts import build
-from heimdall_server.wiring.privacy import add_privacy_service, open_privacy
 from heimdall_server.wiring.serving import make_export, make_http, make_syslog, serve
 from heimdall_server.wiring.shutdown import drain
+
+if TYPE_CHECKING:
+    from heimdall_server.wiring.privacy import PrivacyParts
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -36,12 +38,17 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
     async with contextlib.AsyncExitStack() as stack:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = await build(config, stack)
-        privacy = None if parts.keys is None else await open_privacy(config, parts.keys, parts, stack)
+        privacy: PrivacyParts | None = None
+        if parts.keys is not None:
+            # Loaded where it is wanted, as in `parts`.
+            from heimdall_server.wiring.privacy import add_privacy_service, open_privacy
+
+            privacy = await open_privacy(config, parts.keys, parts, stack)
         audit = None if privacy is None else privacy.audit
         server = RpcServer(config.listen, parts.tls, config.access, limits=config.limits, audit=audit)
         export = make_export(config, parts)
         if privacy is not None:
-            await add_privacy_service(privacy, parts, server, stack)
+            await add_privacy_service(config, privacy, parts, server, stack)
         instance = serve(config, config_files, parts, server, export, privacy)
         instance.publish_gauges()
         if config.metrics_address:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from heimdall.admin.v1 import admin_service_pb2_grpc
 from heimdall.ingest.v1 import ingest_service_pb2_grpc
@@ -22,7 +23,6 @@ from heimdall_server.services.ingest.logic.export import ExportUseCase
 from heimdall_server.services.ingest.logic.retry import RetryUseCase
 from heimdall_server.services.ingest.otlp_servicer import OtlpLogsServicer
 from heimdall_server.services.ingest.servicer import IngestServicer
-from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.catalogue import CatalogueUseCase
 from heimdall_server.services.query.logic.search import SearchUseCase
 from heimdall_server.services.query.logic.tokens import TokenCodec
@@ -32,8 +32,10 @@ from heimdall_server.services.query.logic.watch.stream import WatchLimits, Watch
 from heimdall_server.services.query.servicer import QueryServicer
 from heimdall_server.wiring.instance import RunningInstance
 from heimdall_server.wiring.parts import Parts
-from heimdall_server.wiring.privacy import SERVICE, PrivacyParts
 from heimdall_server.wiring.undeleted import JournalWithoutDeleted
+
+if TYPE_CHECKING:
+    from heimdall_server.wiring.privacy import PrivacyParts
 
 
 def make_export(config: Config, parts: Parts) -> ExportUseCase:
@@ -88,7 +90,7 @@ def serve(
         names.append("heimdall.query.v1.QueryService")
         server.add(names[-1], query_service_pb2_grpc.add_QueryServiceServicer_to_server, query)
     if privacy is not None:
-        names.append(SERVICE)
+        names.append("heimdall.privacy.v1.PrivacyService")
     instance = RunningInstance(
         start_time_ns=parts.clock.now_ns(),
         services=lambda: names,
@@ -161,7 +163,7 @@ def _query(config: Config, parts: Parts, server: RpcServer) -> tuple[QueryServic
         scan_rows=limits.query_scan_rows_max,
         result_rows=limits.query_rows_max,
     )
-    admission = Admission(config.admission)
+    admission = parts.admission
     tokens = TokenCodec(parts.key.derive("resume tokens"), journal_id=parts.journal.journal_id)
     undeleted = JournalWithoutDeleted(parts.journal, lambda: parts.control.deleted_through)
     ports = WatchPorts(undeleted, parts.store, parts.warm, admission, tokens, store_limits)

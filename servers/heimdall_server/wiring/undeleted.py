@@ -5,18 +5,18 @@ A watch that resumes from before a deletion is sent to the store, which has carr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 from heimdall_server.domain.errors import NotFoundError
-from heimdall_server.ports.journal import ControlState, Entry, Frame, Journal, JournalState, Positions
+from heimdall_server.ports.journal import Frame, JournalReader, Positions
 
 SHARD = 0
 
 
 class JournalWithoutDeleted:
-    """A `Journal` whose tail lies behind the last deletion."""
+    """A `JournalReader` whose tail lies behind the last deletion."""
 
-    def __init__(self, journal: Journal, deleted_through: Callable[[], int]) -> None:
+    def __init__(self, journal: JournalReader, deleted_through: Callable[[], int]) -> None:
         """Take a journal.
 
         Args:
@@ -26,10 +26,9 @@ class JournalWithoutDeleted:
         self._journal = journal
         self._deleted_through = deleted_through
 
-    @property
-    def journal_id(self) -> str:
+    def head(self) -> Positions:
         """See `Journal`."""
-        return self._journal.journal_id
+        return self._journal.head()
 
     def tail(self) -> Positions:
         """See `Journal`."""
@@ -42,35 +41,3 @@ class JournalWithoutDeleted:
             if shard == SHARD and frame.position <= self._deleted_through():
                 raise NotFoundError("journal position", str(frame.position))
             yield frame
-
-    async def append(self, entries: Sequence[Entry]) -> Sequence[int]:
-        """See `Journal`."""
-        return await self._journal.append(entries)
-
-    def head(self) -> Positions:
-        """See `Journal`."""
-        return self._journal.head()
-
-    def read_control(self, shard: int, *, after: int, through: int | None = None) -> AsyncIterator[Frame]:
-        """See `Journal`."""
-        return self._journal.read_control(shard, after=after, through=through)
-
-    async def maintain(self, state: ControlState, *, shard: int = SHARD) -> None:
-        """See `Journal`."""
-        await self._journal.maintain(state, shard=shard)
-
-    async def wait(self, shard: int, *, after: int, timeout_s: float) -> bool:
-        """See `Journal`."""
-        return await self._journal.wait(shard, after=after, timeout_s=timeout_s)
-
-    async def trim(self, through: Positions) -> None:
-        """See `Journal`."""
-        await self._journal.trim(through)
-
-    def state(self) -> JournalState:
-        """See `Journal`."""
-        return self._journal.state()
-
-    async def close(self) -> None:
-        """See `Journal`."""
-        await self._journal.close()

@@ -176,7 +176,7 @@ class LabelledCorpus:
             lambda: f"latency={self.digits(2)}.{self.digits(4)} platform: {self.digits(3)} setting: {self.digits(9)}",
             lambda: f"span_id={self.text('0123456789abcdef', 16)} filename=report{self.digits(4)}.txt hostname: db{self.digits(2)}",
             lambda: f"part {self.text(string.ascii_uppercase, 6)}{self.digits(2)} lot {self.text(string.ascii_uppercase, 2)}{self.digits(7)}",
-            lambda: f"{self.digits(3)}.{self.digits(3)}.{self.digits(3)} bytes, {self.digits(2)} server road map ids",
+            lambda: f"{self.digits(3)}.{self.digits(3)}.{self.digits(3)} bytes, {self.digits(2)} Server Road map ids",
             lambda: f"account {self.digits(3)} disabled; account number missing; driver license plate; pesel invalid",
             lambda: f"token ring {self.text(_LETTERS, 34)} dict-{self.digits(6)}",
         )  # fmt: skip

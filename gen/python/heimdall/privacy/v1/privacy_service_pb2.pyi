@@ -741,7 +741,9 @@ class RotateKeyRequest(_message.Message):
         KIND_UNSPECIFIED: RotateKeyRequest._Kind.ValueType  # 0
         """Not allowed."""
         KIND_KEK: RotateKeyRequest._Kind.ValueType  # 1
-        """The key-encryption key: all keys are wrapped anew, no data is touched. The new one must be configured as `keys.next`."""
+        """The key-encryption key: all keys are wrapped anew, no data is touched. A key file is replaced by a new one; a key
+        from the environment can only be changed there.
+        """
         KIND_DEK: RotateKeyRequest._Kind.ValueType  # 2
         """Data keys: a new generation; what is sealed under older ones is sealed anew in the background, then they are destroyed."""
         KIND_INDEX: RotateKeyRequest._Kind.ValueType  # 3
@@ -753,7 +755,9 @@ class RotateKeyRequest(_message.Message):
     KIND_UNSPECIFIED: RotateKeyRequest.Kind.ValueType  # 0
     """Not allowed."""
     KIND_KEK: RotateKeyRequest.Kind.ValueType  # 1
-    """The key-encryption key: all keys are wrapped anew, no data is touched. The new one must be configured as `keys.next`."""
+    """The key-encryption key: all keys are wrapped anew, no data is touched. A key file is replaced by a new one; a key
+    from the environment can only be changed there.
+    """
     KIND_DEK: RotateKeyRequest.Kind.ValueType  # 2
     """Data keys: a new generation; what is sealed under older ones is sealed anew in the background, then they are destroyed."""
     KIND_INDEX: RotateKeyRequest.Kind.ValueType  # 3

@@ -224,7 +224,7 @@ class PrivacyServiceServicer:
         """RotateKey starts a rotation. Long-running, resumed after a restart: watch the operation. Data goes on coming in and is found
         before, during and after.
 
-        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (MISCONFIGURED: the new key-encryption key can't be used).
+        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (MISCONFIGURED: the key-encryption key can't be rotated from here).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

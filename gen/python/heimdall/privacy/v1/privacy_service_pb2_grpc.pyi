@@ -93,7 +93,7 @@ class PrivacyServiceStub:
     """RotateKey starts a rotation. Long-running, resumed after a restart: watch the operation. Data goes on coming in and is found
     before, during and after.
 
-    Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (MISCONFIGURED: the new key-encryption key can't be used).
+    Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (MISCONFIGURED: the key-encryption key can't be rotated from here).
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_privacy_service_pb2.GetOperationRequest, _privacy_service_pb2.GetOperationResponse]
     """GetOperation shows one operation.
@@ -197,7 +197,7 @@ class PrivacyServiceAsyncStub(PrivacyServiceStub):
     """RotateKey starts a rotation. Long-running, resumed after a restart: watch the operation. Data goes on coming in and is found
     before, during and after.
 
-    Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (MISCONFIGURED: the new key-encryption key can't be used).
+    Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (MISCONFIGURED: the key-encryption key can't be rotated from here).
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_privacy_service_pb2.GetOperationRequest, _privacy_service_pb2.GetOperationResponse]  # type: ignore[assignment]
     """GetOperation shows one operation.
@@ -358,7 +358,7 @@ class PrivacyServiceServicer(metaclass=_abc_1.ABCMeta):
         """RotateKey starts a rotation. Long-running, resumed after a restart: watch the operation. Data goes on coming in and is found
         before, during and after.
 
-        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (MISCONFIGURED: the new key-encryption key can't be used).
+        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (MISCONFIGURED: the key-encryption key can't be rotated from here).
         """
 
     @_abc_1.abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from heimdall_server.domain.errors import InvalidArgumentError, StoreError
@@ -29,7 +29,7 @@ class KeysUseCase:
         classes: Collection[str],
         runner: OperationRunner,
         trail: AuditTrail,
-        check_next_kek: Callable[[], Awaitable[None]],
+        check_next_kek: Callable[[], None],
     ) -> None:
         """Make one.
 
@@ -40,7 +40,7 @@ class KeysUseCase:
             classes: Classes of personal data that there are.
             runner: Does rotations.
             trail: Where they are written down.
-            check_next_kek: Raises ConfigurationError unless a new key-encryption key is configured and works.
+            check_next_kek: Raises ConfigurationError where the key-encryption key can't be rotated from here.
         """
         self._keys = keys
         self._signer = signer
@@ -74,12 +74,12 @@ class KeysUseCase:
 
         Raises:
             InvalidArgumentError: No such class, or classes of keys that have none.
-            ConfigurationError: The new key-encryption key can't be used.
+            ConfigurationError: The key-encryption key can't be rotated from here.
             StoreError: The ledger or the audit log can't be written; nothing was begun.
         """
         self._check(kind, classes)
         if kind is OperationKind.ROTATE_KEK:
-            await self._check_next_kek()
+            self._check_next_kek()
         chosen = sorted(set(classes))
         await self._trail.allowed(
             caller, ACTION, reason=reason, subject=kind.value, details={"classes": " ".join(chosen)}

@@ -18,7 +18,7 @@ _MINUTE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class PrivacyLimits:
-    """Limits of the privacy service. `[privacy.limits]` in the configuration."""
+    """Limits of the privacy service. `[privacy_limits]` in the configuration."""
 
     values_per_minute: int = 1_000
     """Values that a caller may have revealed, erased or exported, on average."""
@@ -34,10 +34,10 @@ class PrivacyLimits:
             ConfigurationError: With all problems.
         """
         problems = [
-            f"privacy.limits.{one.name}: must be more than 0" for one in fields(self) if getattr(self, one.name) <= 0
+            f"privacy_limits.{one.name}: must be more than 0" for one in fields(self) if getattr(self, one.name) <= 0
         ]
         if self.values_burst < REVEAL_COUNT_MAX:
-            problems.append(f"privacy.limits.values_burst: must be at least {REVEAL_COUNT_MAX}, the size of a request")
+            problems.append(f"privacy_limits.values_burst: must be at least {REVEAL_COUNT_MAX}, the size of a request")
         if problems:
             raise ConfigurationError(tuple(problems))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from heimdall_server.domain.operations import Operation
-from heimdall_server.ports.keys import KeyEncryption
 from heimdall_server.services.privacy.logic.kinds.model import VAULT_LANE, PrivacyPorts, data_classes
 from heimdall_server.services.privacy.logic.kinds.shredding import shred
 from heimdall_server.services.privacy.logic.steps import Progress, Wait
@@ -25,7 +24,7 @@ class DekRotation:
 
     async def run(self, operation: Operation, progress: Progress) -> Wait | None:
         """See `Steps`."""
-        wanted = list(operation.parameters.get("data_classes", ()))
+        wanted = list(operation.parameters.get("classes", ()))
         return await shred(self._ports, progress, data_classes(self._ports, wanted))
 
 
@@ -34,15 +33,8 @@ class IndexRotation:
 
     lane = "index"
 
-    def __init__(self, ports: PrivacyPorts, *, epochs_changed: Callable[[], Awaitable[None]]) -> None:
-        """Take what it acts on.
-
-        Args:
-            ports: See there.
-            epochs_changed: Lets live watches ask for the new epoch, too.
-        """
+    def __init__(self, ports: PrivacyPorts) -> None:
         self._ports = ports
-        self._epochs_changed = epochs_changed
 
     def can_stop(self, operation: Operation) -> bool:
         """Before the epoch is made."""
@@ -54,7 +46,6 @@ class IndexRotation:
             epoch = await self._ports.keys.new_epoch()
             await progress.note(facts={"epoch": epoch}, affected_count=1)
         self._ports.sealed_lately.clear()
-        await self._epochs_changed()
         return None
 
 
@@ -63,35 +54,25 @@ class KekRotation:
 
     lane = "kek"
 
-    def __init__(
-        self,
-        ports: PrivacyPorts,
-        *,
-        next_kek: Callable[[], Awaitable[KeyEncryption]],
-        adopt: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, ports: PrivacyPorts, *, rotate: Callable[[], Awaitable[str]]) -> None:
         """Take what it acts on.
 
         Args:
             ports: See there.
-            next_kek: The key to go over to; the same one when asked again. Raises ConfigurationError if there is none.
-            adopt: Makes it the one that the next start uses, as far as that is ours to do. Safe to repeat.
+            rotate: Wraps all keys under the next one and makes that the one of the next start; gives its id. Safe to repeat.
         """
         self._ports = ports
-        self._next_kek = next_kek
-        self._adopt = adopt
+        self._rotate = rotate
 
     def can_stop(self, operation: Operation) -> bool:
         """Before the keys are wrapped anew."""
         return "wrapped_by" not in operation.facts
 
     async def run(self, operation: Operation, progress: Progress) -> Wait | None:
-        """See `Steps`."""
+        """See `Steps`. A crash before it is noted makes one more rotation, which does no harm."""
         if "wrapped_by" not in operation.facts:
             await progress.note(stage="wrapping the keys anew")
-            kek = await self._next_kek()
-            await self._ports.keys.rewrap(kek)
+            wrapped_by = await self._rotate()
             count = sum(key.state != "destroyed" and key.kind != "kek" for key in self._ports.keys.list())
-            await progress.note(facts={"wrapped_by": kek.key_id}, affected_count=count)
-        await self._adopt()
+            await progress.note(facts={"wrapped_by": wrapped_by}, affected_count=count)
         return None

@@ -30,7 +30,7 @@ from typing import Final, Protocol
 from heimdall_server.domain.errors import HeimdallError
 from heimdall_server.language.shared_fields import SharedFields
 from heimdall_server.language.shared_filter import Evaluation, Node, Plan
-from heimdall_server.ports.journal import Journal
+from heimdall_server.ports.journal import JournalReader
 from heimdall_server.services.query.logic import metrics
 from heimdall_server.services.query.logic.iterators import with_heartbeat
 from heimdall_server.services.query.logic.watch.evaluator import (
@@ -146,7 +146,7 @@ class _Seat:
 class Crowd:
     """See the module. Belongs to one event loop; evaluates in a thread of its own, while it has members."""
 
-    def __init__(self, name: str, journal: Journal, pace: Pace) -> None:
+    def __init__(self, name: str, journal: JournalReader, pace: Pace) -> None:
         self._name = name
         self._journal = journal
         self._pace = pace
@@ -326,7 +326,7 @@ def _look(seat: _Seat, batches: Sequence[Evaluation], piece: Piece | None) -> Fo
 class Crowds:
     """The two crowds of a server: rows are shown as they come, values each interval."""
 
-    def __init__(self, journal: Journal, cost: CostLimits) -> None:
+    def __init__(self, journal: JournalReader, cost: CostLimits) -> None:
         self.cost = cost
         """What one watch may cost."""
         self._rows = Crowd("rows", journal, ROW_PACE)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from heimdall_server.domain.errors import DrainingError, NotFoundError, QueryCostError, TokenError
 from heimdall_server.ports.clock import Clock
-from heimdall_server.ports.journal import Journal
+from heimdall_server.ports.journal import JournalReader
 from heimdall_server.ports.log_store import Limits, LogStore
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
@@ -57,7 +57,7 @@ def _workers() -> Executor:
 class WatchPorts:
     """What every watch works with."""
 
-    journal: Journal
+    journal: JournalReader
     store: LogStore
     visibility: Visibility
     admission: Admission

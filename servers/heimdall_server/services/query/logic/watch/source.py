@@ -19,7 +19,7 @@ from heimdall_server.domain.errors import OverloadedError, QueryCostError, Query
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import Extract, Fields, Limit, Query, TimeRange, Where
 from heimdall_server.domain.records import POSITIONED_SCHEMA, with_position
-from heimdall_server.ports.journal import Frame, Journal
+from heimdall_server.ports.journal import Frame, JournalReader
 from heimdall_server.ports.log_store import Limits, LogStore, Order, RowKey, StoreQuery
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
@@ -170,7 +170,7 @@ class StoredHistory:
         return Piece(end, page=pa.concat_batches(found) if found else None)
 
 
-async def journal_pieces(journal: Journal, cursor: int, *, seam: int) -> AsyncGenerator[Piece, None]:
+async def journal_pieces(journal: JournalReader, cursor: int, *, seam: int) -> AsyncGenerator[Piece, None]:
     """The journal from a position on: what has come meanwhile comes together. Ends when the journal is closed.
 
     A piece is either history or live: it doesn't reach over the seam.
