@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tests.bench import corpus, load
 from tests.bench.big_store import kept_store
+from tests.bench.canonical import measure_canonical
 from tests.bench.cores import measure_cores
 from tests.bench.idle import idle_share, settled_bytes_per_row
 from tests.bench.instance import Instance, running
@@ -26,6 +27,7 @@ from tests.bench.mixed import measure_mixed
 from tests.bench.queries import SCANS, copied_store, measure_queries
 from tests.bench.report import Measured, Report
 from tests.bench.watches import measure_watches
+from tests.unit.protect.labelled_corpus import scores
 
 STREAMS: Final = 2
 OFFERED_ROWS_PER_S: Final = 100_000
@@ -94,6 +96,9 @@ def main() -> None:
         report, doors, idle_s=5.0 if quick else 30.0, calm_within_s=5.0 if quick else 60.0
     )
     sections["watches"] = lambda: _watches(report, seconds=min(seconds, 20.0), counts=(200,) if quick else (200, 1000))
+    if not quick or "canonical" in (arguments.only or ()):
+        sections["canonical"] = lambda: _canonical(report)
+    sections["detection"] = lambda: _detection(report)
     rows = arguments.rows or (1_000_000 if quick else 20_000_000)
     sections["queries"] = lambda: _queries(report, rows, arguments.store, rounds=9 if quick else 25, seconds=seconds)
     for name in arguments.only or sections:
@@ -117,7 +122,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=("cores", "ingest", "unindexed", "offered", "watches", "queries"),
+        choices=("cores", "ingest", "unindexed", "offered", "watches", "canonical", "detection", "queries"),
         help="this section; may be given more than once",
     )
     return parser.parse_args()
@@ -192,6 +197,35 @@ def _watches(report: Report, *, seconds: float, counts: tuple[int, ...]) -> None
             Measured(section, f"cores of {count} watches", found.core_share, "cores", 1.0),
             Measured(section, f"log to watcher P95, {count}", found.p95_s * 1e3, "ms", 200),
             Measured(section, f"memory a watch, {count}", found.bytes_per_watch / 1e3, "kB"),
+        ]
+    report.add(section, figures, details)
+
+
+def _canonical(report: Report) -> None:
+    section = "canonical values, all distinct"
+    found = measure_canonical()
+    figures = [
+        Measured(
+            section,
+            one.type_name,
+            one.distinct_rows_per_core_s,
+            "rows/core-s",
+            one.must_rows_per_core_s,
+            more_is_better=True,
+        )
+        for one in found
+    ]
+    report.add(section, figures, [asdict(one) for one in found])
+
+
+def _detection(report: Report) -> None:
+    section = "detection, labelled corpus"
+    figures, details = [], []
+    for name, score in scores().items():
+        details.append({"class": name} | asdict(score))
+        figures += [
+            Measured(section, f"{name}, recall", score.recall, "", 0.99, more_is_better=True),
+            Measured(section, f"{name}, precision", score.precision, "", 0.97, more_is_better=True),
         ]
     report.add(section, figures, details)
 
