@@ -365,7 +365,7 @@ class KeyDestroyedError(HeimdallError):
     generation: int
 
     def __str__(self) -> str:
-        return "the value was erased: its key was destroyed"
+        return "the value was erased"
 
 
 @dataclass(eq=False)

@@ -36,10 +36,13 @@ def delete(
     datasets: Datasets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't follow it until it ends.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't wait until the stores are without them.")] = False,
     output: Output = TextOutput.TABLE,
 ) -> None:
-    """Delete the records that a query finds, stored until now. It can't be undone."""
+    """Delete the records that a query finds, stored until now. It can't be undone.
+
+    Returns when no store has them any more; the operation ends when the journal has let go of its last copy.
+    """
     text = sys.stdin.read().strip() if query == "-" else query
     with link.client() as client:
 
@@ -58,9 +61,6 @@ def delete(
                 out().print(f"{plural(found, 'record')} would be deleted")
             return
         note(f"{plural(found, 'record')} found")
-        if not yes:
-            if not sys.stdin.isatty():
-                msg = "nobody is there to ask; give --yes, or --dry-run to see what would happen"
-                raise typer.BadParameter(msg)
-            typer.confirm(f"delete {plural(found, 'record')} for good?", abort=True, err=True)
-        operation_view.follow(client, ask(only_count=False).operation, output, wait=not no_wait)
+        operation_view.confirm(f"delete {plural(found, 'record')} for good?", yes=yes)
+        operation = ask(only_count=False).operation
+        operation_view.follow(client, operation, output, wait=not no_wait, until_inaccessible=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -53,8 +54,22 @@ def progress(operation: operation_pb2.Operation) -> str:
     return f"{operation.done_count:,}" if operation.done_count else ""
 
 
-def follow(client: Client, operation: operation_pb2.Operation, output: TextOutput, *, wait: bool) -> None:
+def follow(
+    client: Client,
+    operation: operation_pb2.Operation,
+    output: TextOutput,
+    *,
+    wait: bool,
+    until_inaccessible: bool = False,
+) -> None:
     """Show an operation, and if wanted its progress until it ends.
+
+    Args:
+        client: Where it runs.
+        operation: As it is.
+        output: How to show it.
+        wait: Follow it.
+        until_inaccessible: Only until what it concerns can no longer be read: what comes then waits for the journal, for days.
 
     Raises:
         typer.Exit: It failed or was cancelled.
@@ -66,14 +81,26 @@ def follow(client: Client, operation: operation_pb2.Operation, output: TextOutpu
             if line and line != told:
                 note(line)
                 told = line
+            if until_inaccessible and last.HasField("inaccessible_time"):
+                break
     show([last], output)
     states = type(last)
     if last.state == states.STATE_FAILED:
         err().print(f"error: {last.operation_id} failed: {last.problem}", style="red", soft_wrap=True)
     if last.state in (states.STATE_FAILED, states.STATE_CANCELLED):
         raise typer.Exit(ExitCode.FAILED)
-    if not wait:
+    if last.state == states.STATE_RUNNING:
         note(f"follow it: heimdall privacy operations watch {last.operation_id}")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless the answer is known; without a terminal nobody can."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        msg = "nobody is there to ask; give --yes, or --dry-run to see what would happen"
+        raise typer.BadParameter(msg)
+    typer.confirm(question, abort=True, err=True)
 
 
 def _told(operation: operation_pb2.Operation) -> str:

@@ -19,7 +19,6 @@ from heimdall_client.cli.tables import table
 
 if TYPE_CHECKING:
     from heimdall.privacy.v1 import operation_pb2
-    from heimdall_client.sync_client import Client
 
 TOKEN: Final = re.compile(r"\[[a-z][a-z0-9_]{0,31}:[0-9a-z][a-z2-7]{26}\]")
 _ARGV: Final = (
@@ -131,11 +130,11 @@ def erase(
         _show_scope(planned.scope, output if dry_run else None)
         if dry_run:
             return
-        _confirm("erase these values for good?", yes=yes)
+        operation_view.confirm("erase these values for good?", yes=yes)
         operation = client.erase(values, reason=reason, block=block).operation
         note(f"certificate: heimdall privacy certificate {operation.operation_id}")
         # Shredding waits for the journal, which may take days: what is waited for here is that nobody can read them.
-        operation_view.follow(client, _until_inaccessible(client, operation, wait=not no_wait), output, wait=False)
+        operation_view.follow(client, operation, output, wait=not no_wait, until_inaccessible=True)
 
 
 @_app.command(
@@ -275,24 +274,6 @@ def _show_scope(scope: operation_pb2.ErasureScope, output: TextOutput | None) ->
         note(told)
     else:
         out().print(told, soft_wrap=True)
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        msg = "nobody is there to ask; give --yes, or --dry-run to see what would happen"
-        raise typer.BadParameter(msg)
-    typer.confirm(question, abort=True, err=True)
-
-
-def _until_inaccessible(client: Client, operation: operation_pb2.Operation, *, wait: bool) -> operation_pb2.Operation:
-    if wait:
-        for seen in client.watch_operation(operation.operation_id):
-            operation = seen
-            if seen.HasField("inaccessible_time"):
-                break
-    return operation
 
 
 def _verify(file: Path, public_key: str) -> None:
