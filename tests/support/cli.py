@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from unittest import mock
 
 from heimdall_client.cli import program
 from tests.support.server_process import ServerProcess
+
+# Typer reads it once, when it first has something to tell.
+os.environ.setdefault("TERMINAL_WIDTH", "200")
 
 COMMAND: Final = [sys.executable, "-c", "from heimdall_client.cli import main; main()"]
 

@@ -12,6 +12,8 @@ from heimdall_server.services.privacy.logic.kinds.model import tail_wait
 from heimdall_server.services.privacy.logic.steps import Progress, Wait
 
 _STORED_WAIT_S: Final = 5.0
+_RETRY_S: Final = 0.1
+_DELETING: Final = "deleting from the stores"
 
 
 class RecordDeletion:
@@ -56,7 +58,7 @@ class RecordDeletion:
     async def run(self, operation: Operation, progress: Progress) -> Wait | None:
         """See `Steps`."""
         if "through" not in operation.facts:
-            await progress.note(facts={"through": await self._barrier()})
+            await progress.note(stage=_DELETING, facts={"through": await self._barrier()})
         through = int(progress.operation.facts["through"])
         if "position" not in progress.operation.facts:
             # A crash right behind this writes it twice: the second one finds nothing.
@@ -64,9 +66,11 @@ class RecordDeletion:
         if not operation.inaccessible_time_ns:
             position = int(progress.operation.facts["position"])
             if not await self._wait_stored(position, _STORED_WAIT_S):
-                return Wait(0.1, "deleting from the stores")
+                return Wait(_RETRY_S, _DELETING)
             count = max(operation.affected_count, self._deleted_count(operation.operation_id))
-            await progress.note(inaccessible_time_ns=self._clock.now_ns(), affected_count=count)
+            await progress.note(
+                stage="deleted from the stores", inaccessible_time_ns=self._clock.now_ns(), affected_count=count
+            )
         stage = f"deleted; waiting for the journal to let go of position {through}"
         wait = await tail_wait(
             self._journal, self._clock, through, stage=stage, tail_s=self._tail_s, nudge_s=self._nudge_s
