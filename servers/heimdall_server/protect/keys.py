@@ -6,9 +6,11 @@ a batch costs a look-up for each distinct set of keys. Keys of a record that bec
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -18,6 +20,10 @@ from heimdall_server.protect.columns import FlatMap, Indices, joined_by_row, sca
 from heimdall_server.protect.rules import passing
 from heimdall_server.protect.run import Found
 from heimdall_server.protect.view import PolicyView, Steps
+
+_STRUCTURED_DATA: Final = re.compile(r"[!-~]{1,32}@[0-9]+(?:\.[0-9]+)*\.(?!(?:com|cn|net|org)$)[!-~]{1,32}", re.ASCII)
+"""A parameter of syslog's structured data, `exampleSDID@32473.eventSource` (RFC 5424, section 7.2.2): a name with an enterprise
+number in it, which looks like a mail address and isn't one. Domains of digits alone do take mail under these few."""
 
 COLUMN = "{} keys"
 """What the column of a map's suspicious keys is called."""
@@ -96,7 +102,11 @@ def _keys(
         return None
     gated = passing(pl.Series("", encoded.dictionary, pl.String), [view.gate])[view.gate].to_list()
     texts = encoded.dictionary.to_pylist()
-    wanted = [index for index, key in enumerate(texts) if gated[index] and key not in view.clean_keys]
+    wanted = [
+        index
+        for index, key in enumerate(texts)
+        if gated[index] and key not in view.clean_keys and not _STRUCTURED_DATA.fullmatch(key)
+    ]
     if not wanted:
         return None
     numbers = np.full(len(texts), -1)

@@ -138,3 +138,15 @@ def test_action_that_is_added_to_the_table_writes_its_own() -> None:
 def test_megabyte_of_text_is_masked(size: int) -> None:
     row = protect({"body": "x" * size + " a@b.org " + "9" * size + " password=" + "y" * size})
     assert row["body"] == "x" * size + " [email] " + "9" * size + " password=[secret]"
+
+
+def test_names_of_structured_data_are_no_addresses_although_mail_goes_to_digits() -> None:
+    names = {
+        "exampleSDID@32473.eventSource": "a",
+        "timeQuality@1.2.3.tzKnown": "b",
+        "bob@163.com": "c",
+        "al@example.com": "d",
+    }
+    protected = PolicyProtector().protect(batch_of([{"attributes": names}]))
+    keys = [key for key, _ in protected.batch["attributes"][0].as_py()]
+    assert keys == ["exampleSDID@32473.eventSource", "timeQuality@1.2.3.tzKnown", "[email]", "[email]"]
