@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 import weakref
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from heimdall_client.errors import ClosedError
 
@@ -50,13 +49,13 @@ class LoopThread:
         if self.closed:
             coroutine.close()
             raise ClosedError(what)
-        future: concurrent.futures.Future[_Result] = concurrent.futures.Future()
+        outcome: _Outcome[_Result] = _Outcome()
         tasks: list[asyncio.Task[_Result]] = []
 
         def begin() -> None:
             task = self.loop.create_task(coroutine)
             tasks.append(task)
-            task.add_done_callback(lambda done: _settle(future, done))
+            task.add_done_callback(outcome.settle)
 
         def cancel() -> None:
             for task in tasks:
@@ -64,34 +63,59 @@ class LoopThread:
 
         self.loop.call_soon_threadsafe(begin)
         try:
-            return _result(future)
-        except concurrent.futures.CancelledError:
-            raise ClosedError(what) from None
+            # A signal that arrives just before the thread goes to sleep is noticed only when it wakes.
+            while not outcome.wait(SLEEP_S):
+                pass
         except BaseException:
-            if not future.done():
+            if not outcome.done:
                 self.loop.call_soon_threadsafe(cancel)
-                concurrent.futures.wait([future], timeout=CLOSE_S)
+                outcome.wait(CLOSE_S)
             raise
+        try:
+            return outcome.result()
+        except asyncio.CancelledError:
+            raise ClosedError(what) from None
 
     def close(self) -> None:
         """Cancel what runs, end the thread. May be called more than once."""
         self._finalizer()
 
 
-def _result(future: concurrent.futures.Future[_Result]) -> _Result:
-    # A signal that arrives just before the thread goes to sleep is noticed only when it wakes.
-    while not future.done():
-        concurrent.futures.wait((future,), timeout=SLEEP_S)
-    return future.result()
+class _Outcome(Generic[_Result]):
+    """What became of a coroutine: settled by the loop's thread, waited for by one other.
 
+    Only a bare lock stands between them, and only the waiting thread ever blocks on it. With a condition (as in
+    `concurrent.futures`) an interrupt could strike the waiting thread while it holds it, and the loop's thread would wait for ever.
+    """
 
-def _settle(future: concurrent.futures.Future[_Result], task: asyncio.Task[_Result]) -> None:
-    if task.cancelled():
-        future.set_exception(concurrent.futures.CancelledError())
-    elif (error := task.exception()) is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(task.result())
+    def __init__(self) -> None:
+        self._pending = threading.Lock()
+        self._pending.acquire()
+        self._task: asyncio.Task[_Result] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._task is not None
+
+    def settle(self, task: asyncio.Task[_Result]) -> None:
+        """Loop's thread, once: it has ended."""
+        self._task = task
+        self._pending.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended, for so long at most; whether it has."""
+        return self.done or self._pending.acquire(timeout=timeout_s)
+
+    def result(self) -> _Result:
+        """Once it has ended: what it returned.
+
+        Raises:
+            asyncio.CancelledError: It was cancelled.
+            BaseException: What it raised.
+        """
+        assert self._task is not None  # noqa: S101 - see `done`
+        return self._task.result()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
