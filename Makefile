@@ -41,11 +41,12 @@ fix: $(VENV)/.ready-dev ## Format, and mend what can be mended by itself.
 	ruff format .
 
 gen: $(VENV)/.ready-dev ## Regenerate gen/ from proto/.
-	rm -rf gen/python/heimdall gen/python/buf && mkdir -p gen/python
-	python -m grpc_tools.protoc -Iproto --python_out=gen/python --mypy_out=quiet:gen/python $(PROTOS)
-	python -m grpc_tools.protoc -Iproto --grpc_python_out=gen/python --mypy_grpc_out=quiet:gen/python $(SERVICES)
-	find gen/python/heimdall gen/python/buf -type d -exec sh -c 'printf "%s\n" "\"\"\"Generated from proto/; run make gen, never edit.\"\"\"" > $$1/__init__.py' _ {} \;
-	touch gen/python/heimdall/py.typed gen/python/buf/py.typed
+	rm -rf gen/.new && mkdir -p gen/.new
+	python -m grpc_tools.protoc -Iproto --python_out=gen/.new --mypy_out=quiet:gen/.new $(PROTOS)
+	python -m grpc_tools.protoc -Iproto --grpc_python_out=gen/.new --mypy_grpc_out=quiet:gen/.new $(SERVICES)
+	find gen/.new/heimdall gen/.new/buf -type d -exec sh -c 'printf "%s\n" "\"\"\"Generated from proto/; run make gen, never edit.\"\"\"" > $$1/__init__.py' _ {} \;
+	touch gen/.new/heimdall/py.typed gen/.new/buf/py.typed
+	rm -rf gen/python/heimdall gen/python/buf && mv gen/.new/heimdall gen/.new/buf gen/python/ && rmdir gen/.new
 
 gen-check: gen ## Fail if gen/ isn't what proto/ says.
 	git diff --exit-code -- gen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 import psycopg
@@ -71,7 +71,7 @@ class PostgresPool:
             StoreError: PostgreSQL can't be reached, fails or is too slow. Names no value.
         """
         limit_s = (timeout_s or self._config.statement_timeout_s) + _MARGIN_S
-        with faults():
+        with _cancellable(), faults():
             async with asyncio.timeout(limit_s), self._pool.connection() as connection:
                 yield connection
 
@@ -88,3 +88,21 @@ class PostgresPool:
             connect_timeout=max(2, int(self._config.connect_timeout_s)),
             options=options,
         )
+
+
+@contextlib.contextmanager
+def _cancellable() -> Iterator[None]:
+    """See to it that a task which is cancelled within ends.
+
+    psycopg waits by `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that arrives together with what it waits for.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        yield
+    except Exception as error:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
