@@ -25,11 +25,13 @@ import pytest
 
 from heimdall_server.storage.postgres.config import PostgresConfig
 from heimdall_server.storage.postgres.embedded import EmbeddedPostgres
+from heimdall_server.storage.postgres.extensions import CYPHER_ROLE
 from heimdall_server.storage.postgres.migrate import migrate
 from heimdall_server.storage.postgres.pool import PostgresPool
 from heimdall_server.storage.postgres.roles import APP_ROLE, set_up
 
 APP_PASSWORD = "of the application"  # noqa: S105 - of nothing that lasts
+CYPHER_PASSWORD = "of who reads the graph"  # noqa: S105 - of nothing that lasts
 START_S = 60.0
 T = TypeVar("T")
 _NUMBERS = itertools.count(1)
@@ -85,6 +87,13 @@ class PostgresServer:
         self._loop.close()
         shutil.rmtree(self.folder)
 
+    def cypher_pool(self, database: str, **changes: Any) -> PostgresPool:
+        """The same under the role that only reads the graph."""
+        return PostgresPool(
+            lambda: self.embedded.conninfo(user=CYPHER_ROLE, password=CYPHER_PASSWORD, database=database),
+            small_postgres(**{"pool_size": 2, **changes}),
+        )
+
     async def _start(self) -> EmbeddedPostgres:
         embedded = await EmbeddedPostgres.start(
             small_postgres(pool_size=40),
@@ -98,7 +107,13 @@ class PostgresServer:
 
     async def _make(self, name: str, *, migrated: bool) -> None:
         superuser = self.conninfo(superuser=True)
-        await set_up(superuser, self.conninfo(name, superuser=True), app_password=APP_PASSWORD, database=name)
+        await set_up(
+            superuser,
+            self.conninfo(name, superuser=True),
+            app_password=APP_PASSWORD,
+            cypher_password=CYPHER_PASSWORD,
+            database=name,
+        )
         if migrated:
             async with await psycopg.AsyncConnection.connect(self.pool(name).conninfo(), autocommit=True) as connection:
                 await migrate(connection)
@@ -135,7 +150,7 @@ def postgres_clean(postgres_server: PostgresServer, postgres_database: str) -> N
     with psycopg.connect(postgres_server.conninfo(postgres_database), autocommit=True) as connection:
         found = connection.execute(
             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
-            "WHERE schemaname = 'heimdall' AND tablename <> 'schema_migration'"
+            "WHERE schemaname IN ('heimdall', 'heimdall_graph') AND tablename <> 'schema_migration'"
         ).fetchall()
         if found:
             names = ", ".join(name for (name,) in found)

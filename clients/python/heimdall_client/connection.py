@@ -10,6 +10,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from heimdall.admin.v1 import admin_service_pb2_grpc
+from heimdall.graph.v1 import graph_service_pb2_grpc
 from heimdall.ingest.v1 import ingest_service_pb2_grpc
 from heimdall.privacy.v1 import privacy_service_pb2_grpc
 from heimdall.query.v1 import query_service_pb2_grpc
@@ -71,6 +72,10 @@ class Connection:
     @property
     def _privacy(self) -> privacy_service_pb2_grpc.PrivacyServiceAsyncStub:
         return privacy_service_pb2_grpc.PrivacyServiceStub(self._open())
+
+    @property
+    def _graph(self) -> graph_service_pb2_grpc.GraphServiceAsyncStub:
+        return graph_service_pb2_grpc.GraphServiceStub(self._open())
 
     async def _unary(
         self,

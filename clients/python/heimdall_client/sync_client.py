@@ -22,6 +22,7 @@ from heimdall_client.ingester import AsyncIngester, IngestSummary
 from heimdall_client.loop_thread import LoopThread
 from heimdall_client.search import AsyncSearch, OnProgress
 from heimdall_client.stream_ingest import OnIngestProgress
+from heimdall_client.sync_graph import SyncGraphCalls
 from heimdall_client.sync_ingest import Ingester, RecordIngester
 from heimdall_client.sync_privacy import SyncPrivacyCalls
 from heimdall_client.sync_streams import Search, Watches, iterate
@@ -32,7 +33,7 @@ from heimdall_client.watches import AsyncWatches
 _Result = TypeVar("_Result")
 
 
-class Client(SyncPrivacyCalls):
+class Client(SyncPrivacyCalls, SyncGraphCalls):
     """A blocking client. Made by `connect`; use it as a context manager. Thread-safe.
 
     Each method is that of `AsyncClient`, where its arguments are told. Callbacks come from the loop's thread: they must

@@ -26,9 +26,10 @@ OBSERVABLE_SCHEMA: Final = pa.schema(
         pa.field("row", pa.uint32(), nullable=False),
         pa.field("type", pa.string(), nullable=False),
         pa.field("value", pa.string(), nullable=False),
+        pa.field("whole", pa.bool_(), nullable=False),
     ]
 )
-"""`row`: of the text; `type`: a name of the catalogue of types, or `TOKEN_TYPE`; `value`: canonical."""
+"""`row`: of the text; `type`: a name of the catalogue of types, or `TOKEN_TYPE`; `value`: canonical; `whole`: it is all that the text says."""
 
 # What ends in these is a file, a piece of code or a unit more often than a name of the DNS.
 _NOT_SUFFIXES: Final = frozenset(
@@ -132,8 +133,9 @@ def _found(texts: pl.Series, name: str, kind: _Kind) -> pa.Table | None:
     rows = texts.str.contains(kind.gate).fill_null(value=False).arg_true()
     if not len(rows):
         return None
+    passed = texts.gather(rows)
     runs = (
-        pl.DataFrame({"row": rows, "run": texts.gather(rows).str.extract_all(kind.run)})
+        pl.DataFrame({"row": rows, "text": passed, "run": passed.str.extract_all(kind.run)})
         .explode("run", empty_as_null=False)
         .drop_nulls()
     )
@@ -141,14 +143,20 @@ def _found(texts: pl.Series, name: str, kind: _Kind) -> pa.Table | None:
     if not len(distinct):
         return None
     values = pl.DataFrame({"run": distinct, "value": pl.Series(kind.read(to_arrow(distinct)), dtype=pl.String)})
-    joined = runs.join(values.drop_nulls(), on="run").select("row", "value").unique().sort("row", "value")
-    if not len(joined):
+    found = (
+        runs.join(values.drop_nulls(), on="run")
+        .group_by("row", "value")
+        .agg(whole=(pl.col("run") == pl.col("text").str.strip_chars()).any())
+        .sort("row", "value")
+    )
+    if not len(found):
         return None
     return pa.table(
         [
-            pa.array(joined["row"].to_numpy(), pa.uint32()),
-            pa.array([name]).take(pa.array([0] * len(joined), pa.int8())),
-            to_arrow(joined["value"]),
+            pa.array(found["row"].to_numpy(), pa.uint32()),
+            pa.repeat(name, len(found)),
+            to_arrow(found["value"]),
+            found["whole"].to_arrow(),
         ],
         schema=OBSERVABLE_SCHEMA,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client import Gauge
 
@@ -19,7 +20,6 @@ from heimdall_server.services.ingest.logic.state import IngestState as IngestCon
 from heimdall_server.services.query.logic.watch.stream import WatchUseCase
 
 if TYPE_CHECKING:
-    from heimdall_server.projections.vault import VaultProjection
     from heimdall_server.storage.postgres.opening import Postgres
 
 LAG_DEGRADED_S: Final = 30.0
@@ -36,6 +36,40 @@ _WATCHES: Final = Gauge("heimdall_watches", "Watches that run")
 _RESIDENT: Final = Gauge("heimdall_process_resident_bytes", "Resident memory of the process")
 
 
+class Progress(Protocol):
+    """How far a projection has come that may be left behind."""
+
+    @property
+    def state(self) -> enum.StrEnum:
+        """Whether it runs."""
+        ...
+
+    @property
+    def applied(self) -> int:
+        """Last position that it has applied, of shard 0."""
+        ...
+
+    @property
+    def lag_positions(self) -> int:
+        """Durable frames that it hasn't applied."""
+        ...
+
+    @property
+    def lag_s(self) -> float:
+        """Age of the oldest of them."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Its last failure; empty: it works."""
+        ...
+
+    @property
+    def notice(self) -> str:
+        """What an operator should know; empty: nothing."""
+        ...
+
+
 class RunningInstance:
     """See the module; implements the admin service's `Instance`."""
 
@@ -50,7 +84,7 @@ class RunningInstance:
         append: AppendUseCase | None,
         watch: WatchUseCase | None,
         tls: TlsFiles,
-        vault: VaultProjection | None,
+        optional: Mapping[str, Callable[[], Progress]],
         postgres: Postgres | None,
         notices: Sequence[str],
     ) -> None:
@@ -63,7 +97,7 @@ class RunningInstance:
         self._append = append
         self._watch = watch
         self._tls = tls
-        self._vault = vault
+        self._optional = optional
         self._postgres = postgres
         self._notices = notices
 
@@ -90,17 +124,17 @@ class RunningInstance:
                 problem=progress.problem,
             )
         ]
-        if self._vault is not None:
-            vault = self._vault.progress
+        for name, progress_of in self._optional.items():
+            other = progress_of()
             states.append(
                 ProjectionState(
-                    name="vault",
+                    name=name,
                     required=False,
-                    state=vault.state.value,
-                    applied={0: vault.applied},
-                    lag_frames=vault.lag_positions,
-                    lag_s=vault.lag_s,
-                    problem=vault.problem,
+                    state=other.state.value,
+                    applied={0: other.applied},
+                    lag_frames=other.lag_positions,
+                    lag_s=other.lag_s,
+                    problem=other.problem,
                 )
             )
         return states
@@ -131,9 +165,7 @@ class RunningInstance:
 
     def notices(self) -> Sequence[str]:
         """See `Instance`."""
-        found = [self._warm.progress.notice]
-        if self._vault is not None:
-            found.append(self._vault.progress.notice)
+        found = [self._warm.progress.notice, *(progress_of().notice for progress_of in self._optional.values())]
         if self._postgres is not None:
             found.append(self._postgres.notice)
         return [*self._notices, *filter(None, found)]
@@ -144,12 +176,20 @@ class RunningInstance:
         _LAG_SECONDS.labels("warm").set_function(lambda: warm.progress.lag_s)
         _LAG_FRAMES.labels("warm").set_function(lambda: warm.progress.lag_positions)
         _APPLIED.labels("warm").set_function(lambda: warm.visible_through.get(0, 0))
+        for name, progress_of in self._optional.items():
+            _publish(name, progress_of)
         _HEAD.set_function(lambda: journal.head().get(0, 0))
         _JOURNAL_BYTES.set_function(lambda: journal.state().size_bytes)
         _JOURNAL_FRAMES.set_function(lambda: journal.state().frame_count)
         _LETTERS.set_function(lambda: len(self._control.letters))
         _WATCHES.set_function(self.watch_count)
         _RESIDENT.set_function(resident_bytes)
+
+
+def _publish(name: str, progress_of: Callable[[], Progress]) -> None:
+    _LAG_SECONDS.labels(name).set_function(lambda: progress_of().lag_s)
+    _LAG_FRAMES.labels(name).set_function(lambda: progress_of().lag_positions)
+    _APPLIED.labels(name).set_function(lambda: progress_of().applied)
 
 
 def resident_bytes() -> int:

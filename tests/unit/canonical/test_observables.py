@@ -68,6 +68,11 @@ def test_a_value_counts_once_a_text_and_rows_are_those_of_the_texts() -> None:
     assert table["row"].to_pylist() == [1, 3]
 
 
+def test_a_value_that_is_all_of_a_text_is_told_from_one_among_words() -> None:
+    table = find_observables(pa.array([" 1.2.3.4 ", "from 1.2.3.4", f"[{TOKEN}]"]))
+    assert table["whole"].to_pylist() == [True, False, True]
+
+
 def test_only_the_types_that_are_asked_for_are_looked_for() -> None:
     text = "1.2.3.4 CVE-2024-12345"
     assert found(text, "cve") == {("cve", "CVE-2024-12345")}

@@ -112,10 +112,13 @@ def test_a_group_whose_package_is_not_installed_says_so(monkeypatch: pytest.Monk
 
 
 def test_a_group_of_a_stranger_gets_a_help_line_and_no_built_in_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint("graph", "acme.graph:app", plugins.GROUP), EntryPoint("query", "acme.q:app", plugins.GROUP)]
+    points = [
+        EntryPoint("weather", "acme.weather:app", plugins.GROUP),
+        EntryPoint("query", "acme.q:app", plugins.GROUP),
+    ]
     monkeypatch.setattr(plugins, "entry_points", lambda **_: points)
     group = program.command()
-    assert group.commands["graph"].help == "Commands of acme."
+    assert group.commands["weather"].help == "Commands of acme."
     assert not isinstance(group.commands["query"], plugins.LazyGroup)
 
 

@@ -20,6 +20,7 @@ from heimdall_client.cli import (
     delete,
     explain,
     fields,
+    graph,
     ingest,
     keys,
     plugins,
@@ -87,7 +88,7 @@ def root(
 
 _COMMANDS = (
     *(ingest, query, watch, context, explain, fields, status, datasets, dead_letters, samples),
-    *(privacy, delete, keys, audit, version),
+    *(graph, privacy, delete, keys, audit, version),
 )
 for _command in _COMMANDS:
     _command.add_to(app)

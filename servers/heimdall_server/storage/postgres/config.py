@@ -17,8 +17,11 @@ class PostgresConfig:
     """The PostgreSQL that keeps the vault, the audit log and control tables."""
 
     dsn_file: Path | None = None
-    """File with the connection string (`postgresql://…` or `host=… user=…`) of a PostgreSQL 16 or newer and nothing else; its role must
-    own the schema `heimdall`, or be allowed to create it. None: an embedded one is started as a child process."""
+    """File with the connection string (`postgresql://…` or `host=… user=…`) of a PostgreSQL 16 or newer with the extensions age and vector and
+    nothing else; its role must own the schemas `heimdall` and `heimdall_graph`, or be allowed to create them. None: an embedded one is started as a child process."""
+    cypher_dsn_file: Path | None = None
+    """With `dsn_file`: another, of a role that may read the schema of the graph (`heimdall_graph`) and nothing else, and isn't its owner;
+    Cypher is run under it. None: Cypher is refused. The embedded one has such a role."""
     port: int = 0
     """Of the embedded one, on 127.0.0.1; 0: a free one, chosen at each start."""
     pool_size: int = 8

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from heimdall_server.domain.errors import ConfigurationError, StoreError
 from heimdall_server.storage.postgres.config import PostgresConfig
 from heimdall_server.storage.postgres.embedded import EmbeddedPostgres, EmbeddedState
+from heimdall_server.storage.postgres.extensions import CYPHER_ROLE, require
 from heimdall_server.storage.postgres.faults import faults
 from heimdall_server.storage.postgres.migrate import migrate
 from heimdall_server.storage.postgres.passwords import load_or_mint
@@ -28,6 +30,8 @@ from heimdall_server.storage.postgres.roles import APP_ROLE, DATABASE, set_up
 
 LOG: Final = logging.getLogger(__name__)
 PASSWORD_FILE: Final = "postgres.password"  # noqa: S105 - a name
+CYPHER_PASSWORD_FILE: Final = "postgres-cypher.password"  # noqa: S105 - a name
+_CYPHER_POOL_SIZE: Final = 3
 _FIRST_WAIT_S: Final = 0.2
 _WAIT_S_MAX: Final = 15.0
 
@@ -35,11 +39,22 @@ _WAIT_S_MAX: Final = 15.0
 class Postgres:
     """A PostgreSQL that this process uses. Made by `open_postgres`."""
 
-    def __init__(self, pool: PostgresPool, embedded: EmbeddedPostgres | None, app_password: str) -> None:
+    def __init__(
+        self,
+        pool: PostgresPool,
+        embedded: EmbeddedPostgres | None,
+        app_password: str,
+        *,
+        cypher_pool: PostgresPool | None = None,
+        cypher_password: str = "",
+    ) -> None:
         self.pool = pool
         """For adapters. Until PostgreSQL was there once, and is set up, calls fail with `StoreError`."""
+        self.cypher_pool = cypher_pool
+        """Under the role that only reads the graph; None: there is no such role, so Cypher can't be run."""
         self._embedded = embedded
         self._app_password = app_password
+        self._cypher_password = cypher_password
         self._problem = "it wasn't reached yet"
         self._prepared = False
 
@@ -66,12 +81,20 @@ class Postgres:
         """
         if self._embedded is not None:
             superuser = self._embedded.conninfo()
-            await set_up(superuser, self._embedded.conninfo(database=DATABASE), app_password=self._app_password)
+            await set_up(
+                superuser,
+                self._embedded.conninfo(database=DATABASE),
+                app_password=self._app_password,
+                cypher_password=self._cypher_password,
+            )
         with faults():
             async with await psycopg.AsyncConnection.connect(self.pool.conninfo(), autocommit=True) as connection:
+                await require(connection)
                 await migrate(connection)
         if not self._prepared:
             await self.pool.open()
+            if self.cypher_pool is not None:
+                await self.cypher_pool.open()
             self._prepared = True
 
     async def prepare_patiently(self) -> None:
@@ -116,18 +139,29 @@ async def open_postgres(
         StoreError: The folder of the embedded one can't be made.
     """
     embedded: EmbeddedPostgres | None = None
-    password = ""
+    password = cypher_password = ""
+    cypher_pool: PostgresPool | None = None
+    few = replace(config, pool_size=_CYPHER_POOL_SIZE)
     if config.dsn_file is not None:
         conninfo = await asyncio.to_thread(_read_dsn, config.dsn_file)
         pool = PostgresPool(lambda: conninfo, config)
+        if config.cypher_dsn_file is not None:
+            cypher_conninfo = await asyncio.to_thread(_read_dsn, config.cypher_dsn_file, "cypher_dsn_file")
+            cypher_pool = PostgresPool(lambda: cypher_conninfo, few)
     else:
         password = await asyncio.to_thread(load_or_mint, keys_dir / PASSWORD_FILE)
+        cypher_password = await asyncio.to_thread(load_or_mint, keys_dir / CYPHER_PASSWORD_FILE)
         server = await EmbeddedPostgres.start(config, data_dir=data_dir, keys_dir=keys_dir, places=places)
         stack.push_async_callback(server.stop)
         pool = PostgresPool(lambda: server.conninfo(user=APP_ROLE, password=password, database=DATABASE), config)
+        cypher_pool = PostgresPool(
+            lambda: server.conninfo(user=CYPHER_ROLE, password=cypher_password, database=DATABASE), few
+        )
         embedded = server
     stack.push_async_callback(pool.close)
-    postgres = Postgres(pool, embedded, password)
+    if cypher_pool is not None:
+        stack.push_async_callback(cypher_pool.close)
+    postgres = Postgres(pool, embedded, password, cypher_pool=cypher_pool, cypher_password=cypher_password)
     if embedded is not None:
         with contextlib.suppress(StoreError):  # the notice says it
             await embedded.wait_ready(config.start_timeout_s)
@@ -146,19 +180,19 @@ async def _end(task: asyncio.Task[None]) -> None:
         task.exception()  # it was told by the notice
 
 
-def _read_dsn(path: Path) -> str:
+def _read_dsn(path: Path, setting: str = "dsn_file") -> str:
     try:
         text = path.read_text().strip()
     except OSError as error:
-        raise ConfigurationError((f"postgres.dsn_file: {path}: {error.strerror}",)) from error
+        raise ConfigurationError((f"postgres.{setting}: {path}: {error.strerror}",)) from error
     try:
         conninfo_to_dict(text)
     except psycopg.ProgrammingError:
         # The driver's sentence quotes what it couldn't read, which may be the password.
         problem = (
-            f"postgres.dsn_file: {path} holds no connection string; it is `postgresql://user:password@host/database`"
+            f"postgres.{setting}: {path} holds no connection string; it is `postgresql://user:password@host/database`"
         )
         raise ConfigurationError((problem,)) from None
     if not text:
-        raise ConfigurationError((f"postgres.dsn_file: {path} is empty",))
+        raise ConfigurationError((f"postgres.{setting}: {path} is empty",))
     return text

@@ -1,4 +1,4 @@
-"""Sets an embedded PostgreSQL up: a database, and a role that owns a schema in it and may nothing else."""
+"""Sets an embedded PostgreSQL up: a database, a role that owns a schema and the graph in it and may nothing else, and one that reads the graph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from heimdall_server.storage.postgres.extensions import provide
 from heimdall_server.storage.postgres.faults import faults
 from heimdall_server.storage.postgres.pool import SCHEMA
 
@@ -15,13 +16,16 @@ DATABASE: Final = "heimdall"
 _RIGHTS: Final = sql.SQL("LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
 
 
-async def set_up(superuser: str, in_database: str, *, app_password: str, database: str = DATABASE) -> None:
-    """Make what is missing. Idempotent; also gives the role the password that is on file.
+async def set_up(
+    superuser: str, in_database: str, *, app_password: str, cypher_password: str, database: str = DATABASE
+) -> None:
+    """Make what is missing. Idempotent; also gives the roles the passwords that are on file.
 
     Args:
         superuser: Connection string of the superuser, to any database.
         in_database: The same, to `database`.
         app_password: The role's.
+        cypher_password: Of the role that reads the graph.
         database: Its name.
 
     Raises:
@@ -45,6 +49,7 @@ async def set_up(superuser: str, in_database: str, *, app_password: str, databas
                     sql.Identifier(SCHEMA), sql.Identifier(APP_ROLE)
                 )
             )
+            await provide(connection, app_role=APP_ROLE, cypher_password=cypher_password)
 
 
 async def _connect(conninfo: str) -> psycopg.AsyncConnection[tuple[Any, ...]]:

@@ -1,0 +1,302 @@
+"""`heimdall graph`: what is connected with what, since when, and who says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from heimdall_client.cli.console import note, out, plural, warn, write_line
+from heimdall_client.cli.options import Link, Output, Since, TextOutput, Until, connected, examples
+from heimdall_client.cli.tables import show as show_table
+from heimdall_client.cli.tables import table
+
+if TYPE_CHECKING:
+    from heimdall.graph.v1 import graph_pb2
+    from heimdall.graph.v1 import graph_service_pb2 as pb
+    from heimdall_client.graph_calls import Tlp
+
+_NAMES = (
+    "A vertex is TYPE:VALUE (ip:203.0.113.7, domain:evil.example, email:alice@example.com, dump:NAME), an id, or a token. "
+    "Asking by a personal value needs the permission privacy.match, and is audited."
+)
+_app = typer.Typer(
+    name="graph", help="Entities, dumps and sightings, and how they hang together.", no_args_is_help=True
+)
+
+
+def _vertex(name: str) -> str:
+    """Refuse what names no vertex before anything is sent."""
+    from heimdall_client.graph_calls import to_vertex_ref
+
+    try:
+        to_vertex_ref(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return name
+
+
+Vertex = Annotated[
+    str,
+    typer.Argument(metavar="VERTEX", help="TYPE:VALUE, an id, or a token.", show_default=False, callback=_vertex),
+]
+Ceiling = Annotated[str, typer.Option("--tlp", metavar="LABEL", help="Nothing stricter than this: clear … red.")]
+
+
+class GraphOutput(StrEnum):
+    """How a piece of the graph is answered."""
+
+    TABLE = "table"
+    JSON = "json"
+    DOT = "dot"
+    GRAPHML = "graphml"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the group."""
+    app.add_typer(_app)
+
+
+@_app.command(
+    epilog=examples(
+        "heimdall graph show domain:evil.example",
+        "heimdall graph show dump:forum-2026-03 --depth 2 --output dot | dot -Tsvg > forum.svg",
+        more=_NAMES,
+    )
+)
+@connected
+def show(
+    link: Link,
+    vertex: Vertex,
+    *,
+    depth: Annotated[int, typer.Option("--depth", min=1, max=6, help="Hops.")] = 1,
+    edge: Annotated[list[str] | None, typer.Option("--edge", metavar="KIND", help="Only along these edges.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Vertices at most.")] = 200,
+    since: Since = None,
+    until: Until = None,
+    tlp: Ceiling = "",
+    output: Annotated[GraphOutput, typer.Option("--output", "-o", help="How to answer.")] = GraphOutput.TABLE,
+) -> None:
+    """Show a vertex, its neighbours, how they are connected, since when, and who says so."""
+    from heimdall_client.cli import graph_export
+
+    with link.client() as client:
+        about = client.vertex(vertex)
+        pieces = client.neighbourhood(
+            vertex, depth=depth, limit=limit, edges=edge or (), since=since, until=until, tlp=_tlp(tlp)
+        )
+    vertices = [met for piece in pieces for met in piece.vertices]
+    edges = [one for piece in pieces for one in piece.edges]
+    if output is GraphOutput.DOT:
+        write_line(graph_export.dot(vertices, edges))
+    elif output is GraphOutput.GRAPHML:
+        write_line(graph_export.graphml(vertices, edges))
+    elif output is GraphOutput.JSON:
+        _print_json(about, pieces)
+    else:
+        _show_vertex(about)
+        depths = {met.vertex_id: piece.depth for piece in pieces for met in piece.vertices}
+        _show_neighbours(vertices, edges, depths)
+    for more in (more for piece in pieces for more in piece.more):
+        warn(_more(more))
+
+
+@_app.command(
+    epilog=examples("heimdall graph path ip:203.0.113.7 email:alice@example.com", more=_NAMES),
+)
+@connected
+def path(
+    link: Link,
+    start: Vertex,
+    end: Vertex,
+    *,
+    length: Annotated[int, typer.Option("--length", min=1, max=6, help="Hops at most.")] = 4,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="Ways at most.")] = 5,
+    since: Since = None,
+    until: Until = None,
+    tlp: Ceiling = "",
+    output: Output = TextOutput.TABLE,
+) -> None:
+    """Find the shortest ways between two vertices, with the evidence for each hop."""
+    from heimdall_client.cli import graph_export
+    from heimdall_client.cli.plain import print_json, to_plain
+
+    with link.client() as client:
+        found = client.paths(start, end, length=length, limit=limit, since=since, until=until, tlp=_tlp(tlp))
+    if output is TextOutput.JSON:
+        print_json(to_plain(found))
+        return
+    vertices = {one.vertex_id: one for one in found.vertices}
+    for number, way in enumerate(found.paths, 1):
+        rows = []
+        for place, vertex_id in enumerate(way.vertex_ids):
+            vertex = vertices[vertex_id]
+            hop = way.hops[place - 1] if place else None
+            rows.append(
+                [
+                    hop.edge.relation or hop.edge.kind if hop else "",
+                    graph_export.kind_name(vertex),
+                    vertex.value,
+                    _who(hop.provenances) if hop else "",
+                ]
+            )
+        show_table(table(["by", "is", "value", "says"], rows, fold="says"))
+        if number < len(found.paths):
+            out().print()
+    if not found.paths:
+        note(f"no way of at most {plural(length, 'hop')}")
+    for more in found.more:
+        warn(_more(more))
+
+
+@_app.command(
+    epilog=examples("heimdall graph sightings ip:203.0.113.7 --since 30d", more=_NAMES),
+)
+@connected
+def sightings(
+    link: Link,
+    entity: Vertex,
+    *,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")] = 100,
+    tlp: Ceiling = "",
+    output: Output = TextOutput.TABLE,
+) -> None:
+    """List where an entity was seen, day by day, the newest first."""
+    from heimdall_client.cli.plain import print_json, to_plain, to_text
+
+    with link.client() as client:
+        found = client.sightings(entity, since=since, until=until, limit=limit, tlp=_tlp(tlp))
+    if output is TextOutput.JSON:
+        for one in found.sightings:
+            print_json(to_plain(one))
+        return
+    rows = [
+        [one.day, one.value, one.seen.count, to_text(one.seen.first_time)[11:19], to_text(one.seen.last_time)[11:19]]
+        for one in found.sightings
+    ]
+    if rows:
+        show_table(table(["day", "seen in", "count", "first", "last"], rows, fold="seen in"))
+    note(plural(len(rows), "sighting") + (", and more: --limit" if found.truncated else ""))
+
+
+@_app.command(
+    epilog=examples(
+        "heimdall graph cypher 'MATCH (e:Entity)<-[:OF_ENTITY]-(s:Sighting) RETURN e.value, count(s) ORDER BY count(s) DESC LIMIT 10'",
+        more="It reads under a role that can't write, for ten seconds at most; needs the permission graph.cypher.",
+    )
+)
+@connected
+def cypher(
+    link: Link,
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="openCypher that ends with RETURN.", show_default=False)
+    ],
+    *,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Rows at most.")] = 1000,
+    output: Output = TextOutput.TABLE,
+) -> None:
+    """Run a reading openCypher query."""
+    with link.client() as client:
+        found = client.cypher(query, limit=limit)
+    if output is TextOutput.JSON:
+        for row in found.rows:
+            write_line(json.dumps(dict(zip(found.columns, row.values, strict=True))))
+    elif found.rows:
+        show_table(table(list(found.columns), [list(row.values) for row in found.rows]))
+    note(plural(len(found.rows), "row") + (", and more: --limit" if found.truncated else ""))
+
+
+def _show_vertex(about: pb.GetVertexResponse) -> None:
+    from heimdall_client.cli import graph_export
+    from heimdall_client.cli.plain import to_text
+
+    vertex, seen = about.vertex, about.vertex.seen
+    rows = [
+        ["is", graph_export.kind_name(vertex)],
+        ["value", vertex.value],
+        ["id", vertex.vertex_id],
+        ["seen", f"{seen.count:,} times, {to_text(seen.first_time)[:19]} to {to_text(seen.last_time)[:19]}"],
+        ["says", _who(about.provenances)],
+    ]
+    rows += [["labels", ", ".join(vertex.labels)]] if vertex.labels else []
+    rows += [["note", f"{one.text} ({one.actor})"] for one in about.notes]
+    show_table(table(["", ""], rows))
+    out().print()
+
+
+def _show_neighbours(
+    vertices: Sequence[graph_pb2.Vertex], edges: Sequence[graph_pb2.Edge], depths: dict[str, int]
+) -> None:
+    from heimdall_client.cli import graph_export
+    from heimdall_client.cli.plain import to_text
+
+    by: dict[str, set[str]] = {}
+    for edge in edges:
+        for end in (edge.start_vertex_id, edge.end_vertex_id):
+            by.setdefault(end, set()).add(edge.relation or edge.kind)
+    rows = [
+        [
+            depths[one.vertex_id],
+            graph_export.kind_name(one),
+            f"{one.value} {one.day}".strip(),
+            ", ".join(sorted(by.get(one.vertex_id, ()))),
+            one.seen.count,
+            to_text(one.seen.last_time)[:19],
+            one.seen.confidence,
+        ]
+        for one in vertices
+        if depths[one.vertex_id]
+    ]
+    if rows:
+        show_table(table(["hops", "is", "value", "by", "count", "last seen", "sure"], rows, fold="value"))
+    note(plural(len(rows), "neighbour"))
+
+
+def _who(provenances: Sequence[graph_pb2.Provenance]) -> str:
+    """Who says so, in a line."""
+    told = [
+        f"{one.dump or one.source} ({one.method}, {one.confidence} %)"
+        + (f" at {one.first_place}" if one.first_place else "")
+        for one in provenances[:3]
+    ]
+    left = len(provenances) - len(told)
+    return "; ".join(told) + (f"; and {left} more" if left > 0 else "")
+
+
+def _more(more: pb.More) -> str:
+    from heimdall.graph.v1 import graph_service_pb2 as pb
+
+    return {
+        pb.More.REASON_DEGREE: f"{more.vertex_id} has more edges than were followed; the most relevant ones are here",
+        pb.More.REASON_VERTEX_COUNT: "there are more vertices: --limit",
+        pb.More.REASON_EDGE_SCAN: "enough edges were read: narrow it by --since, --edge or --depth",
+        pb.More.REASON_DEPTH: "vertices at the last hop have more edges: --length",
+    }.get(more.reason, "something was left out")
+
+
+def _print_json(about: pb.GetVertexResponse, pieces: Sequence[pb.TraverseResponse]) -> None:
+    from heimdall_client.cli.plain import print_json, to_plain
+
+    print_json(
+        {
+            "vertex": to_plain(about),
+            "neighbours": [to_plain(met) | {"depth": piece.depth} for piece in pieces for met in piece.vertices],
+            "edges": [to_plain(edge) for piece in pieces for edge in piece.edges],
+        }
+    )
+
+
+def _tlp(label: str) -> Tlp:
+    from heimdall_client.graph_calls import to_tlp
+
+    lowered = label.lower()
+    try:
+        to_tlp(lowered)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise typer.BadParameter("it is clear, green, amber, amber+strict or red", param_hint="--tlp") from error
+    return lowered  # type: ignore[return-value]

@@ -1,0 +1,85 @@
+"""A piece of the graph as DOT or GraphML, for other programs."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET  # only writes
+from collections.abc import Iterable
+from typing import Final
+
+from heimdall.graph.v1 import graph_pb2
+
+_NAMESPACE: Final = "http://graphml.graphdrawing.org/xmlns"
+_VERTEX_KEYS: Final = {
+    "kind": "string",
+    "type": "string",
+    "value": "string",
+    "first": "string",
+    "last": "string",
+    "count": "long",
+}
+_EDGE_KEYS: Final = {"kind": "string", "relation": "string", "first": "string", "last": "string", "count": "long"}
+
+
+def dot(vertices: Iterable[graph_pb2.Vertex], edges: Iterable[graph_pb2.Edge]) -> str:
+    """The DOT language of Graphviz."""
+    lines = ["digraph heimdall {", "  node [shape=box];"]
+    for vertex in vertices:
+        label = _quoted("\n".join((kind_name(vertex), vertex.value)))
+        lines.append(f"  {_quoted(vertex.vertex_id)} [label={label}];")
+    lines += [
+        f"  {_quoted(edge.start_vertex_id)} -> {_quoted(edge.end_vertex_id)} [label={_quoted(edge.relation or edge.kind)}];"
+        for edge in edges
+    ]
+    return "\n".join([*lines, "}"])
+
+
+def graphml(vertices: Iterable[graph_pb2.Vertex], edges: Iterable[graph_pb2.Edge]) -> str:
+    """GraphML (http://graphml.graphdrawing.org)."""
+    ET.register_namespace("", _NAMESPACE)
+    root = ET.Element(f"{{{_NAMESPACE}}}graphml")
+    for target, keys in (("node", _VERTEX_KEYS), ("edge", _EDGE_KEYS)):
+        for name, type_name in keys.items():
+            attributes = {"id": f"{target}.{name}", "for": target, "attr.name": name, "attr.type": type_name}
+            ET.SubElement(root, f"{{{_NAMESPACE}}}key", attributes)
+    graph = ET.SubElement(root, f"{{{_NAMESPACE}}}graph", {"id": "heimdall", "edgedefault": "directed"})
+    for vertex in vertices:
+        node = ET.SubElement(graph, f"{{{_NAMESPACE}}}node", {"id": vertex.vertex_id})
+        told = {"kind": kind_name(vertex), "type": vertex.type, "value": vertex.value, **_seen(vertex.seen)}
+        _tell(node, "node", told)
+    for edge in edges:
+        ends = {"source": edge.start_vertex_id, "target": edge.end_vertex_id}
+        line = ET.SubElement(graph, f"{{{_NAMESPACE}}}edge", ends)
+        _tell(line, "edge", {"kind": edge.kind, "relation": edge.relation, **_seen(edge.seen)})
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True)
+
+
+def kind_name(vertex: graph_pb2.Vertex) -> str:
+    """What a vertex is, in a word, as in `domain` or `field`."""
+    if vertex.kind == graph_pb2.KIND_ENTITY:
+        return vertex.type
+    return graph_pb2.Kind.Name(vertex.kind).removeprefix("KIND_").lower()
+
+
+def _tell(element: ET.Element, target: str, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        data = ET.SubElement(element, f"{{{_NAMESPACE}}}data", {"key": f"{target}.{name}"})
+        data.text = _printable(value)
+
+
+def _seen(seen: graph_pb2.Seen) -> dict[str, str]:
+    return {
+        "first": seen.first_time.ToJsonString(),
+        "last": seen.last_time.ToJsonString(),
+        "count": str(seen.count),
+    }
+
+
+def _quoted(text: str) -> str:
+    escaped = _printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _printable(text: str) -> str:
+    """Without what neither XML nor a terminal may hold."""
+    return "".join(character if character == "\n" or character.isprintable() else "\ufffd" for character in text)

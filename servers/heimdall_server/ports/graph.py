@@ -1,0 +1,239 @@
+"""The graph: facts written in batches, walked under a ceiling, and what people decide about them.
+
+Five roles, so that each user sees what it needs: a projection writes, services read and curate, an erasure takes out, a later job fills vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Protocol
+
+from heimdall_server.domain.graph import Tlp, VertexKind
+from heimdall_server.domain.graph_authored import Embedding, Label, Merge, Note, Similar
+from heimdall_server.domain.graph_batches import Applied, GraphBatch, Origin
+from heimdall_server.domain.graph_reading import (
+    CypherResult,
+    EdgeKey,
+    Evidence,
+    GraphFilter,
+    GraphLimits,
+    GraphState,
+    Level,
+    Paths,
+    SightingRow,
+    Vertex,
+)
+
+
+class GraphWriter(Protocol):
+    """Observed facts.
+
+    Guarantees: a batch is kept as a whole, together with the note of its origin, or not at all; an origin that was applied changes
+    nothing; whatever the order, and however facts are cut into batches, the graph is the same. What `apply` returned from is visible to
+    readers; after a crash of the engine's machine the last batches may be gone *together with their origins*, so whoever writes asks
+    `missing` at each start.
+
+    All methods raise StoreError when the engine fails or is too slow; a batch may be applied or not then, and is simply sent again.
+    """
+
+    async def missing(self, origin: Origin) -> Sequence[tuple[int, int]]:
+        """The parts of a range that weren't applied (or counted), in order: (first, last), both inclusive."""
+        ...
+
+    async def apply(self, batch: GraphBatch) -> Applied:
+        """Keep a batch.
+
+        Rows that can't be kept are refused one by one, and the rest is kept. Conflicts with others are tried again.
+
+        Raises:
+            InvalidArgumentError: Its origin, or what it counts, was applied in part: send what is missing.
+        """
+        ...
+
+    async def forget(self) -> None:
+        """Drop all observed facts, their provenances, and the notes of what was applied, so that they can be made again.
+
+        What people decided, and embeddings, stay.
+        """
+        ...
+
+
+class GraphEraser(Protocol):
+    """Takes out what was erased."""
+
+    async def erase(self, tokens: Collection[str]) -> int:
+        """Delete the entities that tokens stand for, and all that hangs on them.
+
+        Their sightings, the fields' values that are them, every edge of these, and what people or later jobs said about them. Idempotent; facts
+        that come later make them anew.
+
+        Args:
+            tokens: In brackets, as vertices have them.
+
+        Returns:
+            Vertices that were deleted.
+
+        Raises:
+            StoreError: The engine failed; some may be gone.
+        """
+        ...
+
+
+class GraphReader(Protocol):
+    """Walks. Whatever is found is visible under the filter's ceiling, and was walked to through visible facts only.
+
+    All methods raise StoreError when the engine fails, QueryTimeoutError when the time of `GraphLimits` is over.
+    """
+
+    async def get(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Vertex]:
+        """The vertices that are there; of merged ones the one that they are part of, under the id that was asked for."""
+        ...
+
+    async def list_vertices(
+        self, kind: VertexKind, *, tlp_max: Tlp, type_: str = "", after: bytes = b"", count_max: int = 100
+    ) -> Sequence[Vertex]:
+        """A page of the vertices of a kind, in the order of their ids.
+
+        Args:
+            kind: Which.
+            tlp_max: The reader's ceiling.
+            type_: Only of this type; empty: all.
+            after: Only with greater ids.
+            count_max: A page.
+        """
+        ...
+
+    async def evidence(self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp) -> Sequence[Sequence[Evidence]]:
+        """The provenances of each fact, the surest first; none for one that isn't there.
+
+        Args:
+            facts: Ids of vertices, keys of edges.
+            tlp_max: The reader's ceiling.
+        """
+        ...
+
+    def traverse(self, starts: Sequence[bytes], filter_: GraphFilter, limits: GraphLimits) -> AsyncIterator[Level]:
+        """Walk level by level from some vertices; each level is given as soon as it is there.
+
+        A vertex is given once, at its least distance. Merged vertices are one.
+        """
+        ...
+
+    async def paths(
+        self, start: bytes, end: bytes, filter_: GraphFilter, limits: GraphLimits, *, count_max: int = 5
+    ) -> Paths:
+        """The shortest ways between two vertices, of at most `limits.depth_max` edges."""
+        ...
+
+    async def sightings(
+        self,
+        entity: bytes,
+        *,
+        tlp_max: Tlp,
+        first_day: int = 0,
+        last_day: int = 2**31 - 1,
+        count_max: int = 1_000,
+    ) -> Sequence[SightingRow]:
+        """Sightings of an entity, the newest day first; days since 1970, both inclusive."""
+        ...
+
+    async def state(self) -> GraphState:
+        """Sizes. Cheap."""
+        ...
+
+
+class CypherRunner(Protocol):
+    """Cypher for people: read-only, under a role of its own."""
+
+    async def run(self, text: str, *, tlp_max: Tlp, row_count_max: int = 1_000, time_s: float = 10.0) -> CypherResult:
+        """Run a query.
+
+        Args:
+            text: One statement that ends with RETURN.
+            tlp_max: The reader's ceiling; what lies above isn't there.
+            row_count_max: Rows at most; more are left out, and the result says so.
+            time_s: It is cancelled after this long.
+
+        Raises:
+            QuerySyntaxError: It isn't Cypher, it writes, or it uses what can't be bounded; says what and where.
+            QueryTimeoutError: It took too long.
+            StoreError: The engine failed, or has no such role.
+        """
+        ...
+
+
+class GraphCuration(Protocol):
+    """What people decide. Survives `GraphWriter.forget`."""
+
+    async def add_label(self, label: Label) -> None:
+        """Put a label on a vertex; one that is there already stays as it is."""
+        ...
+
+    async def remove_label(self, id_: bytes, label: str) -> bool:
+        """Take a label off. False: it wasn't there."""
+        ...
+
+    async def labels(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Sequence[Label]:
+        """Labels of vertices."""
+        ...
+
+    async def labelled(
+        self, label: str, *, tlp_max: Tlp, after: bytes = b"", count_max: int = 1_000
+    ) -> Sequence[bytes]:
+        """Vertices with a label, in the order of their ids."""
+        ...
+
+    async def add_note(self, note: Note) -> None:
+        """Keep a new note. Idempotent by its id."""
+        ...
+
+    async def change_note(self, note_id: bytes, body: str, *, etag: str, time_ns: int) -> Note:
+        """Give a note another text.
+
+        Raises:
+            NotFoundError: There is no such note.
+            EtagMismatchError: It was changed meanwhile.
+        """
+        ...
+
+    async def remove_note(self, note_id: bytes) -> bool:
+        """Delete a note. False: it wasn't there."""
+        ...
+
+    async def notes(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Sequence[Note]:
+        """Notes on vertices, the oldest first."""
+        ...
+
+    async def merge(self, merge: Merge) -> None:
+        """Let a vertex, and what was merged into it, be part of another.
+
+        Raises:
+            InvalidArgumentError: It is the same one, or the other is part of it.
+        """
+        ...
+
+    async def split(self, id_: bytes) -> bool:
+        """Take a vertex out of what it was merged into. False: it wasn't."""
+        ...
+
+    async def merges(self, ids: Collection[bytes]) -> Sequence[Merge]:
+        """The merges that some vertices take part in, on either side."""
+        ...
+
+
+class GraphVectors(Protocol):
+    """Embeddings of entities and of dumps' fields."""
+
+    async def put(self, kind: VertexKind, model: str, embeddings: Sequence[Embedding]) -> None:
+        """Keep embeddings, in place of older ones of the same model.
+
+        Raises:
+            InvalidArgumentError: Neither an entity's nor a field's, or a vector isn't of 384 numbers.
+        """
+        ...
+
+    async def nearest(
+        self, kind: VertexKind, model: str, vector: Sequence[float], *, tlp_max: Tlp, count_max: int = 10
+    ) -> Sequence[Similar]:
+        """The vertices that are nearest to a vector, the nearest first; found by an index, so one may be missed."""
+        ...

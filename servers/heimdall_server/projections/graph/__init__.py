@@ -1,0 +1,1 @@
+"""From the journal to the graph: what records hold, as facts."""

@@ -1,0 +1,1 @@
+"""The graph: what is connected with what, since when, and who says so."""

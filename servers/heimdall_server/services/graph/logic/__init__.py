@@ -1,0 +1,1 @@
+"""What the graph service does, free of the wire."""

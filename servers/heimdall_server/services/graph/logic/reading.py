@@ -1,0 +1,107 @@
+"""Reading the graph under the caller's ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+from heimdall_server.domain.errors import NotFoundError
+from heimdall_server.domain.graph_reading import CypherResult, EdgeKey, GraphFilter, GraphLimits
+from heimdall_server.ports.graph import CypherRunner, GraphCuration, GraphReader
+from heimdall_server.services.graph.logic.naming import VertexNames
+from heimdall_server.services.graph.model import Ceiling, Connected, Described, Labelled, Named, Sighted
+
+
+class GraphReading:
+    """See the module."""
+
+    def __init__(self, reader: GraphReader, curation: GraphCuration, cypher: CypherRunner, names: VertexNames) -> None:
+        self._reader = reader
+        self._curation = curation
+        self._cypher = cypher
+        self._names = names
+
+    async def describe(self, named: Named, ceiling: Ceiling) -> Described:
+        """A vertex and what is said about it.
+
+        Raises:
+            NotFoundError: It isn't there, or lies above the ceiling.
+            InvalidArgumentError, PermissionDeniedError: As `VertexNames.ids`.
+        """
+        id_ = await self._found(named, ceiling)
+        vertices = await self._reader.get([id_], tlp_max=ceiling.tlp)
+        evidence = await self._reader.evidence([id_], tlp_max=ceiling.tlp)
+        return Described(
+            vertices[id_],
+            evidence[0],
+            await self._curation.labels([id_], tlp_max=ceiling.tlp),
+            await self._curation.notes([id_], tlp_max=ceiling.tlp),
+        )
+
+    async def traverse(
+        self, starts: Sequence[Named], filter_: GraphFilter, limits: GraphLimits, ceiling: Ceiling
+    ) -> AsyncGenerator[Labelled, None]:
+        """Walk from some vertices, level by level.
+
+        Raises:
+            NotFoundError: A start isn't there.
+        """
+        ids = [await self._found(one, ceiling) for one in starts]
+        levels = self._reader.traverse(ids, replace(filter_, tlp_max=ceiling.tlp), limits)
+        async for level in levels:
+            found = [vertex.id for vertex in level.vertices]
+            yield Labelled(level, await self._curation.labels(found, tlp_max=ceiling.tlp) if found else ())
+
+    async def connect(
+        self,
+        start: Named,
+        end: Named,
+        filter_: GraphFilter,
+        limits: GraphLimits,
+        ceiling: Ceiling,
+        *,
+        count_max: int,
+    ) -> Connected:
+        """The shortest ways between two vertices, and who says each step.
+
+        Raises:
+            NotFoundError: One of them isn't there.
+        """
+        ends = [await self._found(one, ceiling) for one in (start, end)]
+        found = await self._reader.paths(
+            ends[0], ends[1], replace(filter_, tlp_max=ceiling.tlp), limits, count_max=count_max
+        )
+        edges = list({edge.key: edge for path in found.paths for edge in path.edges}.values())
+        keys: list[bytes | EdgeKey] = [edge.key for edge in edges]
+        evidence = await self._reader.evidence(keys, tlp_max=ceiling.tlp) if keys else ()
+        return Connected(found.paths, list(zip(edges, evidence, strict=True)), found.more)
+
+    async def sightings(
+        self, named: Named, ceiling: Ceiling, *, first_day: int, last_day: int, count_max: int
+    ) -> Sighted:
+        """Sightings of an entity, the newest day first.
+
+        Raises:
+            NotFoundError: It isn't there.
+        """
+        id_ = await self._found(named, ceiling)
+        rows = await self._reader.sightings(
+            id_, tlp_max=ceiling.tlp, first_day=first_day, last_day=last_day, count_max=count_max + 1
+        )
+        return Sighted(rows[:count_max], truncated=len(rows) > count_max)
+
+    async def cypher(self, text: str, ceiling: Ceiling, *, row_count_max: int, time_s: float) -> CypherResult:
+        """Run a reading query.
+
+        Raises:
+            QuerySyntaxError, QueryTimeoutError, StoreError: As `CypherRunner.run`.
+        """
+        return await self._cypher.run(text, tlp_max=ceiling.tlp, row_count_max=row_count_max, time_s=time_s)
+
+    async def _found(self, named: Named, ceiling: Ceiling) -> bytes:
+        ids = await self._names.ids(named)
+        found = await self._reader.get(ids, tlp_max=ceiling.tlp)
+        for id_ in ids:
+            if id_ in found:
+                return id_
+        raise NotFoundError("vertex", named.id.hex() or f"{named.type}:…")

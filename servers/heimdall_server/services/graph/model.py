@@ -1,0 +1,72 @@
+"""Values that the graph service's translation and logic share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from heimdall_server.domain.graph import Tlp
+from heimdall_server.domain.graph_authored import Label, Note
+from heimdall_server.domain.graph_reading import Edge, Evidence, Level, More, Path, SightingRow, Vertex
+
+DUMP_TYPE = "dump"
+"""Names a dump where a type is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A vertex as somebody names it: by its id, or by type and value."""
+
+    id: bytes = b""
+    type: str = ""
+    value: str = field(default="", repr=False)
+    """In any spelling; it may be personal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A vertex with what is said about it."""
+
+    vertex: Vertex
+    evidence: Sequence[Evidence]
+    labels: Sequence[Label]
+    notes: Sequence[Note]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A level of a walk, with the labels of its vertices."""
+
+    level: Level
+    labels: Sequence[Label]
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """How two vertices are connected."""
+
+    paths: Sequence[Path]
+    evidence: Sequence[tuple[Edge, Sequence[Evidence]]]
+    """Who says each edge, each edge once."""
+    more: Sequence[More]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighted:
+    """Sightings of an entity."""
+
+    rows: Sequence[SightingRow]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """How far a reader may see: the caller's own, and what was asked for below it."""
+
+    caller: Tlp
+    asked: Tlp | None = None
+
+    @property
+    def tlp(self) -> Tlp:
+        """The stricter of both."""
+        return self.caller if self.asked is None else min(self.caller, self.asked)

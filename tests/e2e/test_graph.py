@@ -1,0 +1,106 @@
+"""The graph of a real server: from logs and a dump to entities, over a kill, by the command."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heimdall_client.errors import NotFoundError, PermissionDeniedError
+from tests.support.server_process import ServerProcess
+
+SERVICES = {"HEIMDALL_SERVICES": '["ingest","query","admin","privacy","graph"]'}
+LOG = b"""2026-03-01T08:00:00Z INFO login of alice@example.com from 203.0.113.7
+2026-03-01T09:00:00Z WARN 203.0.113.7 asked evil.example
+"""
+DUMP = b"""mail,ip,comment
+alice@example.com,203.0.113.7,hi
+bob@example.com,198.51.100.2,met 203.0.113.7
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, environment=SERVICES) as running:
+        yield running
+
+
+def wait_applied(server: ServerProcess, *, timeout_s: float = 40.0) -> None:
+    """Wait until the graph has every frame."""
+    deadline_s = time.monotonic() + timeout_s
+    with server.client() as client:
+        while time.monotonic() < deadline_s:
+            found = {one.name: one for one in client.status().projections}["graph"]
+            if not found.lag_frame_count:
+                return
+            time.sleep(0.1)
+    raise AssertionError(f"the graph is behind: {found}")
+
+
+def heimdall(server: ServerProcess, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("heimdall")), "--config", str(server.client_file), "graph", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_logs_and_dumps_become_entities_that_are_found_by_value_and_walked(server: ServerProcess) -> None:
+    with server.client() as client:
+        client.ingest_stream(io.BytesIO(LOG), "app")
+    server.kill()
+    server.start()
+    with server.client() as client:
+        client.ingest_stream(io.BytesIO(DUMP), "leak", dump="forum-2026-03", format="csv")
+    wait_applied(server)
+
+    shown = json.loads(heimdall(server, "show", "ip:203.0.113.7", "-o", "json"))
+    assert shown["vertex"]["vertex"]["value"] == "203.0.113.7"
+    assert {(one["source"], one.get("dump", "")) for one in shown["vertex"]["provenances"]} == {
+        ("app", ""),
+        ("leak", "forum-2026-03"),
+    }
+    sightings = [
+        json.loads(line)
+        for line in heimdall(server, "sightings", "ip:203.0.113.7", "-o", "json").splitlines()
+        if line[0] == "{"
+    ]
+    logged = next(one for one in sightings if one["value"] == "app")
+    assert (logged["day"], int(logged["seen"]["count"])) == ("2026-03-01", 2)
+
+    way = heimdall(server, "path", "ip:198.51.100.2", "email:alice@example.com")
+    assert "OF_ENTITY" in way
+    assert "alice" not in way, "personal values are tokens"
+    table = heimdall(server, "show", "dump:forum-2026-03", "--depth", "2")
+    for name in ("mail", "comment", "field_value", "[email:"):
+        assert name in table
+    rows = heimdall(server, "cypher", "MATCH (e:Entity) RETURN e.value ORDER BY e.value")
+    assert '"evil.example"' in rows
+    assert "alice" not in rows
+    assert "begins with MATCH" in heimdall(server, "cypher", "CREATE (e:Entity) RETURN e", code=2)
+    assert "<graphml" in heimdall(server, "show", "domain:evil.example", "-o", "graphml")
+
+    with server.client() as client:
+        token = client.vertex("email:alice@example.com").vertex.value
+        assert (
+            client.vertex(token).vertex.vertex_id
+            == client.vertex(("email", "Alice@EXAMPLE.com".replace("A", "a"))).vertex.vertex_id
+        )
+        with pytest.raises(NotFoundError):
+            client.vertex("domain:nothing.example")
+        acts = client.audit_entries(action="privacy.match", limit=0)
+    assert acts, "who asks by a personal value is in the audit log"
+    with server.client("writer") as client, pytest.raises(PermissionDeniedError):
+        client.vertex("ip:203.0.113.7")
+    assert server.stop() == 0

@@ -1,0 +1,185 @@
+"""The graph follows the journal: through restarts, a store that is away, and frames that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from heimdall_server.domain.errors import StoreError
+from heimdall_server.domain.graph_batches import Applied, GraphBatch, Origin
+from heimdall_server.domain.records import RECORD_SCHEMA
+from heimdall_server.ports.journal import Entry
+from heimdall_server.projections.graph.follower import GraphProjection
+from heimdall_server.projections.graph.identities import Identities
+from heimdall_server.projections.read_ahead import ReadLimits
+from heimdall_server.projections.warm import ProjectionState, RetryPolicy
+from heimdall_server.storage.journal.journal import EmbeddedJournal
+from heimdall_server.storage.postgres.graph.writer import PostgresGraphWriter
+from heimdall_server.storage.postgres.pool import PostgresPool
+from heimdall_server.storage.postgres.vault import PostgresVault
+from tests.support.graphs import canonical_dump
+from tests.support.journal import opened, small_config
+from tests.support.random_records import TIME_NS, record
+from tests.support.warm_process import SystemClock
+
+QUICK = ReadLimits(batch_rows=20, linger_s=0.01, held_rows_max=100)
+PATIENT = RetryPolicy(first_wait_s=0.01, wait_s_max=0.05)
+
+
+class NoSealer:
+    """There are no tokens here."""
+
+    def open(self, value: object) -> str:
+        raise AssertionError(value)
+
+
+class Unsteady:
+    """A writer that fails every other time, before or after it has kept the batch."""
+
+    def __init__(self, writer: PostgresGraphWriter) -> None:
+        self._writer = writer
+        self.calls = 0
+
+    async def missing(self, origin: Origin) -> Sequence[tuple[int, int]]:
+        return await self._writer.missing(origin)
+
+    async def apply(self, batch: GraphBatch) -> Applied:
+        self.calls += 1
+        if self.calls % 4 == 1:
+            raise StoreError("postgres", "it is away")
+        applied = await self._writer.apply(batch)
+        if self.calls % 4 == 3:
+            raise StoreError("postgres", "the connection was lost")
+        return applied
+
+    async def forget(self) -> None:
+        await self._writer.forget()
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[EmbeddedJournal]:
+    async with opened(small_config(tmp_path / "journal")) as found:
+        yield found
+
+
+def frame(number: int) -> Entry:
+    rows = [
+        record(
+            row,
+            source=f"app-{row % 2}",
+            time=TIME_NS + number * 3600 * 10**9 + row,
+            body=f"10.0.{number % 3}.{row} asked host-{row}.example",
+            dump="forum" if number % 4 == 0 else "",
+            record_number=number * 10 + row + 1 if number % 4 == 0 else 0,
+            attributes={"client_ip": f"192.0.2.{row}"},
+        )
+        for row in range(6)
+    ]
+    return Entry(pa.RecordBatch.from_pylist(rows, schema=RECORD_SCHEMA))
+
+
+def projection(journal: EmbeddedJournal, pool: PostgresPool, writer: object = None) -> GraphProjection:
+    async def applied(_: int) -> bool:
+        return True
+
+    identities = Identities(
+        PostgresVault(pool),
+        NoSealer(),  # type: ignore[arg-type]
+        lambda message: hashlib.sha256(message).digest(),
+        wait_applied=applied,
+    )
+    return GraphProjection(
+        journal,
+        writer or PostgresGraphWriter(pool),  # type: ignore[arg-type]
+        identities,
+        SystemClock(),
+        read=QUICK,
+        retry=PATIENT,
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(found: GraphProjection) -> AsyncIterator[GraphProjection]:
+    task = asyncio.create_task(found.run())
+    try:
+        yield found
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def uninterrupted(journal: EmbeddedJournal, pool: PostgresPool) -> Sequence[tuple[object, ...]]:
+    """The graph as one run makes it, which is then forgotten."""
+    async with running(projection(journal, pool)) as found:
+        assert await found.wait_applied(journal.head()[0], 20)
+    graph = await canonical_dump(pool)
+    await PostgresGraphWriter(pool).forget()
+    return graph
+
+
+@pytest.mark.usefixtures("postgres_clean")
+async def test_a_projection_that_is_stopped_anywhere_and_a_store_that_fails_end_in_the_same_graph(
+    journal: EmbeddedJournal, postgres_pool: PostgresPool
+) -> None:
+    for number in range(24):
+        await journal.append([frame(number)])
+    expected = await uninterrupted(journal, postgres_pool)
+    writer = Unsteady(PostgresGraphWriter(postgres_pool))
+    for turn in range(40):
+        async with running(projection(journal, postgres_pool, writer)) as found:
+            done = await found.wait_applied(journal.head()[0], 0.03 * (turn + 1))
+        if done:
+            break
+    assert done
+    assert await canonical_dump(postgres_pool) == expected
+    assert found.progress.retry_count or writer.calls > 4
+
+
+@pytest.mark.usefixtures("postgres_clean")
+async def test_it_goes_on_with_what_comes_and_says_how_far_it_is(
+    journal: EmbeddedJournal, postgres_pool: PostgresPool
+) -> None:
+    async with running(projection(journal, postgres_pool)) as found:
+        await journal.append([frame(1)])
+        assert await found.wait_applied(1, 10)
+        await journal.append([Entry(None), frame(2)])
+        assert await found.wait_applied(3, 10)
+        progress = found.progress
+        assert (progress.state, progress.applied, progress.lag_positions) == (ProjectionState.RUNNING, 3, 0)
+        assert progress.vertex_count > 0
+        assert progress.refused_count == 0
+
+
+@pytest.mark.usefixtures("postgres_clean")
+async def test_a_frame_with_more_facts_than_a_batch_may_hold_is_applied_in_parts(
+    journal: EmbeddedJournal, postgres_pool: PostgresPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.append([frame(number) for number in range(8)])
+    expected = await uninterrupted(journal, postgres_pool)
+    monkeypatch.setattr("heimdall_server.projections.graph.follower.ROWS_MAX", 40)
+    monkeypatch.setattr("heimdall_server.projections.graph.follower._PART_ROWS", 2)
+    async with running(projection(journal, postgres_pool)) as found:
+        assert await found.wait_applied(8, 20)
+    assert _without_progress(await canonical_dump(postgres_pool)) == _without_progress(expected)
+
+
+@pytest.mark.usefixtures("postgres_clean")
+async def test_frames_that_the_journal_let_go_are_passed_over_and_said(
+    journal: EmbeddedJournal, postgres_pool: PostgresPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.append([frame(number) for number in range(4)])
+    monkeypatch.setattr(journal, "tail", lambda: {0: 3})
+    async with running(projection(journal, postgres_pool)) as found:
+        assert await found.wait_applied(4, 10)
+        assert "misses what journal positions 1 to 2 held" in found.progress.notice
+
+
+def _without_progress(graph: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """Parts of a frame are noted apart."""
+    return [row for row in graph if row[0] != "graph_applied"]
