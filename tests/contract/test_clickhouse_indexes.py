@@ -43,6 +43,7 @@ def plan_of(chdb_engine: ChdbEngine, chdb_database: str) -> Iterator[Callable[[s
         '"number777 done"',
         "*umber777*",
         "number777 AND severity:<9 OR nowhere",
+        "number777 OR number778 OR tokens:nowhere",
         "user:x number777",
     ],
 )

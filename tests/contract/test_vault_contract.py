@@ -14,7 +14,7 @@ from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.ports.vault import Tombstone, Vault
 from heimdall_server.storage.postgres.pool import PostgresPool
 from heimdall_server.storage.postgres.vault import PostgresVault
-from tests.support.vaults import make_name, make_value, make_values
+from tests.support.vaults import make_name, make_value, make_values, make_word
 
 JOURNAL = "0" * 32
 pytestmark = pytest.mark.usefixtures("postgres_clean")
@@ -178,6 +178,24 @@ async def test_nothing_is_replaced_by_something_older(vault: Vault) -> None:
     assert await vault.replace([make_value("a", generation=2), make_value("gone", generation=4)]) == 0
     assert await vault.replace([]) == 0
     assert (await values_of(vault, "a"))["a"] == make_value("a", generation=3)
+
+
+async def test_the_values_of_an_epoch_go_and_those_of_others_stay(vault: Vault) -> None:
+    old, new = (
+        [
+            SealedValue(TokenName(data_class, make_word(f"{data_class}{number}", epoch=epoch)), 1, b"sealed")
+            for data_class in ("email", "iban")
+            for number in range(10)
+        ]
+        for epoch in (9, 10)
+    )
+    await apply(vault, [*old, *new], position=1)
+    assert await vault.forget_epoch(9) == 20
+    assert await vault.forget_epoch(9) == 0
+    assert set(await vault.get([value.name for value in (*old, *new)])) == {value.name for value in new}
+    assert await vault.count_older_than("email", 2) == 10
+    assert (await vault.state()).value_count == 20
+    assert await vault.forget_epoch(35) == 0
 
 
 async def test_gaps_are_remembered_for_each_journal(vault: Vault) -> None:

@@ -26,6 +26,7 @@ from heimdall_server.rpc.permissions import AccessPolicy
 from heimdall_server.rpc.server import ListenConfig, RpcServer
 from heimdall_server.services.query.logic.admission import Admission, AdmissionLimits
 from heimdall_server.services.query.logic.catalogue import CatalogueUseCase
+from heimdall_server.services.query.logic.matching import PersonalSearch
 from heimdall_server.services.query.logic.search import SearchUseCase
 from heimdall_server.services.query.logic.tokens import TokenCodec
 from heimdall_server.services.query.logic.watch.runner import WatchPorts
@@ -127,6 +128,8 @@ async def query_server(
     linger_s: float = 0.02,
     query_connections: int = 4,
     project: bool = True,
+    access: AccessPolicy | None = None,
+    personal: PersonalSearch | None = None,
 ) -> AsyncIterator[QueryServer]:
     """A server on a journal in `folder` and a database of its own.
 
@@ -141,6 +144,8 @@ async def query_server(
         linger_s: How long the projection waits for a full batch.
         query_connections: Queries at once in the engine.
         project: Whether the projection runs.
+        access: Who may do what.
+        personal: What is done about personal values in questions.
     """
     clock = SystemClock()
     config = JournalConfig(
@@ -163,7 +168,7 @@ async def query_server(
         if project:
             following = asyncio.create_task(warm.run())
             stack.push_async_callback(_cancelled, following)
-        rpc = RpcServer(ListenConfig("127.0.0.1:0", ""), pki.tls_files(), AccessPolicy.default(TRUST_DOMAIN))
+        rpc = RpcServer(ListenConfig("127.0.0.1:0", ""), pki.tls_files(), access or AccessPolicy.default(TRUST_DOMAIN))
         store_limits = limits or Limits()
         admitted = Admission(admission or AdmissionLimits())
         tokens = TokenCodec(KEY.derive("resume tokens"), journal_id=opened.journal_id)
@@ -172,6 +177,7 @@ async def query_server(
             clock=clock,
             limits=watch_limits or WatchLimits(),
             datasets=_DATASETS,
+            personal=personal,
         )
         shared: dict[str, Any] = {
             "store": store,
@@ -180,6 +186,7 @@ async def query_server(
             "clock": clock,
             "limits": store_limits,
             "datasets": _DATASETS,
+            "personal": personal,
         }
         servicer = QueryServicer(
             search=SearchUseCase(journal=opened, tokens=tokens, **shared),

@@ -76,9 +76,8 @@ class LiveAggregate:
         Raises:
             InvalidArgumentError: It hasn't exactly one `stats`, or a sort or limit stands before it.
         """
-        self._pipeline = RowPipeline(query)
+        self.refilter(query)
         before, stats = split_at_stats(query)
-        self._later = query.stages[len(before) + 1 :]
         if stats is None or any(isinstance(stage, Stats) for stage in self._later):
             raise InvalidArgumentError("query.stages", "a live aggregate has exactly one stats")
         if self._pipeline.limit is not None:
@@ -101,6 +100,16 @@ class LiveAggregate:
     def group_count(self) -> int:
         """Groups held."""
         return len(self._groups)
+
+    def refilter(self, query: Query) -> None:
+        """Let other records through from here on; what was counted stays.
+
+        Args:
+            query: The same as before, but for the expressions in it.
+        """
+        self._pipeline = RowPipeline(query)
+        before, _ = split_at_stats(query)
+        self._later = query.stages[len(before) + 1 :]
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Count a batch of records in.

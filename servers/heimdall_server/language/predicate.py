@@ -6,7 +6,7 @@ It gives exactly the rows that a store gives for the same tree; the conformance 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from heimdall_server.domain.expression.fields import CORE_FIELDS, FieldKind, FieldRef, Scope
-from heimdall_server.domain.expression.literals import number_text, parse_network
+from heimdall_server.domain.expression.literals import WORD_PATTERN, number_text, parse_network
 from heimdall_server.domain.expression.patterns import phrase_regex, wildcard_regex, wildcard_runs, wildcard_words_regex
 from heimdall_server.domain.expression.tree import (
     All,
@@ -44,6 +44,7 @@ _PYTHON: Final[dict[Operator, Callable[[Any, Any], Any]]] = {
     Operator.GT: operator.gt,
     Operator.GE: operator.ge,
 }
+_WORDS_COST: Final = 8
 _ARROW: Final[dict[Operator, Callable[[Any, Any], pa.Array]]] = {
     Operator.EQ: pc.equal,
     Operator.LT: pc.less,
@@ -81,11 +82,24 @@ def _compile(expression: Expression) -> tuple[int, Evaluate]:
         cost, operand = _compile(expression.operand)
         return cost, lambda fields: ~operand(fields)
     if isinstance(expression, And | Or):
-        compiled = sorted((_compile(each) for each in expression.operands), key=lambda each: each[0])
+        parts = _alternatives(expression) if isinstance(expression, Or) else map(_compile, expression.operands)
+        compiled = sorted(parts, key=lambda each: each[0])
         operands = [each[1] for each in compiled]
         join = _all_of if isinstance(expression, And) else _any_of
         return sum(each[0] for each in compiled), lambda fields: join(operands, fields)
     return _leaf(expression)
+
+
+def _alternatives(expression: Or) -> Iterator[tuple[int, Evaluate]]:
+    """The operands; single words of one text are looked for together, for a network of addresses is a thousand of them."""
+    words: dict[FieldRef, list[str]] = {}
+    for each in expression.operands:
+        if isinstance(each, Words) and len(each.words) == 1:
+            words.setdefault(each.field, []).append(each.words[0])
+        else:
+            yield _compile(each)
+    for ref, some in words.items():
+        yield _WORDS_COST, _words(Words(ref, (some[0],))) if len(some) == 1 else _any_word(ref, some)
 
 
 def _all_of(operands: list[Evaluate], fields: BatchFields) -> Mask:
@@ -114,7 +128,7 @@ def _leaf(leaf: Words | Compare | Wildcard | Regex | Cidr | Exists) -> tuple[int
     if isinstance(leaf, Compare):
         return 1 + attribute_cost, _compare(leaf)
     if isinstance(leaf, Words):
-        return 8, _words(leaf)
+        return _WORDS_COST, _words(leaf)
     if isinstance(leaf, Wildcard):
         if ref.scope is Scope.CORE and CORE_FIELDS[ref.name] is FieldKind.TEXT:
             return 10, _wildcard_words(leaf)
@@ -165,6 +179,25 @@ def _words(leaf: Words) -> Evaluate:
         rows = np.flatnonzero(mask)
         if len(rows):
             mask[rows] = lowered.gather(rows).str.contains(pattern).to_numpy()
+        return mask
+
+    return evaluate
+
+
+def _any_word(ref: FieldRef, words: Sequence[str]) -> Evaluate:
+    wanted = sorted(set(words))
+
+    def evaluate(fields: BatchFields) -> Mask:
+        lowered = fields.lowered(ref)
+        mask: Mask = lowered.str.contains_any(wanted).to_numpy().copy()
+        rows = np.flatnonzero(mask)
+        if len(rows):
+            found = lowered.gather(rows).str.extract_all(WORD_PATTERN)
+            holding = np.repeat(rows, found.list.len().to_numpy())[
+                found.explode().drop_nulls().is_in(wanted).to_numpy()
+            ]
+            mask[rows] = False
+            mask[holding] = True
         return mask
 
     return evaluate

@@ -19,6 +19,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from heimdall.errors.v1.reasons_pb2 import ErrorReason
 from heimdall_server.domain import errors
 from heimdall_server.rpc.calls import REQUEST_ID_KEY, find_call
+from heimdall_server.rpc.status_texts import mask_details, masking_for
 
 DOMAIN: Final = "heimdall"
 RETRY_KEY: Final = "google.rpc.retryinfo-bin"
@@ -34,6 +35,8 @@ _RETRY_S: Final = 1.0
 """When to come back after a failure whose end we can't estimate."""
 _REASON_PREFIX: Final = "ERROR_REASON_"
 _TOKEN_KEY: Final = "resume_token"  # noqa: S105 - a name, not a secret
+
+_POINTED_KEY: Final = "pointed"
 
 _E = TypeVar("_E", bound=errors.HeimdallError)
 _BY_NUMBER: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -90,9 +93,7 @@ def _retry_after(error: errors.OverloadedError) -> Sequence[message.Message]:
 def _bad_request(*violations: tuple[str, str]) -> error_details_pb2.BadRequest:
     violation = error_details_pb2.BadRequest.FieldViolation
     return error_details_pb2.BadRequest(
-        field_violations=[
-            violation(field=_short(path), description=_short(rule)) for path, rule in violations[:_VIOLATIONS_MAX]
-        ]
+        field_violations=[violation(field=path, description=rule) for path, rule in violations[:_VIOLATIONS_MAX]]
     )
 
 
@@ -110,7 +111,7 @@ def _invalid(error: errors.InvalidArgumentError) -> Sequence[message.Message]:
 
 
 def _query_metadata(error: errors.QuerySyntaxError) -> Mapping[str, str]:
-    return {"column": str(error.column + 1), "suggestion": error.suggestion, "pointed": error.pointed()}
+    return {"column": str(error.column + 1), "suggestion": error.suggestion, _POINTED_KEY: error.pointed()}
 
 
 def _lagged_metadata(error: errors.StreamLaggedError) -> Mapping[str, str]:
@@ -315,17 +316,24 @@ def to_status(error: BaseException) -> status_pb2.Status:
     """
     error = leading_error(error)
     row = _row_of(type(error))
+    masked = masking_for(error)
     metadata = {
-        key: value if key == _TOKEN_KEY else _short(value) for key, value in row.metadata(error).items() if value
+        key: value if key == _TOKEN_KEY else _short(shown)
+        for key, value in row.metadata(error).items()
+        # A text that says where in it something is wrong says nothing once it is another one.
+        if value and ((shown := masked(value)) == value or key != _POINTED_KEY)
     }
     call = find_call()
     if row is _BUG and call is not None:
         metadata["request_id"] = call.request_id
     info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=_reason_name(row.reason), metadata=metadata)
-    sentence = row.sentence(error) or info.reason.replace("_", " ").lower()
+    sentence = masked(row.sentence(error)) or info.reason.replace("_", " ").lower()
     if len(sentence) > _MESSAGE_CHARACTERS_MAX:
         sentence = sentence[: _MESSAGE_CHARACTERS_MAX - 1] + "…"
-    return _bounded(int(row.code.value[0]), sentence, info, row.details(error))
+    further = row.details(error)
+    for one in further:
+        mask_details(one, lambda text: _short(masked(text)))
+    return _bounded(int(row.code.value[0]), sentence, info, further)
 
 
 def ok_status() -> status_pb2.Status:

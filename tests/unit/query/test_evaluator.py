@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from heimdall_server.domain.errors import QueryCostError
 from heimdall_server.language import live
 from heimdall_server.language.parser import parse
+from heimdall_server.language.shared_filter import Interner
 from heimdall_server.services.query.logic.watch.evaluator import AggregateEvaluator, RowEvaluator, Upsert
 from tests.support.random_records import TIME_NS, batch_of, record
 
@@ -205,3 +206,53 @@ def test_what_is_counted_quietly_is_told_once_it_is_whole(content: list[tuple[li
         held(values, evaluator.update([each], quiet=number < quiet))
     held(values, evaluator.upserts())
     assert values == loud
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("service:api | stats count() as n by bucket(time, 1m), service", "service:(api OR web) {}"),
+        (
+            "* | where service:api | stats count() as n by bucket(time, 1m), service",
+            "* | where service:(api OR web) {}",
+        ),
+        (
+            "| extract service /(?P<name>.*)/ | where name:api | stats count() as n by bucket(time, 1m), service",
+            "| extract service /(?P<name>.*)/ | where name:(api OR web) {}",
+        ),
+    ],
+)
+def test_another_filter_counts_on_what_was_counted(first: str, second: str) -> None:
+    interner = Interner()
+    evaluator = AggregateEvaluator(parse(first, now_ns=0), open_ns=2 * MINUTE_NS, interner=interner)
+    evaluator.update([batch(1, [0, 1]), batch(2, [2], service="web")])
+    held({}, evaluator.upserts())
+    stats = "| stats count() as n by bucket(time, 1m), service"
+    evaluator.refilter(parse(second.format(stats), now_ns=0), interner)
+    evaluator.update([batch(3, [3]), batch(4, [4, 5], service="web"), batch(5, [6], service="db")])
+    assert held({}, evaluator.upserts()) == {(0, "api"): 3, (0, "web"): 2}
+    assert evaluator.resume_position(5) == 0
+
+
+def test_another_filter_behind_the_values_chooses_among_all_of_them() -> None:
+    interner = Interner()
+    text = "* | stats count() as n by service | where service:{} | sort service"
+    evaluator = AggregateEvaluator(parse(text.format("api"), now_ns=0), open_ns=0, interner=interner)
+    evaluator.update([batch(1, [0, 1]), batch(2, [2], service="web")])
+    (upsert,) = evaluator.upserts()
+    assert upsert.batch.to_pylist() == [{"service": "api", "n": 2}]
+    evaluator.refilter(parse(text.format("(api OR web)"), now_ns=0), interner)
+    evaluator.update([batch(3, [3])])
+    (upsert,) = evaluator.upserts()
+    assert upsert.batch.to_pylist() == [{"service": "api", "n": 3}, {"service": "web", "n": 1}]
+
+
+@pytest.mark.parametrize("text", ["service:{}", "* | where service:{}", "| extract service /(?P<x>.*)/ | where x:{}"])
+def test_rows_of_another_filter_come_from_there_on(text: str) -> None:
+    interner = Interner()
+    evaluator = RowEvaluator(parse(text.format("api") + " | fields service | limit 9", now_ns=0), interner=interner)
+    assert evaluator.take([batch(1, [0]), batch(2, [0], service="web")]).keys.column("position").to_pylist() == [1]
+    evaluator.refilter(parse(text.format("(api OR web)") + " | fields service | limit 9", now_ns=0), interner)
+    matched = evaluator.take([batch(3, [0]), batch(4, [0], service="web"), batch(5, [0], service="db")])
+    assert matched.shown.to_pylist() == [{"service": "api"}, {"service": "web"}]
+    assert evaluator.limit == 9

@@ -14,6 +14,8 @@ from typing import Final
 NUMBER_PATTERN: Final = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?"
 """What spells a number: in a query, and in a computed text column. RE2 and Python read it alike."""
 _NUMBER: Final = re.compile(NUMBER_PATTERN)
+WORD_PATTERN: Final = r"[0-9A-Za-z\x{80}-\x{10ffff}]+"
+"""A word, for RE2 and Rust."""
 _WORD: Final = re.compile(r"[0-9A-Za-z\x80-\U0010ffff]+")
 _SAFE_INTEGER: Final = 2.0**53
 _UPPER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pyarrow as pa
 
 from heimdall_server.domain.expression.tree import All, Limit, Query, Sort, Stats, TimeRange, Where
 from heimdall_server.ports.journal import Positions
 from heimdall_server.ports.log_store import FieldValue, Order, Plan, Statistics
+
+if TYPE_CHECKING:
+    # Only a process with the privacy service loads it.
+    from heimdall_server.planner.personal_terms import Matched
 
 
 class Form(enum.StrEnum):
@@ -24,11 +28,15 @@ class Form(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, before it is understood."""
+    """What is asked, before it is understood. `repr` hides it: it may name personal values."""
 
     form: Form
-    text: str = ""
-    tree: Query | None = None
+    text: str = field(default="", repr=False)
+    tree: Query | None = field(default=None, repr=False)
+
+    def spelled(self) -> str:
+        """All of it, for digests and nothing else."""
+        return f"Question(form={self.form!r}, text={self.text!r}, tree={self.tree!r})"
 
 
 TokenAfter: TypeAlias = Callable[[int], bytes]
@@ -39,10 +47,15 @@ ANYTHING: Final = Question(Form.TREE, tree=Query(All()))
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """What is asked, as a tree, with its canonical text."""
+    """What is asked, as a tree, with its canonical text; tokens stand in place of personal values."""
 
     query: Query
     canonical_text: str
+    matched: Sequence[Matched] = ()
+    """The personal values that were named, by their tokens."""
+    binding: Query | None = field(default=None, repr=False)
+    """What resume tokens are bound to in place of the question, where that names personal values: the same however
+    index keys are rotated."""
 
     @property
     def resumable(self) -> bool:

@@ -7,7 +7,7 @@ parameters, columns of the table are named from the schema, computed ones by num
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -108,16 +108,20 @@ class Compiler:
         return self._leaf(expression)
 
     def _or(self, expression: Or) -> str:
-        """Many values of one keyword become one list."""
+        """Many values of one keyword become one list, and so do many words of one text."""
         lists: dict[str, list[str]] = {}
+        words: dict[FieldRef, list[str]] = {}
         others: list[Expression] = []
         for each in expression.operands:
             found = keyword_equality(each)
-            if found is None:
-                others.append(each)
-            else:
+            if found is not None:
                 lists.setdefault(found[0], []).append(self.parameters.text(found[1]))
+            elif isinstance(each, Words) and len(each.words) == 1:
+                words.setdefault(each.field, []).append(each.words[0])
+            else:
+                others.append(each)
         parts = [f"{column} IN ({', '.join(values)})" for column, values in lists.items()]
+        parts += [self._any_word(ref, some) for ref, some in words.items()]
         parts += [f"({self.filter(each)})" for each in others]
         return " OR ".join(parts)
 
@@ -154,12 +158,8 @@ class Compiler:
         if kind is FieldKind.SEVERITY:
             return f"{ref.name} != 0"
         if kind is FieldKind.ID:
-            return f"{ref.name} != {self._zero(ref)}"
+            return f"{ref.name} != toFixedString('', {16 if ref.name == 'trace_id' else 8})"
         return f"{ref.name} != ''" if kind in (FieldKind.KEYWORD, FieldKind.TEXT) else TRUE
-
-    @staticmethod
-    def _zero(ref: FieldRef) -> str:
-        return f"toFixedString('', {16 if ref.name == 'trace_id' else 8})"
 
     def _scoped(self, ref: FieldRef, make: Callable[[str], str]) -> str:
         """The maps that an attribute's reference means; see `Scope.ANY`."""
@@ -196,6 +196,11 @@ class Compiler:
         if len(leaf.words) == 1:
             return f"hasAllTokens({column}, [{self.parameters.text(leaf.words[0])}])"
         return f"hasPhrase({column}, {self.parameters.text(' '.join(leaf.words))})"
+
+    def _any_word(self, ref: FieldRef, words: Sequence[str]) -> str:
+        """One of some words. They travel as one parameter: a network of addresses is a thousand of them."""
+        needles = self.parameters.text(" ".join(words))
+        return f"hasAnyTokens({lowered(ref)}, splitByChar(' ', {needles}))"
 
     def _wildcard_words(self, leaf: Wildcard) -> str:
         """The runs of word characters first: the text index finds them among its words."""

@@ -16,8 +16,15 @@ from heimdall_server.ports.log_store import FieldInfo, Limits, LogStore, StoreQu
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
 from heimdall_server.services.query.logic.iterators import closed_behind
-from heimdall_server.services.query.logic.question import check_datasets, check_time_range, understand
-from heimdall_server.services.query.model import Question, Values
+from heimdall_server.services.query.logic.matching import PersonalSearch
+from heimdall_server.services.query.logic.question import (
+    check_datasets,
+    check_time_range,
+    read_question,
+    with_tokens,
+    worked_out,
+)
+from heimdall_server.services.query.model import Question, Understood, Values
 
 
 class CatalogueUseCase:
@@ -32,6 +39,7 @@ class CatalogueUseCase:
         clock: Clock,
         limits: Limits,
         datasets: Collection[str],
+        personal: PersonalSearch | None = None,
     ) -> None:
         self._store = store
         self._visibility = visibility
@@ -39,6 +47,7 @@ class CatalogueUseCase:
         self._clock = clock
         self._limits = limits
         self._datasets = datasets
+        self._personal = personal
 
     async def fields(self, caller: str, time_range: TimeRange, datasets: Sequence[str]) -> Sequence[FieldInfo]:
         """Fields with type and coverage, most covered first."""
@@ -55,17 +64,31 @@ class CatalogueUseCase:
         datasets: Sequence[str],
         count_max: int,
     ) -> Values:
-        """A field's most frequent values among the records that a question's filter matches."""
-        query = StoreQuery(
-            query=understand(question, now_ns=self._clock.now_ns()).query,
+        """A field's most frequent values among the records that a question's filter matches.
+
+        Raises:
+            QuerySyntaxError, InvalidArgumentError: The request must change.
+            PermissionDeniedError: It names a personal value, and the caller may not search for any.
+            QueryTimeoutError, QueryCostError, BudgetExceededError, StoreError: See the port.
+        """
+        ref = resolve(field)
+        totals = Stats((Aggregate(Function.COUNT, ref, "records"), Aggregate(Function.COUNT_DISTINCT, ref, "distinct")))
+        now_ns, terms = self._clock.now_ns(), None if self._personal is None else self._personal.terms
+
+        def understand() -> Understood:
+            return with_tokens(Query(read_question(question, now_ns=now_ns).filter, (totals,)), terms)
+
+        understood = await worked_out(question, terms, understand)
+        counting = StoreQuery(
+            query=understood.query,
             time_range=check_time_range(time_range),
             through=self._visibility.visible_through,
             datasets=check_datasets(datasets, self._datasets),
             limits=self._limits,
         )
-        ref = resolve(field)
-        totals = Stats((Aggregate(Function.COUNT, ref, "records"), Aggregate(Function.COUNT_DISTINCT, ref, "distinct")))
-        counting = replace(query, query=Query(query.query.filter, (totals,)))
+        query = replace(counting, query=Query(understood.query.filter))
+        if self._personal is not None:
+            await self._personal.guard.allow(understood.matched)
         rows = self._store.rows_between(query.time_range, query.datasets)
         # Two statements that read the same.
         word_index = self._store.word_index(counting.datasets)

@@ -19,6 +19,12 @@ WAIT_SECONDS: Final = Histogram(
 REFUSED: Final = Counter("heimdall_query_refused_total", "Queries that found no room, by budget", ["budget"])
 OVERRUN: Final = Counter("heimdall_query_overrun_total", "Queries that were thought to be short and were not")
 CUT: Final = Counter("heimdall_query_cut_total", "Searches that a limit cut, by limit", ["limit"])
+MATCHED: Final = Counter("heimdall_query_matched_values_total", "Personal values that callers were let search for")
+MATCH_REFUSED: Final = Counter(
+    "heimdall_query_match_refused_total",
+    "Questions refused because they named personal values, by outcome",
+    ["outcome"],
+)
 WATCH_SECONDS: Final = Histogram(
     "heimdall_watch_delivery_seconds", "From a record's place in the journal to a watch's outbox", buckets=_SECONDS
 )

@@ -2,32 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+import asyncio
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.expression.tree import All, Bucket, Limit, Query, Sort, Stats, TimeRange, Where
 from heimdall_server.language.format import format_query
 from heimdall_server.language.parser import parse
 from heimdall_server.language.sql import parse_sql
+from heimdall_server.services.query.logic.tokens import digest_spelled
 from heimdall_server.services.query.model import Form, Question, Understood
 
+if TYPE_CHECKING:
+    # Only a process with the privacy service loads it.
+    from heimdall_server.planner.personal_terms import PersonalTerms
+
 _TIME_NS_MAX: Final = 2**63 - 1
+_QUICK_CHARACTERS: Final = 1024
+"""Tokens are put into a question of no more than this in a millisecond, unless it names a network."""
+_T = TypeVar("_T")
 
 
-def understand(question: Question, *, now_ns: int, known_fields: Collection[str] = ()) -> Understood:
-    """Parse a question.
+def understand(question: Question, *, now_ns: int, terms: PersonalTerms | None = None) -> Understood:
+    """Parse a question, and put tokens in place of the personal values that it names.
+
+    Args:
+        question: In any form.
+        now_ns: What `now` means in it.
+        terms: Knows personal values; None: they are taken as they were typed.
+
+    Raises:
+        QuerySyntaxError: It isn't a question, or asks of tokens what only values could tell.
+    """
+    return with_tokens(read_question(question, now_ns=now_ns), terms)
+
+
+def read_question(question: Question, *, now_ns: int) -> Query:
+    """Parse a question. What comes back may name personal values: it is for `with_tokens`, and is kept nowhere.
 
     Raises:
         QuerySyntaxError: It isn't one.
     """
     if question.form is Form.TREE:
-        query = question.tree or Query(All())
-    elif question.form is Form.SQL:
-        query = parse_sql(question.text, now_ns=now_ns)
-    else:
-        query = parse(question.text, now_ns=now_ns, known_fields=known_fields)
-    return Understood(query, format_query(query))
+        return question.tree or Query(All())
+    if question.form is Form.SQL:
+        return parse_sql(question.text, now_ns=now_ns)
+    return parse(question.text, now_ns=now_ns)
+
+
+def with_tokens(query: Query, terms: PersonalTerms | None) -> Understood:
+    """A tree with tokens in place of the personal values that it names.
+
+    Args:
+        query: As it was asked.
+        terms: Knows personal values; None: they are left as they are.
+
+    Raises:
+        QuerySyntaxError: It asks of tokens what only values could tell.
+    """
+    if terms is None:
+        return Understood(query, format_query(query))
+    rewritten = terms.rewrite(query)
+    text = format_query(rewritten.query)
+    if not rewritten.matched:
+        return Understood(rewritten.query, text)
+    return Understood(rewritten.query, text, rewritten.matched, rewritten.binding)
+
+
+async def worked_out(question: Question, terms: PersonalTerms | None, work: Callable[[], _T]) -> _T:
+    """Do what understanding a question takes: in a thread where tokens are put in and that may hold up the event loop."""
+    if terms is None or not _is_long_work(question):
+        return work()
+    return await asyncio.to_thread(work)
+
+
+def _is_long_work(question: Question) -> bool:
+    """Long texts are searched for values, and a network may have a thousand tokens."""
+    spelled = question.spelled()
+    return len(spelled) > _QUICK_CHARACTERS or "/" in question.text or "Cidr(" in spelled
+
+
+def bound_to(purpose: str, question: Question, understood: Understood, *shape: object) -> bytes:
+    """What resume tokens of a question are bound to; says nothing of the values that it names.
+
+    Args:
+        purpose: Of the stream: another one's tokens don't fit; empty: a search.
+        question: As it was asked.
+        understood: The same, understood.
+        shape: Whatever else shapes the answer.
+    """
+    asked = question.spelled() if understood.binding is None else repr(understood.binding)
+    return digest_spelled([*([repr(purpose)] if purpose else []), asked, *map(repr, shape)])
 
 
 def check_datasets(asked: Collection[str], configured: Collection[str]) -> list[str]:

@@ -25,8 +25,15 @@ from heimdall_server.services.query.logic import metrics
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
 from heimdall_server.services.query.logic.iterators import with_heartbeat
-from heimdall_server.services.query.logic.question import check_datasets, check_time_range, understand
-from heimdall_server.services.query.logic.tokens import Place, TokenCodec, digest
+from heimdall_server.services.query.logic.matching import PersonalSearch
+from heimdall_server.services.query.logic.question import (
+    bound_to,
+    check_datasets,
+    check_time_range,
+    understand,
+    worked_out,
+)
+from heimdall_server.services.query.logic.tokens import Place, TokenCodec
 from heimdall_server.services.query.model import (
     Answer,
     Done,
@@ -60,6 +67,8 @@ class _Search:
     limits: Limits
     deadline_s: float
     """On the monotonic clock."""
+    revision: Sequence[int | str] = ()
+    """See `PersonalSearch`."""
 
     @property
     def page_rows(self) -> int:
@@ -95,6 +104,7 @@ class SearchUseCase:
         clock: Clock,
         limits: Limits,
         datasets: Collection[str],
+        personal: PersonalSearch | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -104,16 +114,24 @@ class SearchUseCase:
         self._clock = clock
         self._limits = limits
         self._datasets = datasets
+        self._personal = personal
+        self._terms = None if personal is None else personal.terms
 
     async def search(self, caller: str, request: SearchIn) -> AsyncGenerator[Answer, None]:
         """Run a query.
 
         Raises:
             QuerySyntaxError, InvalidArgumentError, TokenError: The request must change.
+            PermissionDeniedError: It names a personal value, and the caller may not search for any.
             QueryTimeoutError, QueryCostError, BudgetExceededError, StoreError: See the port.
         """
         started_s = time.monotonic()
-        search = self._prepare(request, started_s)
+        search = await self._allowed(request, started_s)
+        async with aclosing(self._run(caller, search, started_s)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _run(self, caller: str, search: _Search, started_s: float) -> AsyncGenerator[Answer, None]:
         try:
             await self._wait_visible(search)
             async with (
@@ -131,14 +149,16 @@ class SearchUseCase:
 
         Raises:
             QuerySyntaxError, InvalidArgumentError: The request must change.
-            QueryTimeoutError, QueryCostError, BudgetExceededError, StoreError: As `search`.
+            PermissionDeniedError, QueryTimeoutError, QueryCostError, BudgetExceededError, StoreError: As `search`.
         """
-        search = self._prepare(request, time.monotonic())
+        search = await self._allowed(request, time.monotonic())
         async with self._admission.admit(caller, cost_s=FIXED_S):
             plan = await self._store.explain(self._store_query(search))
         actual = None
         if analyze:
-            async with aclosing(self.search(caller, request)) as answers:
+            started_s = time.monotonic()
+            search = replace(search, deadline_s=started_s + search.limits.time_s)
+            async with aclosing(self._run(caller, search, started_s)) as answers:
                 async for answer in answers:
                     if isinstance(answer, Done):
                         actual = answer.statistics
@@ -183,7 +203,7 @@ class SearchUseCase:
             self._admission.admit(caller, cost_s=cost_s, memory_bytes=search.limits.memory_bytes, timeout_s=left_s)
         )
         started_s = time.monotonic()
-        query = self._store_query(search)
+        query = self._store_query(self._revised(search))
         granted = replace(
             query.limits,
             memory_bytes=grant.memory_bytes,
@@ -192,14 +212,20 @@ class SearchUseCase:
         )
         return started_s, await stack.enter_async_context(self._store.query(replace(query, limits=granted)))
 
+    async def _allowed(self, request: SearchIn, started_s: float) -> _Search:
+        """The search, if the caller may search for the personal values that it names."""
+        search = await worked_out(request.question, self._terms, lambda: self._prepare(request, started_s))
+        if self._personal is not None:
+            await self._personal.guard.allow(search.understood.matched)
+        return search
+
     def _prepare(self, request: SearchIn, started_s: float) -> _Search:
-        bound_to = digest(
-            request.question, request.time_range, sorted(request.datasets), str(request.order), request.row_limit
-        )
-        place = Place(now_ns=self._clock.now_ns())
+        place, revision = Place(now_ns=self._clock.now_ns()), self._revision
         if request.resume_token:
-            place = self._tokens.open(request.resume_token, bound_to=bound_to)
-        understood = understand(request.question, now_ns=place.now_ns)
+            place = self._tokens.open(
+                request.resume_token, bound_to=lambda place: _bound_to(request, self._understand(request, place))
+            )
+        understood = self._understand(request, place)
         if request.resume_token and not understood.resumable:
             raise TokenError("the rows of this query have no order to go on by")
         limits = self._limits
@@ -208,8 +234,22 @@ class SearchUseCase:
                 raise InvalidArgumentError("timeout_duration", "must be more than 0")
             limits = replace(limits, time_s=min(request.timeout_s, limits.time_s))
         datasets = check_datasets(request.datasets, self._datasets)
+        bound = _bound_to(request, understood)
         request = replace(request, time_range=check_time_range(request.time_range))
-        return _Search(request, understood, place, bound_to, datasets, limits, started_s + limits.time_s)
+        return _Search(request, understood, place, bound, datasets, limits, started_s + limits.time_s, revision)
+
+    @property
+    def _revision(self) -> Sequence[int | str]:
+        return () if self._personal is None else self._personal.revision
+
+    def _revised(self, search: _Search) -> _Search:
+        """The search, with the tokens of index keys that were made while it waited: records that it will see may have them."""
+        if self._revision == search.revision or not search.understood.matched:
+            return search
+        return replace(search, understood=self._understand(search.request, search.place))
+
+    def _understand(self, request: SearchIn, place: Place) -> Understood:
+        return understand(request.question, now_ns=place.now_ns, terms=self._terms)
 
     def _store_query(self, search: _Search) -> StoreQuery:
         left_s = search.deadline_s - time.monotonic()
@@ -287,6 +327,18 @@ class SearchUseCase:
         if not cut and not is_full:
             return missing, b""
         return missing, self._tokens.seal(replace(place, page_start=place.returned), bound_to=search.bound_to)
+
+
+def _bound_to(request: SearchIn, understood: Understood) -> bytes:
+    return bound_to(
+        "",
+        request.question,
+        understood,
+        request.time_range,
+        sorted(request.datasets),
+        str(request.order),
+        request.row_limit,
+    )
 
 
 def _behind(place: Place, batch: pa.RecordBatch, keys: tuple[int, int, int, int] | None, count: int) -> Place:

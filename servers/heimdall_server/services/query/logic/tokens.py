@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -79,8 +80,13 @@ class TokenCodec:
         body = _VERSION + bound_to[:_BOUND_BYTES] + json.dumps(raw, separators=(",", ":")).encode()
         return body + self._mac(body)
 
-    def open(self, token: bytes, *, bound_to: bytes) -> Place:
+    def open(self, token: bytes, *, bound_to: Callable[[Place], bytes]) -> Place:
         """Read a token.
+
+        Args:
+            token: As it was sent.
+            bound_to: Tells what the token must be bound to, asked with the place that it names: what a question means may
+                depend on that (`now_ns`). Whatever it raises is passed on.
 
         Raises:
             TokenError: Not ours, damaged, of another journal, or of another request.
@@ -90,16 +96,17 @@ class TokenCodec:
             raise TokenError("it wasn't made by this instance, or is damaged")
         if body[:1] != _VERSION:
             raise TokenError("it is of another version")
-        if body[1 : 1 + _BOUND_BYTES] != bound_to[:_BOUND_BYTES]:
-            raise TokenError("it belongs to another query")
         raw = json.loads(body[1 + _BOUND_BYTES :])
-        if raw["j"] != self._journal_id:
-            raise TokenError("it belongs to another journal")
-        return Place(
+        place = Place(
             {int(shard): position for shard, position in raw["p"].items()},
             RowKey(*raw["a"]) if "a" in raw else None,
             **{name: raw.get(short, 0) for short, name in _COUNTS.items()},
         )
+        if body[1 : 1 + _BOUND_BYTES] != bound_to(place)[:_BOUND_BYTES]:
+            raise TokenError("it belongs to another query")
+        if raw["j"] != self._journal_id:
+            raise TokenError("it belongs to another journal")
+        return place
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, "sha256")[:_MAC_BYTES]
@@ -107,5 +114,9 @@ class TokenCodec:
 
 def digest(*parts: object) -> bytes:
     """What a token is bound to: a digest of everything that shapes the answer."""
-    text = "\x00".join(repr(part) for part in parts)
-    return hashlib.sha256(text.encode()).digest()
+    return digest_spelled(map(repr, parts))
+
+
+def digest_spelled(parts: Iterable[str]) -> bytes:
+    """As `digest`, of parts that are spelled out already."""
+    return hashlib.sha256("\x00".join(parts).encode()).digest()

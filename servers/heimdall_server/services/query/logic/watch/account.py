@@ -8,8 +8,8 @@ that a token is right whenever it is asked for: what came before it was queued b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from heimdall_server.domain.expression.tree import Query
@@ -45,6 +45,10 @@ class Asked:
     """What tokens are bound to."""
     now_ns: int
     """What `now` meant."""
+    revision: Sequence[int | str] = ()
+    """Of the policy and the index keys by which tokens stand in it; see `PersonalSearch`."""
+    revised: Callable[[Asked], Asked] | None = field(default=None, repr=False)
+    """The same with the tokens of today, in the same evaluator; None: it names no personal value."""
 
 
 class Account:
@@ -82,6 +86,20 @@ class Account:
         self.asked = asked
         self._sent_rows = self.quiet_through = self._horizon_ns = 0
         self._counted_from = self.standing.cursor
+
+    def follow_keys(self) -> bool:
+        """Ask for the tokens of index keys that were made meanwhile, too; likewise with another policy. Not while the evaluator looks at records.
+
+        Returns:
+            Whether there are such.
+
+        Raises:
+            QuerySyntaxError: The question can't be asked of tokens any more: the policy was changed.
+        """
+        before = self.asked
+        if before.revised is not None:
+            self.asked = before.revised(before)
+        return self.asked is not before
 
     def close(self) -> None:
         """Nothing more will be found by the evaluator."""

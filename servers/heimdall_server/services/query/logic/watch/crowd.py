@@ -6,6 +6,7 @@ Rules:
   slow, leaves with what it has to say, waits by itself and comes back. So nobody waits for another's reader.
 * A round takes what has come since the last one. It is followed by a pause of some times what it cost, up to a bound:
   a quiet server answers in milliseconds, and a busy one works in the large pieces that are cheap.
+* Index keys whose tokens a round's records may hold are known before it is evaluated: who asks for tokens asks for theirs, too.
 * What a round finds out for someone who left meanwhile, or asks something else now, is dropped: its standing didn't
   move, so it looks at those records again.
 * Members are charged for their time, in another order each round, since the first to ask pays for what is shared. Who
@@ -21,7 +22,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -116,6 +117,14 @@ class Member(Protocol):
         """How much later than that is soon enough."""
         ...
 
+    def follow_keys(self) -> None:
+        """Ask for the tokens of index keys that were made meanwhile, too: in the same evaluator, with another node.
+
+        Raises:
+            HeimdallError: Its watch is to end.
+        """
+        ...
+
     def deliver(self, found: Found) -> bool:
         """Tell what was found, and move on.
 
@@ -146,10 +155,14 @@ class _Seat:
 class Crowd:
     """See the module. Belongs to one event loop; evaluates in a thread of its own, while it has members."""
 
-    def __init__(self, name: str, journal: JournalReader, pace: Pace) -> None:
+    def __init__(
+        self, name: str, journal: JournalReader, pace: Pace, revision: Callable[[], Sequence[int | str]]
+    ) -> None:
         self._name = name
         self._journal = journal
         self._pace = pace
+        self._revision = revision
+        self._known_revision = revision()
         self._members: dict[Member, None] = {}
         self._plan: Plan | None = None
         self._version = 0
@@ -168,6 +181,9 @@ class Crowd:
 
         Returns:
             False: it stands before the end of the round that is under way, or far behind, and must catch up.
+
+        Raises:
+            HeimdallError: Its watch is to end.
         """
         cursor = member.standing.cursor
         if self._task is None:
@@ -176,6 +192,8 @@ class Crowd:
             self._next_after = cursor
         elif cursor < self._next_after:
             return False
+        # It may have been away when the others heard of a key.
+        member.follow_keys()
         self._members[member] = None
         self._plan, self._version = None, self._version + 1
         if self._task is None:
@@ -235,6 +253,7 @@ class Crowd:
         started_s = time.monotonic()
         if piece is not None:
             self._next_after = piece.standing.cursor
+        await self._follow_keys()
         seats = self._seats(piece, started_s)
         version, plan = self._version, self._plan
         nodes = [] if plan else [member.evaluator.node for member in self._members]
@@ -251,6 +270,25 @@ class Crowd:
                 await asyncio.sleep(0)
                 turn_s = time.perf_counter()
         metrics.WATCH_ROUND_SECONDS.labels(self._name).observe(time.monotonic() - started_s)
+
+    async def _follow_keys(self) -> None:
+        """Let everybody know of new index keys, or of another policy. Whatever is protected by them was written after they were made."""
+        revision = self._revision()
+        if revision == self._known_revision:
+            return
+        self._known_revision = revision
+        turn_s = time.perf_counter()
+        for member in list(self._members):
+            if member not in self._members:
+                continue
+            try:
+                member.follow_keys()
+            except HeimdallError as error:
+                self._send_away(member, error)
+            if time.perf_counter() - turn_s > _TURN_S:
+                await asyncio.sleep(0)
+                turn_s = time.perf_counter()
+        self._plan, self._version = None, self._version + 1
 
     def _seats(self, piece: Piece | None, now_s: float) -> list[_Seat]:
         seats = []
@@ -326,11 +364,20 @@ def _look(seat: _Seat, batches: Sequence[Evaluation], piece: Piece | None) -> Fo
 class Crowds:
     """The two crowds of a server: rows are shown as they come, values each interval."""
 
-    def __init__(self, journal: JournalReader, cost: CostLimits) -> None:
+    def __init__(
+        self, journal: JournalReader, cost: CostLimits, *, revision: Callable[[], Sequence[int | str]] = tuple
+    ) -> None:
+        """Make them.
+
+        Args:
+            journal: What comes.
+            cost: What one watch may cost.
+            revision: See `PersonalSearch`.
+        """
         self.cost = cost
         """What one watch may cost."""
-        self._rows = Crowd("rows", journal, ROW_PACE)
-        self._aggregates = Crowd("aggregates", journal, AGGREGATE_PACE)
+        self._rows = Crowd("rows", journal, ROW_PACE, revision)
+        self._aggregates = Crowd("aggregates", journal, AGGREGATE_PACE, revision)
 
     def of(self, evaluator: Evaluator) -> Crowd:
         """The crowd that a watch with this question belongs to."""

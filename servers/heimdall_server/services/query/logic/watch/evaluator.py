@@ -96,10 +96,19 @@ class RowEvaluator:
             query: `check_watchable` accepts it.
             interner: Of the filters that will look at batches together; None: its own.
         """
+        self.refilter(query, interner or Interner())
+
+    def refilter(self, query: Query, interner: Interner) -> None:
+        """Let other rows through from here on. Not while it looks at some.
+
+        Args:
+            query: The same as before, but for the expressions in it.
+            interner: As it was made with.
+        """
         self._pipeline = RowPipeline(query)
         cut = next((place for place, stage in enumerate(query.stages) if isinstance(stage, Extract)), None)
         wheres = [stage.expression for stage in query.stages[:cut] if isinstance(stage, Where)]
-        self.node = (interner or Interner()).node(And((query.filter, *wheres)) if wheres else query.filter)
+        self.node = interner.node(And((query.filter, *wheres)) if wheres else query.filter)
         """Whom an `Evaluation` must know."""
         # What comes behind columns that the query makes itself nobody else can share.
         self._rest = None if cut is None else RowPipeline(Query(All(), query.stages[cut:]))
@@ -184,24 +193,13 @@ class AggregateEvaluator:
         later = query.stages[len(before) + 1 :]
         keys = stats.by if isinstance(stats, Stats) else ()
         self._bucket = next((key for key in keys if isinstance(key, Bucket)), None)
-        interner = interner or Interner()
-        self._filter = interner.node(query.filter)
-        cut = next((place for place, stage in enumerate(before) if isinstance(stage, Extract)), len(before))
-        self._wheres = [interner.node(stage.expression) for stage in before[:cut] if isinstance(stage, Where)]
-        # What comes behind columns that the query makes itself nobody else can share.
-        self._rest = RowPipeline(Query(All(), before[cut:])) if cut < len(before) else None
-        self.node = interner.node(And((query.filter, *(where.expression for where in self._wheres))))
-        """Whom an `Evaluation` must know."""
-        self._plan = Plan([self.node])
         self._shown: list[str] | None = None
-        stages = query.stages
         if self._bucket is not None:
             # A sort says nothing about upserts; which columns are shown is decided here, behind the split by bucket.
-            stages = stages[: len(before) + 1]
             kept = [stage.fields for stage in later if isinstance(stage, Fields)]
             self._shown = [ref.name for ref in kept[-1]] if kept else None
-        # The filter was applied before: what is counted here is what the filter let through.
-        self._live = LiveAggregate(Query(All(), stages))
+        self._live = LiveAggregate(self._counted(query))
+        self.refilter(query, interner or Interner())
         self._is_ranked = self._bucket is None and bool(later)
         self._open_ns = open_ns
         self._newest_ns = 0
@@ -211,6 +209,32 @@ class AggregateEvaluator:
         self.horizon_ns = horizon_ns
         self.late_count = 0
         """Records of closed buckets."""
+
+    def refilter(self, query: Query, interner: Interner) -> None:
+        """Let other records through from here on; what was counted stays. Not while it looks at some.
+
+        Args:
+            query: The same as before, but for the expressions in it.
+            interner: As it was made with.
+        """
+        before, _ = split_at_stats(query)
+        self._filter = interner.node(query.filter)
+        cut = next((place for place, stage in enumerate(before) if isinstance(stage, Extract)), len(before))
+        self._wheres = [interner.node(stage.expression) for stage in before[:cut] if isinstance(stage, Where)]
+        # What comes behind columns that the query makes itself nobody else can share.
+        self._rest = RowPipeline(Query(All(), before[cut:])) if cut < len(before) else None
+        self.node = interner.node(And((query.filter, *(where.expression for where in self._wheres))))
+        """Whom an `Evaluation` must know."""
+        self._plan = Plan([self.node])
+        self._live.refilter(self._counted(query))
+
+    def _counted(self, query: Query) -> Query:
+        """What `LiveAggregate` does: the filter was applied before, and it counts what that let through."""
+        stages = query.stages
+        if self._bucket is not None:
+            before, _ = split_at_stats(query)
+            stages = stages[: len(before) + 1]
+        return Query(All(), stages)
 
     @property
     def group_count(self) -> int:

@@ -244,6 +244,11 @@ class WatchRunner:
         """See `Member`."""
         return self.request.interval_s / 5 if self.aggregates else math.inf
 
+    def follow_keys(self) -> None:
+        """See `Member`."""
+        if self._account.follow_keys():
+            self._generation += 1
+
     def deliver(self, found: Found) -> bool:
         """See `Member`."""
         self._charge(found)
@@ -265,8 +270,9 @@ class WatchRunner:
 
     async def _take(self, piece: Piece) -> None:
         """Evaluate a piece, send what matches, and only then move on."""
+        self.follow_keys()
         if piece.generation not in (None, self._generation):
-            return  # Read for a question that was changed meanwhile; it is read again.
+            return  # Read for a question that was changed meanwhile, or for fewer keys; it is read again.
         found = await self._in_thread(functools.partial(self._found, piece, self._account.asked.evaluator))
         self._charge(found)
         for event in self._account.events(found):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from heimdall_server.domain.errors import (
@@ -20,11 +20,20 @@ from heimdall_server.domain.errors import (
     StreamLaggedError,
     StreamProtocolError,
 )
+from heimdall_server.domain.expression.tree import Query
 from heimdall_server.language.shared_filter import Interner
 from heimdall_server.ports.clock import Clock
 from heimdall_server.rpc.metrics import LAGGED
-from heimdall_server.services.query.logic.question import check_datasets, check_watchable, understand
-from heimdall_server.services.query.logic.tokens import Place, digest
+from heimdall_server.services.query.logic.matching import PersonalSearch
+from heimdall_server.services.query.logic.question import (
+    bound_to,
+    check_datasets,
+    check_watchable,
+    read_question,
+    with_tokens,
+    worked_out,
+)
+from heimdall_server.services.query.logic.tokens import Place
 from heimdall_server.services.query.logic.watch.account import Asked
 from heimdall_server.services.query.logic.watch.crowd import Crowds
 from heimdall_server.services.query.logic.watch.evaluator import evaluator_of, with_datasets
@@ -32,7 +41,7 @@ from heimdall_server.services.query.logic.watch.meter import CostLimits
 from heimdall_server.services.query.logic.watch.outbox import Outbox, OutboxLimits
 from heimdall_server.services.query.logic.watch.runner import WatchPorts, WatchRunner
 from heimdall_server.services.query.logic.watch.source import SHARD
-from heimdall_server.services.query.model import Question
+from heimdall_server.services.query.model import ANYTHING, Question, Understood
 from heimdall_server.services.query.watch_model import (
     AskProgress,
     Cancel,
@@ -68,16 +77,31 @@ class WatchLimits:
 class WatchUseCase:
     """Opens watch streams."""
 
-    def __init__(self, *, ports: WatchPorts, clock: Clock, limits: WatchLimits, datasets: Collection[str]) -> None:
+    def __init__(
+        self,
+        *,
+        ports: WatchPorts,
+        clock: Clock,
+        limits: WatchLimits,
+        datasets: Collection[str],
+        personal: PersonalSearch | None = None,
+    ) -> None:
         self.ports = ports
+        self.personal = personal
+        self.terms = None if personal is None else personal.terms
         self.clock = clock
         self.limits = limits
         self.datasets = sorted(datasets)
         self.interner = Interner()
         """Of the filters that are evaluated together."""
-        self.crowds = Crowds(ports.journal, limits.cost)
+        self.crowds = Crowds(ports.journal, limits.cost, revision=lambda: self.revision)
         self.watch_count = 0
         """Watches that run, on all streams."""
+
+    @property
+    def revision(self) -> Sequence[int | str]:
+        """See `PersonalSearch`."""
+        return () if self.personal is None else self.personal.revision
 
     def stream(self, caller: str) -> WatchStream:
         """A new stream of one caller."""
@@ -153,7 +177,7 @@ class WatchStream:
     async def _create(self, request: Create) -> None:
         self._check_free(request.watch_id)
         try:
-            runner, created = self._prepare(request)
+            runner, created = await self._prepare(request)
         except HeimdallError as error:
             await self._outbox.put_patiently(Cancelled(request.watch_id, error, request.start.resume_token))
             return
@@ -166,7 +190,7 @@ class WatchStream:
         if watch_id in self._runners:
             raise StreamProtocolError(f"watch {watch_id!r} exists already; update it, or choose another id")
 
-    def _prepare(self, request: Create) -> tuple[WatchRunner, Created]:
+    async def _prepare(self, request: Create) -> tuple[WatchRunner, Created]:
         owner, limits = self._owner, self._owner.limits
         for count, most, what in (
             (len(self._runners), limits.watches_per_stream_max, "watches on one stream"),
@@ -174,19 +198,26 @@ class WatchStream:
         ):
             if count >= most:
                 raise BudgetExceededError(retry_after_s=5.0, budget=what, limit=most)
-        bound_to = _bound_to(request.question, request.datasets)
         if request.start.resume_token:
-            place = owner.ports.tokens.open(request.start.resume_token, bound_to=bound_to)
+
+            def bound_at(place: Place) -> bytes:
+                _, understood = self._read_question(request.question, place)
+                return _bound_to(request.question, understood, request.datasets)
+
+            def opened() -> Place:
+                return owner.ports.tokens.open(request.start.resume_token, bound_to=bound_at)
+
+            place = await worked_out(request.question, owner.terms, opened)
         else:
             place = self._first_place(request)
-        asked, datasets = self._understand(request.question, request.datasets, place)
+        asked, datasets = await self._understand(request.question, request.datasets, place)
         if request.start.last_count and asked.evaluator.aggregates:
             raise InvalidArgumentError("start.last_count", "says nothing about aggregates; use since_time")
         runner = WatchRunner(
             owner.ports,
             self._outbox,
             owner.clock,
-            request=request,
+            request=replace(request, question=ANYTHING),  # what it asks, is in `asked`, with tokens
             asked=asked,
             place=place,
             datasets=datasets,
@@ -203,16 +234,42 @@ class WatchStream:
             return Place({SHARD: 0}, since_ns=max(start.since_ns, 1), seam=head, now_ns=now_ns)
         return Place({SHARD: head}, seam=head, last_count=start.last_count or 0, now_ns=now_ns)
 
-    def _understand(self, question: Question, datasets: Collection[str], place: Place) -> tuple[Asked, list[str]]:
-        configured = self._owner.datasets
-        understood = understand(question, now_ns=place.now_ns)
+    def _read_question(self, question: Question, place: Place) -> tuple[Query, Understood]:
+        """A question as it was asked, which is kept nowhere, and with tokens."""
+        query = read_question(question, now_ns=place.now_ns)
+        return query, with_tokens(query, self._owner.terms)
+
+    async def _understand(self, question: Question, datasets: Collection[str], place: Place) -> tuple[Asked, list[str]]:
+        owner, configured = self._owner, self._owner.datasets
+        revision = owner.revision
+        typed, understood = await worked_out(question, owner.terms, lambda: self._read_question(question, place))
         check_watchable(understood.query)
         wanted = check_datasets(datasets, configured)
+        if owner.personal is not None:
+            await owner.personal.guard.allow(understood.matched)
         query = with_datasets(understood.query, wanted, configured)
-        open_ns = int(self._owner.limits.bucket_open_s * 1e9)
-        evaluator = evaluator_of(query, open_ns=open_ns, horizon_ns=place.horizon_ns, interner=self._owner.interner)
-        bound_to = _bound_to(question, datasets)
-        return Asked(query, evaluator, understood.canonical_text, bound_to, place.now_ns), wanted
+        open_ns = int(owner.limits.bucket_open_s * 1e9)
+        evaluator = evaluator_of(query, open_ns=open_ns, horizon_ns=place.horizon_ns, interner=owner.interner)
+        bound = _bound_to(question, understood, datasets)
+        asked = Asked(query, evaluator, understood.canonical_text, bound, place.now_ns, revision)
+        if understood.matched:
+            asked = replace(asked, revised=self._revising(typed, wanted))
+        return asked, wanted
+
+    def _revising(self, typed: Query, wanted: Sequence[str]) -> Callable[[Asked], Asked]:
+        """What puts new tokens into a watch. It alone holds the question as it was typed, in memory."""
+        owner, terms = self._owner, self._owner.terms
+
+        def revised(asked: Asked) -> Asked:
+            revision = owner.revision
+            if revision == asked.revision:
+                return asked
+            understood = with_tokens(typed, terms)
+            query = with_datasets(understood.query, wanted, owner.datasets)
+            asked.evaluator.refilter(query, owner.interner)
+            return replace(asked, query=query, canonical_text=understood.canonical_text, revision=revision)
+
+        return revised
 
     async def _update(self, request: Update) -> None:
         runner = self._runners.get(request.watch_id)
@@ -221,7 +278,7 @@ class WatchStream:
             return
         try:
             place = Place(now_ns=self._owner.clock.now_ns())
-            asked, _ = self._understand(request.question, runner.request.datasets, place)
+            asked, _ = await self._understand(request.question, runner.request.datasets, place)
             if asked.evaluator.aggregates != runner.aggregates:
                 raise InvalidArgumentError("update.question", "must stay rows, or stay aggregates; create a new watch")
         except HeimdallError as error:
@@ -298,9 +355,9 @@ class WatchStream:
             self._take_out(watch_id)
 
 
-def _bound_to(question: Question, datasets: Collection[str]) -> bytes:
+def _bound_to(question: Question, understood: Understood, datasets: Collection[str]) -> bytes:
     """What a watch's token is bound to."""
-    return digest("watch", question, sorted(datasets))
+    return bound_to("watch", question, understood, sorted(datasets))
 
 
 def _created(request: Create, asked: Asked) -> Created:
