@@ -3,113 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import boto3  # type: ignore[import-untyped]
 import pytest
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from moto.server import ThreadedMotoServer
 
 from heimdall_server.crypto.key_encryption.aws_kms import AwsKmsKeyEncryption
 from heimdall_server.crypto.key_encryption.config import KekConfig
+from heimdall_server.crypto.key_encryption.opening import KeyPlaces, open_keyring, rotate_kek
 from heimdall_server.crypto.key_encryption.vault_transit import VaultTransitKeyEncryption
 from heimdall_server.crypto.keyring import Keyring
 from heimdall_server.domain.errors import KeyMismatchError, StoreError
 from heimdall_server.ports.keys import KeyEncryption
-
-TOKEN = "s.secret-of-the-test"  # noqa: S105 - of the server below
-
-
-class Transit(BaseHTTPRequestHandler):
-    """`encrypt` and `decrypt` of one key with versions, as Vault answers."""
-
-    keys: list[bytes]
-    failures: int
-
-    def do_POST(self) -> None:
-        server = type(self)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.headers.get("X-Vault-Token") != TOKEN:
-            return self._answer(403, {"errors": ["permission denied"]})
-        if server.failures:
-            server.failures -= 1
-            return self._answer(503, {"errors": ["Vault is sealed"]})
-        associated = base64.b64decode(body["associated_data"])
-        if self.path == "/v1/transit/encrypt/heimdall":
-            nonce = os.urandom(12)
-            sealed = nonce + AESGCM(server.keys[-1]).encrypt(nonce, base64.b64decode(body["plaintext"]), associated)
-            text = f"vault:v{len(server.keys)}:{base64.b64encode(sealed).decode()}"
-            return self._answer(200, {"data": {"ciphertext": text, "key_version": len(server.keys)}})
-        if self.path == "/v1/transit/decrypt/heimdall":
-            _, version, encoded = body["ciphertext"].split(":", 2)
-            sealed = base64.b64decode(encoded)
-            try:
-                plain = AESGCM(server.keys[int(version[1:]) - 1]).decrypt(sealed[:12], sealed[12:], associated)
-            except InvalidTag:
-                return self._answer(400, {"errors": ["cipher: message authentication failed"]})
-            return self._answer(200, {"data": {"plaintext": base64.b64encode(plain).decode()}})
-        return self._answer(404, {"errors": []})
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-    def _answer(self, status: int, body: object) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+from tests.support.remote_keks import TOKEN, Transit, kms_config, kms_server, transit_server
 
 
 @pytest.fixture
 def transit(tmp_path: Path) -> Iterator[tuple[KekConfig, type[Transit]]]:
-    handler = type("Handler", (Transit,), {"keys": [os.urandom(32)], "failures": 0})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    token = tmp_path / "token"
-    token.write_text(f"{TOKEN}\n")
-    config = KekConfig(
-        "vault_transit",
-        vault_address=f"http://127.0.0.1:{server.server_port}",
-        vault_key="heimdall",
-        vault_token_file=token,
-    )
-    yield config, handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with transit_server(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def kms() -> Iterator[tuple[str, str]]:
-    """Address and key id."""
-    variables = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    client = boto3.client("kms", region_name="eu-central-1", endpoint_url=address)
-    yield address, client.create_key()["KeyMetadata"]["KeyId"]
-    server.stop()
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
-
-
-def kms_config(kms: tuple[str, str]) -> KekConfig:
-    return KekConfig("aws_kms", aws_key_id=kms[1], aws_region="eu-central-1", aws_endpoint_url=kms[0])
+    with kms_server() as found:
+        yield found
 
 
 async def holds(kek: KeyEncryption, folder: Path) -> None:
@@ -157,6 +77,44 @@ async def test_a_wrong_token_and_a_vault_that_is_away_are_told_without_secrets(
         await kek.close()
         assert "s.wrong" not in str(told.value)
         assert TOKEN not in str(told.value)
+
+
+async def test_a_service_that_is_too_slow_for_a_whole_ring_ends_the_start_with_a_sentence(
+    tmp_path: Path, transit: tuple[KekConfig, type[Transit]]
+) -> None:
+    config, vault = transit
+    vault.wait_s = 0.3
+    places = KeyPlaces(tmp_path / "keys" / "keyring", tmp_path / "keys" / "root.key", tmp_path / "marker", None)
+    classes = [f"class{number}" for number in range(20)]
+    with pytest.raises(StoreError, match=r"vault-transit:transit/heimdall.* didn't open the keyring within 0\.2 s"):
+        await open_keyring(replace(config, open_s=0.2), places, classes=classes)
+    vault.wait_s = 0.0
+    opened = await open_keyring(config, places, classes=classes)
+    assert len(opened.keyring.list()) > 20
+    await opened.close()
+
+
+async def test_a_ring_goes_from_a_file_to_kms_to_vault_and_back_to_a_file(
+    tmp_path: Path, transit: tuple[KekConfig, type[Transit]], kms: tuple[str, str]
+) -> None:
+    places = KeyPlaces(tmp_path / "keys" / "keyring", tmp_path / "keys" / "root.key", tmp_path / "marker", None)
+    config = KekConfig()
+    opened = await open_keyring(config, places, classes=("email",))
+    (word,) = opened.keyring.words("email", ["a@example.com"])
+    (one,) = opened.keyring.seal("email", [word], ["a@example.com"])
+    for next_config in (kms_config(kms), transit[0], KekConfig("file", file=tmp_path / "keys" / "other.key")):
+        opened = await rotate_kek(opened, places, next_config)
+        assert opened.config == next_config
+        await opened.close()
+        for settings in ({"config": config, "next_config": next_config}, {"config": next_config}):
+            again = await open_keyring(places=places, classes=("email",), **settings)
+            assert again.config == next_config
+            assert again.keyring.open(one) == "a@example.com"
+            await again.close()
+        with pytest.raises(KeyMismatchError):
+            await open_keyring(config, places, classes=("email",))
+        opened, config = await open_keyring(next_config, places, classes=("email",)), next_config
+    await opened.close()
 
 
 async def test_a_keyring_lives_under_aws_kms(tmp_path: Path, kms: tuple[str, str]) -> None:

@@ -1,17 +1,17 @@
-"""Encrypts single values where they stand (`FieldCipher`): AES-256-GCM, bound to class, field and record.
+"""Encrypts single values where they stand (`FieldCipher`): AES-256-GCM under data keys, bound to class, field and record.
 
-text = base64url(version (1) ‖ salt (16) ‖ row (4) ‖ counter (4) ‖ ciphertext ‖ tag (16)), integers big-endian, without `=`.
+text = base64url(version (2) ‖ generation (4) ‖ call (8) ‖ row (4) ‖ sealed value), integers big-endian, without `=`.
 
-**Keys and nonces.** The key never encrypts. Each call draws a random salt of 128 bits and encrypts under HKDF-SHA256(key, salt), with
-a counter from 0 as the nonce, so that no nonce repeats under a sub-key; two calls share a sub-key only where two salts are equal: at
-most n²/2^129 among n calls. A call has at most 2^32 values.
+**Keys.** What is encrypted of `email` is sealed under the data keys of a class of its own, `enc_email`: generations, nonces, lengths
+are `sealing`'s matter, and so is the proof that no nonce repeats. The vault's keys of `email` aren't used, or each erasure, which
+destroys them once the vault's survivors are sealed anew, would take everybody's encrypted values with it: nobody can seal those anew,
+since they stand in records. So a generation of `enc_email` goes only when somebody rotates that very class; with it goes, for good,
+everything that was encrypted of the class until then.
 
-**Record.** Salt and row together name the record: nobody else has them, they are authenticated with the value, and so is the field.
-So no value can stand in for one of another class or field, and of two values it can be told whether they came in one record.
+**Field and record.** The call's random number and the row together name the record: they are authenticated with the value, and so is the
+field. So no value can stand in for one of another class or field, and of two values it can be told whether they came in one record.
 
-**Lengths** are hidden as those of sealed values are (`sealing.pad`).
-
-Sources: NIST SP 800-38D, RFC 5869, RFC 4648 section 5.
+Source of base64url: RFC 4648 section 5.
 """
 
 from __future__ import annotations
@@ -21,50 +21,65 @@ import binascii
 import os
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-from heimdall_server.crypto.envelope import KEY_BYTES, TAG_BYTES
-from heimdall_server.crypto.sealing import pad, unpad
+from heimdall_server.crypto.envelope import TAG_BYTES
+from heimdall_server.crypto.sealing import HEADER_BYTES
 from heimdall_server.domain.errors import IntegrityError
+from heimdall_server.domain.personal import SealedValue, TokenName
 
-VERSION: Final = 1
-SALT_BYTES: Final = 16
-_HEAD: Final = struct.Struct(f">B{SALT_BYTES}sII")
-_NONCE: Final = struct.Struct(">QI")
-_INFO: Final = b"heimdall/v1/field"
+VERSION: Final = 2
+CALL_BYTES: Final = 8
+KEY_CLASS_PREFIX: Final = "enc_"
+"""What the class of the data keys begins with."""
+_HEAD: Final = struct.Struct(f">BI{CALL_BYTES}sI")
 _MANY: Final = 2**32 - 1
 """Row of a value that stands for several records."""
 
 
-class AesGcmFieldCipher:
-    """See the module. Thread-safe; about three microseconds a value."""
+def key_class(data_class: str) -> str:
+    """The class under whose data keys values of a class are encrypted."""
+    return KEY_CLASS_PREFIX + data_class
 
-    def __init__(self, key: bytes) -> None:
-        """Take a key.
+
+class DataKeys(Protocol):
+    """What seals values and opens them: `Keyring`."""
+
+    def seal_bytes(self, data_class: str, words: Sequence[str], values: Sequence[str]) -> tuple[int, list[bytes]]:
+        """Seal values under the newest data key; the generation and the sealed bytes."""
+        ...
+
+    def open(self, value: SealedValue) -> str:
+        """The plain value.
+
+        Raises:
+            IntegrityError: A byte was changed, or it belongs to another word, class or generation.
+            KeyDestroyedError: Its data key was destroyed.
+        """
+        ...
+
+
+class DataKeyFieldCipher:
+    """See the module. Thread-safe; about two microseconds a value."""
+
+    def __init__(self, keys: DataKeys) -> None:
+        """Take the keys.
 
         Args:
-            key: 32 bytes, for nothing else.
+            keys: With data keys of `key_class` of each class that is encrypted.
         """
-        if len(key) != KEY_BYTES:
-            msg = f"a key has {KEY_BYTES} bytes"
-            raise ValueError(msg)
-        self._key = key
+        self._keys = keys
 
     def encrypt(self, data_class: str, values: Sequence[str], fields: Sequence[str], rows: Sequence[int]) -> list[str]:
         """See the port; a row of -1 stands for several records."""
-        salt = os.urandom(SALT_BYTES)
-        cipher = self._cipher(salt)
-        texts: list[str] = []
-        for counter, (value, field, row) in enumerate(zip(values, fields, rows, strict=True)):
-            head = _HEAD.pack(VERSION, salt, row if row >= 0 else _MANY, counter)
-            sealed = cipher.encrypt(_NONCE.pack(0, counter), pad(value.encode()), _bound(head, data_class, field))
-            texts.append(_text(head + sealed))
-        return texts
+        call = os.urandom(CALL_BYTES)
+        numbers = [row if row >= 0 else _MANY for row in rows]
+        words = [_word(field, call, row) for field, row in zip(fields, numbers, strict=True)]
+        generation, sealed = self._keys.seal_bytes(key_class(data_class), words, values)
+        return [
+            _text(_HEAD.pack(VERSION, generation, call, row) + value)
+            for row, value in zip(numbers, sealed, strict=True)
+        ]
 
     def decrypt(self, data_class: str, text: str, field: str) -> str:
         """See the port."""
@@ -73,25 +88,19 @@ class AesGcmFieldCipher:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
             raise IntegrityError(place) from error
-        if len(raw) < _HEAD.size + TAG_BYTES or raw[0] != VERSION or _text(raw) != text:
+        if len(raw) < _HEAD.size + HEADER_BYTES + TAG_BYTES or raw[0] != VERSION or _text(raw) != text:
             raise IntegrityError(place)
-        head = raw[: _HEAD.size]
-        _, salt, _, counter = _HEAD.unpack(head)
+        _, generation, call, row = _HEAD.unpack_from(raw)
+        name = TokenName(key_class(data_class), _word(field, call, row))
         try:
-            padded = self._cipher(salt).decrypt(
-                _NONCE.pack(0, counter), raw[_HEAD.size :], _bound(head, data_class, field)
-            )
-            return unpad(padded).decode()
-        except (InvalidTag, ValueError) as error:
+            return self._keys.open(SealedValue(name, generation, raw[_HEAD.size :]))
+        except IntegrityError as error:
             raise IntegrityError(place) from error
 
-    def _cipher(self, salt: bytes) -> AESGCM:
-        return AESGCM(HKDF(SHA256(), KEY_BYTES, salt, _INFO).derive(self._key))
 
-
-def _bound(head: bytes, data_class: str, field: str) -> bytes:
-    name = data_class.encode()
-    return head + len(name).to_bytes(2, "big") + name + field.encode()
+def _word(field: str, call: bytes, row: int) -> str:
+    # No word of a token holds a blank, so nothing that was sealed for the vault opens as an encrypted value.
+    return f"field {call.hex()} {row} {field}"
 
 
 def _text(raw: bytes) -> str:

@@ -6,51 +6,75 @@ import contextlib
 from dataclasses import dataclass, replace
 
 from heimdall_server.config import Config
-from heimdall_server.crypto.field_cipher import AesGcmFieldCipher
+from heimdall_server.crypto.field_cipher import DataKeyFieldCipher, key_class
 from heimdall_server.crypto.format_preserving import Ff1Preserver
-from heimdall_server.crypto.key_encryption.config import KekConfig
-from heimdall_server.crypto.key_encryption.opening import KeyPlaces, OpenKeyring, open_keyring
+from heimdall_server.crypto.keyring import Keyring
+from heimdall_server.protect.blocklist import Blocklist
 from heimdall_server.protect.catalogue import CLASSES
 from heimdall_server.protect.keyed import keyed_actions
-from heimdall_server.protect.policy import default_rules
+from heimdall_server.protect.names_pass import NamesPass
+from heimdall_server.protect.policy import PrivacyPolicy, default_rules
 from heimdall_server.protect.protector import PolicyProtector
 from heimdall_server.protect.sealed_lately import SealedLately
-from heimdall_server.storage.journal.files import stored_fingerprint
+from heimdall_server.wiring.keyring import ProcessKeyring, open_process_keyring
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PrivacyKeys:
     """What must stand before the journal is opened."""
 
-    opened: OpenKeyring
-    places: KeyPlaces
-    kek: KekConfig
+    ring: ProcessKeyring
     protector: PolicyProtector
     lately: SealedLately
+    blocklist: Blocklist
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keyring."""
+        return self.ring.keyring
+
+    @property
+    def cipher(self) -> DataKeyFieldCipher:
+        """What encrypts values where they stand."""
+        return DataKeyFieldCipher(self.ring.keyring)
+
+    @property
+    def preserver(self) -> Ff1Preserver:
+        """What encrypts values so that they keep their form."""
+        return Ff1Preserver(self.ring.keyring.identity_key)
+
+    async def prepare(self, policy: PrivacyPolicy) -> None:
+        """Make the data keys that a policy needs and the ring lacks.
+
+        Raises:
+            StoreError: The key-encryption key's service failed, or the ring can't be written.
+        """
+        await prepare(self.ring.keyring, policy)
 
 
-async def open_keys(config: Config, stack: contextlib.AsyncExitStack) -> PrivacyKeys:
-    """Open the keyring, and make the protector with all actions that need keys.
+async def open_keys(config: Config, stack: contextlib.AsyncExitStack, names: NamesPass | None = None) -> PrivacyKeys:
+    """Open the keyring, and make the protector with all actions that need keys, and with the second pass over dumps.
 
     Raises:
         KeyMismatchError, CorruptionError, ConfigurationError, StoreError: As `open_keyring`.
     """
-    value = config.keys.value
-    kek = KekConfig("env", value=value) if value is not None else KekConfig("file", file=config.key_file)
-    folder = config.key_file.parent
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    places = KeyPlaces(
-        folder / "keyring", config.key_file, config.data_dir / "keyring.id", stored_fingerprint(config.journal.path)
-    )
-    opened = await open_keyring(kek, places, classes=CLASSES)
-    stack.push_async_callback(opened.close)
-    keyring, lately = opened.keyring, SealedLately()
+    ring = await open_process_keyring(config, stack, classes=CLASSES)
+    keyring, lately, blocklist = ring.keyring, SealedLately(), Blocklist()
     actions = keyed_actions(
         keyring,
         keyring,
         lately=lately,
-        cipher=AesGcmFieldCipher(keyring.identity_key("field cipher")),
+        blocklist=blocklist,
+        ip_prefixes=config.privacy.ip_prefixes,
+        cipher=DataKeyFieldCipher(keyring),
         preserver=Ff1Preserver(keyring.identity_key),
     )
     policy = replace(config.privacy, rules=default_rules(actions)) if config.privacy.is_default else config.privacy
-    return PrivacyKeys(opened, places, kek, PolicyProtector(policy, actions), lately)
+    protector = PolicyProtector(policy, actions, names=names)
+    await prepare(keyring, policy)
+    return PrivacyKeys(ring, protector, lately, blocklist)
+
+
+async def prepare(keyring: Keyring, policy: PrivacyPolicy) -> None:
+    """Make the data keys of what a policy encrypts. See `PrivacyKeys.prepare`."""
+    await keyring.add_classes(map(key_class, policy.classes_of("encrypt")))

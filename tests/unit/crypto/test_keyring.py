@@ -132,7 +132,7 @@ async def test_a_folder_from_before_keyrings_keeps_its_root_and_its_key_file_rot
     assert opened.keyring.root.fingerprint == root.fingerprint
     one = sealed(opened.keyring, "alice@example.com")
     before = (keys / "root.key").read_bytes()
-    await rotate_kek(opened, KekConfig(), places)
+    await rotate_kek(opened, places)
     assert (keys / "root.key").read_bytes() != before
     again = await open_keyring(KekConfig(), places, classes=CLASSES)
     assert again.keyring.root.fingerprint == root.fingerprint
@@ -187,6 +187,14 @@ def test_ff1_passes_nists_samples() -> None:
         (key + "EF4359D8D580AA4F", "39383736353433323130", "0123456789", digits, "2496655549"),
         (key + "EF4359D8D580AA4F7F036D6F04FC6A94", "", "0123456789", digits, "6657667009"),
         (key + "EF4359D8D580AA4F7F036D6F04FC6A94", "39383736353433323130", "0123456789", digits, "1001623463"),
+        (key + "EF4359D8D580AA4F", "3737373770717273373737", "0123456789abcdefghi", letters, "xbj3kv35jrawxv32ysr"),
+        (
+            key + "EF4359D8D580AA4F7F036D6F04FC6A94",
+            "3737373770717273373737",
+            "0123456789abcdefghi",
+            letters,
+            "xs8a0azh2avyalyzuwd",
+        ),
     ]
     for secret, tweak, plain, alphabet, expected in samples:
         assert fastfpe.ff1.encrypt(secret, tweak, alphabet, plain) == expected

@@ -23,6 +23,15 @@ _TRIES_MAX: Final = 4
 _CONNECTIONS_MAX: Final = 8
 _CONTEXT_NAME: Final = "heimdall"
 _MISMATCH_CODES: Final = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
+_HINTS: Final = {
+    "NotFoundException": "no such key; check aws_key_id and aws_region",
+    "AccessDeniedException": "check that it is the right key, and that the credentials may kms:Encrypt and kms:Decrypt with it",
+    "DisabledException": "enable the key in KMS",
+    "KMSInvalidStateException": "check the key's state in KMS; one that waits for its deletion can still be kept",
+    "UnrecognizedClientException": "check the credentials",
+    "NoCredentialsError": "give credentials as AWS's SDKs find them: variables, a profile, or the machine's role",
+    "NoRegionError": "set aws_region",
+}
 
 
 class AwsKmsKeyEncryption:
@@ -88,9 +97,10 @@ class AwsKmsKeyEncryption:
             code = str(error.response.get("Error", {}).get("Code", "unknown"))
             if code in _MISMATCH_CODES:
                 raise KeyMismatchError("of another KEK", self.key_id) from None
-            raise StoreError(_STORE, f"{operation} with {self._key}: {code}") from None
+            raise StoreError(_STORE, f"{operation} with {self._key}: {_explained(code)}") from None
         except BotoCoreError as error:
-            raise StoreError(_STORE, f"{operation} with {self._key}: {type(error).__name__}") from None
+            told = _explained(type(error).__name__)
+            raise StoreError(_STORE, f"{operation} with {self._key}: {told}") from None
         except TimeoutError:
             raise StoreError(_STORE, f"{operation} with {self._key}: no answer within {self._deadline_s:g} s") from None
 
@@ -108,6 +118,10 @@ class AwsKmsKeyEncryption:
                 )
                 self._client = await self._stack.enter_async_context(maker)
             return self._client
+
+
+def _explained(code: str) -> str:
+    return f"{code}, {_HINTS[code]}" if code in _HINTS else code
 
 
 def _context(context: bytes) -> dict[str, str]:

@@ -26,6 +26,8 @@ class KekConfig:
     """`env`: the key itself, for secret stores that give variables; `heimdall-key-1:` and base64."""
     deadline_s: float = 10.0
     """`aws_kms`, `vault_transit`: for one call with all its tries, in seconds."""
+    open_s: float = 60.0
+    """For opening the whole keyring at the start, in seconds: a call for each key, eight at a time."""
     aws_key_id: str = ""
     """`aws_kms`: key id, key ARN, alias name or alias ARN of a symmetric key. Credentials come as AWS's SDKs find them."""
     aws_region: str = ""
@@ -53,13 +55,12 @@ class KekConfig:
         Raises:
             ConfigurationError: Something that the kind needs is missing; all problems at once.
         """
-        problems = [f"kek.{name}: kind {self.kind!r} needs it" for name in self._missing()]
-        if self.deadline_s <= 0:
-            problems.append("kek.deadline_s: must be more than 0")
+        problems = [f"{name}: kind {self.kind!r} needs it" for name in self._missing()]
+        problems += [f"{name}: must be more than 0" for name in ("deadline_s", "open_s") if getattr(self, name) <= 0]
         for name in ("vault_address", "aws_endpoint_url"):
             problem = _address_problem(getattr(self, name))
             if problem:
-                problems.append(f"kek.{name}: {problem}")
+                problems.append(f"{name}: {problem}")
         if problems:
             raise ConfigurationError(tuple(problems))
 

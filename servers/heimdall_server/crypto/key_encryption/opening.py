@@ -3,7 +3,8 @@
 Three ways to change the KEK, each of which may die at any point and goes on at the next start or call:
 
 * a key file: `rotate_key_file`; the new key lies at `<file>.next` until all is wrapped under it, then takes the file's name;
-* another kind, key or value: the new settings and, as `former`, the old ones; what the former wrapped is wrapped anew at start;
+* another kind, key or value: the settings name it as the *next* one; `rotate_kek` wraps all under it, and from then on, whatever stands
+  first in the settings, the ring itself tells that the next one opens it;
 * a new version of the same key in Vault or KMS: `Keyring.rewrap` with the adapter that is in use.
 """
 
@@ -20,7 +21,9 @@ from heimdall_server.crypto.key_encryption.config import KekConfig
 from heimdall_server.crypto.key_encryption.local import LocalKeyEncryption
 from heimdall_server.crypto.key_file import load_key, mint_key, parse_key
 from heimdall_server.crypto.keyring import Keyring
+from heimdall_server.crypto.keyring_document import decode
 from heimdall_server.crypto.keyring_file import KeyringFile, overwrite, sync_folder
+from heimdall_server.crypto.live_keys import ROOT_PLACE
 from heimdall_server.domain.errors import ConfigurationError, KeyMismatchError, OperationStateError, StoreError
 from heimdall_server.ports.keys import KeyEncryption
 
@@ -50,6 +53,8 @@ class OpenKeyring:
 
     keyring: Keyring
     kek: KeyEncryption
+    config: KekConfig
+    """Of that KEK: the next one's, once a rotation to it was made."""
 
     async def close(self) -> None:
         """Let go of the KEK's connections. Idempotent."""
@@ -57,7 +62,7 @@ class OpenKeyring:
 
 
 async def open_keyring(
-    config: KekConfig, places: KeyPlaces, *, classes: Collection[str], former: KekConfig | None = None
+    config: KekConfig, places: KeyPlaces, *, classes: Collection[str], next_config: KekConfig | None = None
 ) -> OpenKeyring:
     """Open the ring of a data folder, or make it where there is no data yet.
 
@@ -65,40 +70,54 @@ async def open_keyring(
         config: The KEK.
         places: Where keys lie.
         classes: Each gets a data key if it has none.
-        former: The KEK of before; what it wrapped is wrapped under the present one before this returns.
+        next_config: The KEK to which `rotate_kek` goes. Where it has been there already, it is the one in use.
 
     Raises:
         KeyMismatchError: A key is missing or another one than the data's.
         CorruptionError: The ring was changed.
         ConfigurationError: Settings or files that can't be used.
-        StoreError: The KEK's service failed, or the ring can't be written.
+        StoreError: The KEK's service failed or was too slow, or the ring can't be written.
     """
-    async with contextlib.AsyncExitStack() as on_failure, contextlib.AsyncExitStack() as at_end:
-        kek = await asyncio.to_thread(_make, config, places, mint=places.are_new)
+    wrapped_by = await asyncio.to_thread(_wrapped_by, places.keyring)
+    async with contextlib.AsyncExitStack() as on_failure:
+        in_use = config
+        if next_config is not None and wrapped_by and await _is_under(next_config, places, wrapped_by):
+            in_use = next_config
+        kek = await asyncio.to_thread(_make, in_use, places, mint=places.are_new)
         on_failure.push_async_callback(kek.close)
-        others: list[KeyEncryption] = []
-        if former is not None:
-            others.append(await asyncio.to_thread(_make, former, places, mint=False))
-            at_end.push_async_callback(others[0].close)
-        file = config.file or places.key_file
-        if config.kind == "file" and (next_key := await asyncio.to_thread(load_key, _next(file))) is not None:
-            others.append(LocalKeyEncryption(next_key))
-        legacy = None if places.are_new else await asyncio.to_thread(_legacy_root, config, places)
-        keyring = await Keyring.load(
-            places.keyring,
-            kek,
-            classes=classes,
-            legacy_root=legacy,
-            expected_fingerprint=places.expected_fingerprint,
-            marker=places.marker,
-            former=others,
-        )
-        if config.kind == "file" and await asyncio.to_thread(_next(file).exists):
-            kek = await rotate_key_file(keyring, file)
-        elif any(not _wraps(kek, fact.wrapped_by) for fact in keyring.list() if fact.wrapped_by):
-            await keyring.rewrap(kek)
+        try:
+            async with asyncio.timeout(in_use.open_s):
+                keyring, kek = await _open(in_use, kek, places, classes)
+        except TimeoutError as error:
+            problem = f"{kek.key_id} didn't open the keyring within {in_use.open_s:g} s; is the service overloaded?"
+            raise StoreError("key-encryption key", problem) from error
         on_failure.pop_all()
-        return OpenKeyring(keyring, kek)
+        return OpenKeyring(keyring, kek, in_use)
+
+
+async def _open(
+    config: KekConfig, kek: KeyEncryption, places: KeyPlaces, classes: Collection[str]
+) -> tuple[Keyring, KeyEncryption]:
+    file = config.file or places.key_file
+    # A rotation of the key file that was cut short has left the new key there.
+    draft = await asyncio.to_thread(load_key, _next(file)) if config.kind == "file" else None
+    root = None if places.are_new else await asyncio.to_thread(_legacy_root, config, places)
+    keyring = await Keyring.load(
+        places.keyring,
+        kek,
+        classes=classes,
+        legacy_root=root,
+        expected_fingerprint=places.expected_fingerprint,
+        marker=places.marker,
+        former=[] if draft is None else [LocalKeyEncryption(draft)],
+    )
+    if draft is not None:
+        return keyring, await rotate_key_file(keyring, file)
+    if config.kind == "file":
+        await asyncio.to_thread(_sweep, file)
+    if any(not _wraps(kek, fact.wrapped_by) for fact in keyring.list() if fact.wrapped_by):
+        await keyring.rewrap(kek)
+    return keyring, kek
 
 
 async def rotate_key_file(keyring: Keyring, file: Path) -> LocalKeyEncryption:
@@ -125,18 +144,33 @@ async def rotate_key_file(keyring: Keyring, file: Path) -> LocalKeyEncryption:
     return kek
 
 
-async def rotate_kek(opened: OpenKeyring, config: KekConfig, places: KeyPlaces) -> OpenKeyring:
-    """What `keys rotate kek` does: a new key file, or the newest version of the service's key.
+async def rotate_kek(opened: OpenKeyring, places: KeyPlaces, next_config: KekConfig | None = None) -> OpenKeyring:
+    """What `keys rotate kek` does: the next KEK of the settings, a new key file, or the newest version of the service's key.
+
+    Args:
+        opened: The ring as it is; its KEK is closed where another one takes its place.
+        places: Where keys lie.
+        next_config: The next KEK; None, or already in use: the one in use is renewed.
 
     Raises:
         OperationStateError: The key comes from the environment: only whoever sets that can change it.
-        StoreError, ConfigurationError: As `rotate_key_file` and `Keyring.rewrap`.
+        StoreError, ConfigurationError: As `rotate_key_file` and `Keyring.rewrap`; the ring is as it was.
     """
+    if next_config is not None and next_config != opened.config:
+        next_kek = await asyncio.to_thread(_make, next_config, places, mint=True)
+        async with contextlib.AsyncExitStack() as on_failure:
+            on_failure.push_async_callback(next_kek.close)
+            await opened.keyring.rewrap(next_kek)
+            on_failure.pop_all()
+        await opened.kek.close()
+        return OpenKeyring(opened.keyring, next_kek, next_config)
+    config = opened.config
     if config.kind == "env":
-        problem = "the key comes from the environment; set a new one there, and the old one as the former"
+        problem = "the key comes from the environment; give the new one as keys.next"
         raise OperationStateError("rotation of the KEK", "refused", problem)
     if config.kind == "file":
-        return OpenKeyring(opened.keyring, await rotate_key_file(opened.keyring, config.file or places.key_file))
+        kek = await rotate_key_file(opened.keyring, config.file or places.key_file)
+        return OpenKeyring(opened.keyring, kek, config)
     await opened.keyring.rewrap(opened.kek)
     return opened
 
@@ -179,6 +213,25 @@ def _make(config: KekConfig, places: KeyPlaces, *, mint: bool) -> KeyEncryption:
     return make_key_encryption(config, root)
 
 
+async def _is_under(config: KekConfig, places: KeyPlaces, wrapped_by: str) -> bool:
+    """Whether the ring says that it is under this KEK; the unwrapping itself is the proof."""
+    file = config.file or places.key_file
+    if config.kind == "file" and not await asyncio.to_thread(file.exists):
+        return False
+    kek = await asyncio.to_thread(_make, config, places, mint=False)
+    await kek.close()
+    return _wraps(kek, wrapped_by)
+
+
+def _wrapped_by(path: Path) -> str:
+    """What a ring names as the KEK of its journal root; empty: there is no ring."""
+    content = KeyringFile(path).read()
+    if content is None:
+        return ""
+    document, _ = decode(content, place=str(path))
+    return next((entry.wrapped_by for entry in document.entries if entry.place == ROOT_PLACE), "")
+
+
 def _legacy_root(config: KekConfig, places: KeyPlaces) -> RootKey | None:
     """The root of a data folder that has no keyring yet."""
     if places.keyring.exists():
@@ -212,8 +265,20 @@ def _move(draft: Path, file: Path) -> None:
         before = target.read()
         if before != content:
             target.replace(content, expected=before)
-        overwrite(draft)
-        draft.unlink()
+        # Under another name first: a crash must not leave something there that is no key.
+        draft.replace(draft.with_name(f".{draft.name}.gone"))
         sync_folder(file.parent)
     except OSError as error:
         raise StoreError("key file", f"{file} can't be replaced: {error.strerror}") from error
+    _sweep(file)
+
+
+def _sweep(file: Path) -> None:
+    """Overwrite and remove what a rotation that was cut short has left beside a key file."""
+    for leftover in list(file.parent.glob(f".{_next(file).name}.*")):
+        try:
+            overwrite(leftover)
+            leftover.unlink()
+            sync_folder(file.parent)
+        except OSError as error:
+            raise StoreError("key file", f"{leftover} can't be removed: {error.strerror}") from error

@@ -57,7 +57,7 @@ class VaultTransitKeyEncryption:
             ConfigurationError: The bundle of certificates can't be used.
         """
         if config.vault_token_file is None:
-            raise ConfigurationError(("kek.vault_token_file: kind 'vault_transit' needs it",))
+            raise ConfigurationError(("vault_token_file: kind 'vault_transit' needs it",))
         self._base = config.vault_address.rstrip("/")
         self._name = f"{config.vault_mount.strip('/')}/{config.vault_key}"
         self._mount, self._key = quote(config.vault_mount.strip("/")), quote(config.vault_key, safe="")
@@ -168,7 +168,7 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except (OSError, ValueError) as error:
-        raise ConfigurationError((f"kek.vault_ca_file: {ca_file}: not a PEM bundle that can be read",)) from error
+        raise ConfigurationError((f"vault_ca_file: {ca_file}: not a PEM bundle that can be read",)) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from heimdall_server.domain.errors import HeimdallError
 from heimdall_server.domain.operations import ErasureScope, Operation
+from heimdall_server.domain.personal import ENCRYPTED
 from heimdall_server.ports.audit import AuditEntry
 from heimdall_server.ports.keys import KeyFacts
 from heimdall_server.ports.operations import PolicyRule, PolicyVersion
@@ -20,6 +21,24 @@ class Caller:
     actor: str
     """URI of the certificate."""
     request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenText:
+    """What a policy wrote in place of a value."""
+
+    text: str = field(repr=False)
+    """`[enc:email:…]`, or a value of the form of its class."""
+    field: str = ""
+    """Of an encrypted one: the field that it stood in, as a policy names it; empty: one that has no key."""
+    data_class: str = ""
+    """Of one that kept its form."""
+
+    @property
+    def named_class(self) -> str:
+        """The class that it says it is of; empty: none."""
+        found = ENCRYPTED.fullmatch(self.text)
+        return found[1] if found else self.data_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +97,10 @@ class PolicySample:
     """Empty: told from the content."""
     source_id: str
     row_count_max: int
+    as_dump: bool = False
+    """Its columns are classified by their cells."""
+    find_names: bool = False
+    """A dump whose running text the model of names reads, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +144,10 @@ class DeletionPlan:
     record_count: int
     parameters: Mapping[str, Any]
     """For the steps of the deletion, as JSON values."""
+    identity: str = ""
+    """What tells it from another one; empty: `query`. Index keys that are rotated change tokens, and not this."""
+    value_count: int = 0
+    """Personal values that the filter names."""
 
 
 @dataclass(frozen=True, slots=True)

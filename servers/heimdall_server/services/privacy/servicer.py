@@ -94,7 +94,8 @@ class PrivacyServicer(pb_grpc.PrivacyServiceServicer):
 
     async def Reveal(self, request: pb.RevealRequest, context: Context) -> pb.RevealResponse:
         """See the contract."""
-        answer = await self._do.reveal.reveal(_caller(), request.tokens, request.reason)
+        written = translate.written_in(request.written)
+        answer = await self._do.reveal.reveal(_caller(), request.tokens, request.reason, written)
         return pb.RevealResponse(
             revealed=[translate.revealed_out(one) for one in answer.revealed], audit_sequence=answer.audit_sequence
         )

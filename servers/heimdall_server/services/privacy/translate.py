@@ -29,6 +29,7 @@ from heimdall_server.services.privacy.model import (
     PolicySample,
     PolicyTrial,
     Revealed,
+    WrittenText,
 )
 
 _KINDS = {kind: operation_pb2.Operation.Kind.Value(f"KIND_{kind.name}") for kind in OperationKind}
@@ -62,6 +63,8 @@ def sample_in(request: pb.TestPolicyRequest) -> PolicySample:
         request.format,
         request.source_id or _SAMPLE_SOURCE,
         request.row_count_max or _SAMPLE_ROWS,
+        as_dump=request.as_dump or request.find_names,
+        find_names=request.find_names,
     )
 
 
@@ -111,6 +114,11 @@ def trial_out(trial: PolicyTrial) -> pb.TestPolicyResponse:
         ],
         rows=trial.rows,
     )
+
+
+def written_in(written: Sequence[pb.RevealRequest.Written]) -> list[WrittenText]:
+    """Texts that stand in place of values."""
+    return [WrittenText(one.text, one.field, one.data_class) for one in written]
 
 
 def revealed_out(revealed: Revealed) -> pb.RevealResponse.Revealed:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import psycopg
 
-from heimdall_server.domain.personal import SealedValue, TokenName
+from heimdall_server.domain.personal import EPOCHS, SealedValue, TokenName
 from heimdall_server.ports.vault import Tombstone, VaultState
 from heimdall_server.storage.postgres.pool import PostgresPool
 
@@ -91,6 +91,17 @@ ON CONFLICT (class, word) DO UPDATE SET
                       THEN excluded.erasure_id ELSE t.erasure_id END,
     time_ns = CASE WHEN excluded.through_position > t.through_position OR (excluded.blocked AND NOT t.blocked)
                    THEN excluded.time_ns ELSE t.time_ns END
+"""
+_FORGET: Final = """
+WITH gone AS (
+    DELETE FROM vault_value WHERE class = %s AND word >= %s AND word < %s RETURNING class, generation
+), counted AS (
+    SELECT class, generation, count(*) AS value_count FROM gone GROUP BY class, generation
+), kept AS (
+    UPDATE vault_count c SET value_count = c.value_count - n.value_count
+    FROM counted n WHERE c.class = n.class AND c.generation = n.generation
+)
+SELECT coalesce(sum(value_count), 0)::bigint FROM counted
 """
 _ADVANCE: Final = """
 INSERT INTO vault_progress (journal_id, applied_position) VALUES (%s, %s)
@@ -235,6 +246,19 @@ class PostgresVault:
         statement = "SELECT coalesce(sum(value_count), 0)::bigint FROM vault_count WHERE class = %s AND generation < %s"
         async with self._pool.connection() as connection:
             return await _number(connection, statement, (data_class, generation))
+
+    async def forget_epoch(self, epoch: int) -> int:
+        """See the port. A transaction for each class; words of an epoch lie together in the index."""
+        first = EPOCHS[epoch]
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute("SELECT DISTINCT class FROM vault_count")
+            classes = [str(row[0]) for row in await cursor.fetchall()]
+        count = 0
+        for data_class in classes:
+            async with self._pool.connection() as connection:
+                await _lock(connection)
+                count += await _number(connection, _FORGET, (data_class, first, chr(ord(first) + 1)))
+        return count
 
     async def state(self) -> VaultState:
         """See the port. Of several journals the one that was applied furthest is told."""

@@ -77,6 +77,7 @@ class DeleteUseCase:
             reason=reason,
             details={
                 "query": plan.query,
+                "value_count": plan.value_count or "",
                 "start_time_ns": time_range.start_ns_inclusive,
                 "end_time_ns": time_range.end_ns_exclusive,
                 "datasets": " ".join(datasets),
@@ -87,7 +88,7 @@ class DeleteUseCase:
         if dry_run:
             return DeletionAnswer(None, plan.record_count)
         asked = {
-            "query": plan.query,
+            "query": plan.identity or plan.query,
             "start": time_range.start_ns_inclusive,
             "end": time_range.end_ns_exclusive,
             "in": sorted(datasets),

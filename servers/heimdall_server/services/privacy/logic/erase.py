@@ -26,7 +26,7 @@ CERTIFICATE_VERSION: Final = 1
 class EraseUseCase:
     """See the module. What is done then is the operation's own matter (its `Steps`).
 
-    Its parameters are `tokens`, `classes` and `block`.
+    Its parameters are `tokens`, `classes`, `block` and, to keep them out, the values' keyed `digests`.
     """
 
     def __init__(
@@ -104,7 +104,13 @@ class EraseUseCase:
             reason=reason,
             request_id=request_id,
             identity=identity_of({"subject": sorted(subject.digests), "block": block}),
-            parameters={"tokens": list(scope.tokens), "classes": subject.classes, "block": block},
+            parameters={
+                "tokens": list(scope.tokens),
+                "classes": subject.classes,
+                "block": block,
+                # Those of values: what is known by its token alone can't be told again under another epoch's.
+                "digests": [one for one in subject.digests if TokenName.parse(one) is None] if block else [],
+            },
             scope=scope,
         )
         return ErasureAnswer(operation, operation.scope or scope)

@@ -96,10 +96,11 @@ class KeysUseCase:
     def _check(self, kind: OperationKind, classes: Sequence[str]) -> None:
         if classes and kind is not OperationKind.ROTATE_DEK:
             raise InvalidArgumentError("data_classes", "belong to data keys only; leave them out")
+        known = {*self._classes, *(key.data_class for key in self._keys.list() if key.kind == "data")}
         problems = [
-            (f"data_classes[{index}]", f"no such class; there are {', '.join(self._classes)}")
+            (f"data_classes[{index}]", f"no such class; there are {', '.join(sorted(known))}")
             for index, name in enumerate(classes)
-            if name not in self._classes
+            if name not in known
         ]
         if problems:
             raise InvalidArgumentError(*problems[0], tuple(problems[1:]))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, fields
 from typing import Final
 
 from heimdall_server.domain.errors import BudgetExceededError, ConfigurationError
 from heimdall_server.ports.clock import Clock
+from heimdall_server.rpc.rates import CallerBuckets
+from heimdall_server.services.privacy.logic import metrics
 
 CALLERS_MAX: Final = 10_000
 """Callers whose buckets are kept; of more, the one that was quiet longest is forgotten, which has a full bucket by then or soon."""
 REVEAL_COUNT_MAX: Final = 1_000
 """Tokens of one request, as the contract says."""
-_MINUTE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class PrivacyLimits:
     """Values at once, after a quiet time. At least 1,000: one full request of `Reveal`."""
     vault_wait_s: float = 2.0
     """Longest time that `Reveal` waits for the vault to catch up with the journal, in seconds."""
+    matches_per_minute: int = 60
+    """Personal values that a caller may search for, on average; one that was asked for within the last minute is free."""
+    matches_burst: int = 300
+    """Personal values at once, after a quiet time; also the most that one question may name. A network is one value."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -43,12 +47,13 @@ class PrivacyLimits:
 
 
 class CallerRates:
-    """A token bucket for each caller. For one event loop."""
+    """What each caller may still have revealed, erased or exported. For one event loop."""
 
     def __init__(self, limits: PrivacyLimits, clock: Clock) -> None:
-        self._limits = limits
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._per_minute = limits.values_per_minute
+        self._buckets = CallerBuckets(
+            clock, per_minute=limits.values_per_minute, burst=limits.values_burst, callers_max=CALLERS_MAX
+        )
 
     def take(self, caller: str, count: int) -> None:
         """Count values against a caller.
@@ -60,14 +65,7 @@ class CallerRates:
         Raises:
             BudgetExceededError: The caller's rate is used up; says when it is enough.
         """
-        burst, rate = self._limits.values_burst, self._limits.values_per_minute
-        now_s = self._clock.monotonic_s()
-        level, at_s = self._buckets.get(caller, (float(burst), now_s))
-        level = min(float(burst), level + (now_s - at_s) * rate / _MINUTE_S)
-        if count > level:
-            wait_s = round((count - level) * _MINUTE_S / rate, 1) + 0.1
-            raise BudgetExceededError(wait_s, f"values of {caller} per minute", rate)
-        self._buckets[caller] = (level - count, now_s)
-        self._buckets.move_to_end(caller)
-        while len(self._buckets) > CALLERS_MAX:
-            self._buckets.popitem(last=False)
+        wait_s = self._buckets.take(caller, count)
+        if wait_s:
+            metrics.LIMITED.inc()
+            raise BudgetExceededError(wait_s, f"values of {caller} per minute", self._per_minute)

@@ -30,6 +30,7 @@ from heimdall_server.domain.errors import (
 from heimdall_server.domain.operations import ErasureScope, Operation, OperationKind, OperationState
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.operations import OperationLog
+from heimdall_server.services.privacy.logic import metrics
 from heimdall_server.services.privacy.logic.steps import Progress, Steps, StepsFactory, StoppedError, Wait
 
 __all__ = ["OperationRunner", "Progress", "Steps", "StepsFactory", "StoppedError", "Wait", "identity_of"]
@@ -249,6 +250,9 @@ class OperationRunner:
     def _begin(self, operation: Operation) -> None:
         task = asyncio.create_task(self._work(operation.operation_id), name=operation.operation_id)
         self._tasks[operation.operation_id] = task
+        open_count = metrics.OPERATIONS.labels(operation.kind.value)
+        open_count.inc()
+        task.add_done_callback(lambda _: open_count.dec())
         task.add_done_callback(lambda _: self._tasks.pop(operation.operation_id, None))
 
     async def _work(self, operation_id: str) -> None:
@@ -314,7 +318,7 @@ class OperationRunner:
             stage = operation.stage if state is OperationState.FAILED else ""
             return operation.finished(state, now_ns=self._clock.now_ns(), problem=problem, stage=stage)
 
-        await self._write(operation_id, end)
+        metrics.count_ended(await self._write(operation_id, end))
 
     async def _write(self, operation_id: str, change: Callable[[Operation], Operation]) -> Operation:
         """Make a change durable, then seen. One after the other, so that the ledger's last word is the newest."""

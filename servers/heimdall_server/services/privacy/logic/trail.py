@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from heimdall_server.ports.audit import Act, AuditEntry, AuditLog
+from heimdall_server.services.privacy.logic import metrics
 from heimdall_server.services.privacy.model import Caller
 
 
@@ -36,4 +37,6 @@ class AuditTrail:
             StoreError: It isn't durable.
         """
         told = {key: str(value) for key, value in (details or {}).items() if value not in ("", None)}
-        return await self._log.append(Act(caller.actor, action, "allowed", reason, subject, told, caller.request_id))
+        entry = await self._log.append(Act(caller.actor, action, "allowed", reason, subject, told, caller.request_id))
+        metrics.ACTS.labels(action).inc()
+        return entry

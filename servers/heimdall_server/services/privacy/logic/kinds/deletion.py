@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from heimdall_server.domain.errors import OperationStateError
 from heimdall_server.domain.operations import Operation
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Deletion, Entry, Journal
@@ -29,6 +30,7 @@ class RecordDeletion:
         barrier: Callable[[], Awaitable[int]],
         wait_stored: Callable[[int, float], Awaitable[bool]],
         deleted_count: Callable[[str], int],
+        live_epochs: Callable[[], Sequence[int | str]],
         tail_s: float = 5.0,
         nudge_s: float = 600.0,
     ) -> None:
@@ -40,6 +42,8 @@ class RecordDeletion:
             barrier: See `PrivacyPorts.barrier`: what was sent before the deletion is deleted, too.
             wait_stored: Waits until the store has applied a position, for so many seconds; whether it has.
             deleted_count: Records that the store deleted for a deletion since the process started.
+            live_epochs: Of the index keys. The parameter `epochs` of an operation, if it has any, says which ones its filter names
+                tokens of.
             tail_s: See `PrivacyPorts`.
             nudge_s: See `PrivacyPorts`.
         """
@@ -48,6 +52,7 @@ class RecordDeletion:
         self._barrier = barrier
         self._wait_stored = wait_stored
         self._deleted_count = deleted_count
+        self._live_epochs = live_epochs
         self._tail_s = tail_s
         self._nudge_s = nudge_s
 
@@ -58,7 +63,9 @@ class RecordDeletion:
     async def run(self, operation: Operation, progress: Progress) -> Wait | None:
         """See `Steps`."""
         if "through" not in operation.facts:
-            await progress.note(stage=_DELETING, facts={"through": await self._barrier()})
+            through = await self._barrier()
+            self._check_epochs(operation)
+            await progress.note(stage=_DELETING, facts={"through": through})
         through = int(progress.operation.facts["through"])
         if "position" not in progress.operation.facts:
             # A crash right behind this writes it twice: the second one finds nothing.
@@ -78,6 +85,17 @@ class RecordDeletion:
         if wait is None:
             await progress.note(shredded_time_ns=self._clock.now_ns())
         return wait
+
+    def _check_epochs(self, operation: Operation) -> None:
+        """Refuse a filter that can't know some of the tokens up to where it deletes.
+
+        Raises:
+            OperationStateError: An index key was made after its values had become tokens.
+        """
+        planned = operation.parameters.get("epochs")
+        if planned is not None and not set(self._live_epochs()) <= set(planned):
+            problem = "the index key was rotated before it began, and newer records have other tokens; begin it again"
+            raise OperationStateError(operation.operation_id, "out of date", problem)
 
     async def _write(self, operation: Operation, through: int) -> int:
         parameters = operation.parameters

@@ -6,8 +6,13 @@ erasure come back where a vault was restored from a backup.
 
 from __future__ import annotations
 
-from heimdall_server.domain.operations import Operation, OperationKind
-from heimdall_server.domain.personal import TokenName
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from heimdall_server.domain.errors import IntegrityError, KeyDestroyedError
+from heimdall_server.domain.operations import ErasureScope, Operation, OperationKind
+from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.ports.vault import Tombstone
 from heimdall_server.services.privacy.logic.kinds.model import SHARD, VAULT_LANE, PrivacyPorts, data_classes
 from heimdall_server.services.privacy.logic.kinds.shredding import shred
@@ -15,7 +20,7 @@ from heimdall_server.services.privacy.logic.steps import Progress, Wait
 
 
 def names_of(operation: Operation) -> list[TokenName]:
-    """The tokens that an erasure is about, those of all epochs that lived when it was asked for."""
+    """The tokens that an erasure is about, those of all epochs that lived when it was asked for, and when it began."""
     parsed = (TokenName.parse(text) for text in (operation.scope.tokens if operation.scope else ()))
     return [name for name in parsed if name is not None]
 
@@ -35,6 +40,13 @@ def erased_by(operation: Operation) -> list[Tombstone]:
     return tombstones_of(operation)
 
 
+def blocked_by(operation: Operation) -> tuple[Sequence[str], Sequence[str]]:
+    """Classes and keyed digests that an erasure keeps out of epochs to come; of any other operation: none."""
+    if operation.kind is not OperationKind.ERASE or not operation.parameters.get("block", False):
+        return (), ()
+    return operation.parameters.get("classes", ()), operation.parameters.get("digests", ())
+
+
 class Erasure:
     """Erases a subject. See `Steps`."""
 
@@ -49,21 +61,48 @@ class Erasure:
 
     async def run(self, operation: Operation, progress: Progress) -> Wait | None:
         """See `Steps`."""
-        ports, names = self._ports, names_of(operation)
+        ports = self._ports
         if not operation.inaccessible_time_ns:
-            head = ports.journal.head().get(SHARD, 0)
-            await progress.note(stage="making the values inaccessible", facts={"through": head})
+            ports.blocklist.block(*blocked_by(operation))
+            if "through" not in operation.facts:
+                # A new epoch may have begun since it was asked for.
+                tokens = await self._tokens(names_of(operation))
+                scope = replace(operation.scope or ErasureScope(), tokens=tokens)
+                head = ports.journal.head().get(SHARD, 0)
+                await progress.note(stage="making the values inaccessible", facts={"through": head}, scope=scope)
+            names = names_of(progress.operation)
             deleted = int(operation.facts.get("values_deleted", 0))
             deleted += await ports.vault.bury(tombstones_of(progress.operation))
+            ports.erased.add(tombstones_of(progress.operation))
             # Values that were sealed before this moment may still be on their way into the journal.
             ports.sealed_lately.forget(names)
             await progress.note(facts={"through": await ports.barrier(), "values_deleted": deleted})
             deleted += await ports.vault.bury(tombstones_of(progress.operation))
+            ports.erased.add(tombstones_of(progress.operation))
             await progress.note(
                 inaccessible_time_ns=ports.clock.now_ns(), stage="inaccessible", facts={"values_deleted": deleted}
             )
-        classes = data_classes(ports, sorted({name.data_class for name in names}))
+        classes = data_classes(ports, sorted({name.data_class for name in names_of(progress.operation)}))
         wait = await shred(ports, progress, classes)
         if wait is None:
             await progress.note(shredded_time_ns=ports.clock.now_ns(), stage="shredded")
         return Wait(wait.seconds, f"inaccessible, {wait.stage}") if wait is not None and wait.stage else wait
+
+    async def _tokens(self, names: Sequence[TokenName]) -> tuple[str, ...]:
+        """The tokens that were named, and those of the same values under all epochs that live now."""
+        found = await self._ports.vault.get(names)
+        also = await asyncio.to_thread(self._of_all_epochs, list(found.values()))
+        return tuple(map(str, dict.fromkeys((*names, *also))))
+
+    def _of_all_epochs(self, values: Sequence[SealedValue]) -> list[TokenName]:
+        names: list[TokenName] = []
+        for value in values:
+            data_class = value.name.data_class
+            try:
+                plain = self._ports.sealer.open(value)
+            except (KeyDestroyedError, IntegrityError):
+                # Nobody can read it: it goes by the tokens that are known.
+                continue
+            words = self._ports.tokeniser.words_of_all_epochs(data_class, plain)
+            names += [TokenName(data_class, word) for word in words]
+        return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -9,11 +10,13 @@ from typing import Final, Protocol
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Entry, Journal
-from heimdall_server.ports.keys import KeyAdministration, Sealer
-from heimdall_server.ports.vault import Vault
+from heimdall_server.ports.keys import KeyAdministration, Sealer, Tokeniser
+from heimdall_server.ports.vault import Tombstone, Vault
 from heimdall_server.services.privacy.logic.steps import Wait
 
 SHARD: Final = 0
+ENCRYPTED_IN_RECORDS: Final = "enc_"
+"""What classes begin with whose data keys encrypt values where they stand (`crypto.field_cipher`)."""
 VAULT_LANE: Final = "vault"
 """Rotations of data keys and erasures change the same keys and rows."""
 
@@ -38,19 +41,40 @@ class SealedLately(Protocol):
         ...
 
 
+class Blocklist(Protocol):
+    """Values that are never sealed again, whatever epoch their tokens are of."""
+
+    def block(self, data_classes: Collection[str], digests: Collection[str]) -> None:
+        """Keep out values of some classes, by their keyed digests, from now on."""
+        ...
+
+
+class ErasedValues(Protocol):
+    """What searches by value leave out."""
+
+    def add(self, tombstones: Sequence[Tombstone]) -> None:
+        """Find no records by these values from now on, but newer ones if they aren't blocked. Idempotent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PrivacyPorts:
     """Everything that rotation and erasure act on."""
 
     keys: KeyAdministration
+    tokeniser: Tokeniser
     sealer: Sealer
     vault: Vault
     follower: VaultFollower
     sealed_lately: SealedLately
+    blocklist: Blocklist
+    erased: ErasedValues
     journal: Journal
     barrier: Callable[[], Awaitable[int]]
     """Waits until everything that was protected before the call is durable or dropped; the journal's head then."""
     clock: Clock
+    age_max_s: float = 259_200.0
+    """How old a frame of the journal may become, in seconds: what waits for it is told when it will be gone."""
     tail_s: float = 5.0
     """How often it is looked whether the journal has let go of old frames: nobody announces it."""
     nudge_s: float = 600.0
@@ -60,9 +84,12 @@ class PrivacyPorts:
 
 
 def data_classes(ports: PrivacyPorts, wanted: Sequence[str]) -> list[str]:
-    """The classes that have data keys, or those of them that are wanted."""
+    """The classes that have data keys, or those of them that are wanted.
+
+    Keys of what is encrypted in records must be wanted by name: nothing seals that anew, so it goes with them.
+    """
     known = sorted({key.data_class for key in ports.keys.list() if key.kind == "data"})
-    return [one for one in known if not wanted or one in wanted]
+    return [one for one in known if (one in wanted if wanted else not one.startswith(ENCRYPTED_IN_RECORDS))]
 
 
 async def tail_wait(
@@ -70,7 +97,7 @@ async def tail_wait(
 ) -> Wait | None:
     """None once no segment holds a frame up to a position any more; else when to look again.
 
-    A segment ends when it is full or, with the next frame, when it is old. Where nothing comes in there is no next frame, so an empty one is
+    `stage` is what is told meanwhile. A segment ends when it is full or, with the next frame, when it is old. Where nothing comes in there is no next frame, so an empty one is
     written now and then.
     """
     if journal.tail().get(SHARD, 1) > position:
@@ -82,3 +109,9 @@ async def tail_wait(
     if clock.now_ns() - newest_ns > nudge_s * 1e9:
         await journal.append([Entry(None)])
     return Wait(tail_s, stage)
+
+
+def gone_by(time_ns: int, ports: PrivacyPorts) -> str:
+    """When the journal has let go of what came in until a time, for a person."""
+    latest_ns = time_ns + int((ports.age_max_s + ports.nudge_s + 2 * ports.tail_s) * 1e9)
+    return f"about {dt.datetime.fromtimestamp(latest_ns // 1_000_000_000, dt.UTC):%Y-%m-%d %H:%M} UTC"

@@ -5,6 +5,7 @@
 | a new generation for each class | noted in `facts["generations"]` | a class may get one more; nothing else |
 | what was protected under the old ones is in the journal | `facts["last_sealed"]`, its position | found anew, a little later |
 | survivors in the vault are sealed anew | none is left | goes on with those that are left |
+| the vault has taken in the last of them, and those are sealed anew, too | none is left | looks again |
 | the journal has let go of the last frame that may hold an old copy | its tail is behind it | looks again |
 | late ones are sealed anew, old keys destroyed | `facts["keys_destroyed"]` | a repeat tells the first time |
 
@@ -18,10 +19,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from heimdall_server.domain.personal import SealedValue
-from heimdall_server.services.privacy.logic.kinds.model import PrivacyPorts, tail_wait
+from heimdall_server.services.privacy.logic.kinds.model import PrivacyPorts, gone_by, tail_wait
 from heimdall_server.services.privacy.logic.steps import Progress, Wait
 
 _APPLIED_WAIT_S: Final = 2.0
+RESEALED: Final = "sealed anew"
+"""What the stage begins with when all that is left is the destruction of old keys, which waits for the journal. The command line client
+stops following a rotation there."""
 
 
 async def shred(ports: PrivacyPorts, progress: Progress, classes: Sequence[str]) -> Wait | None:
@@ -37,12 +41,16 @@ async def shred(ports: PrivacyPorts, progress: Progress, classes: Sequence[str])
     """
     generations = await _new_generations(ports, progress, classes)
     if "last_sealed" not in progress.operation.facts:
-        await progress.note(facts={"last_sealed": await ports.barrier()})
+        time_ns = ports.clock.now_ns()
+        await progress.note(facts={"last_sealed": await ports.barrier(), "last_sealed_time_ns": time_ns})
     last_sealed = int(progress.operation.facts["last_sealed"])
     await _reseal(ports, progress, generations)
     if not await ports.follower.wait_applied(last_sealed, _APPLIED_WAIT_S):
         return Wait(_APPLIED_WAIT_S, "waiting for the vault to take in what was sealed under the old keys")
-    stage = f"waiting for the journal to let go of position {last_sealed}"
+    # Again, for what the projection has brought meanwhile.
+    await _reseal(ports, progress, generations)
+    until = gone_by(int(progress.operation.facts.get("last_sealed_time_ns", progress.operation.create_time_ns)), ports)
+    stage = f"{RESEALED}; the old keys are destroyed when the journal has let go of position {last_sealed}, {until}"
     wait = await tail_wait(
         ports.journal, ports.clock, last_sealed, stage=stage, tail_s=ports.tail_s, nudge_s=ports.nudge_s
     )
