@@ -38,6 +38,8 @@ class Origin:
     """Of the record in the batch; -1: the value stands for several records."""
     records: int = 1
     """How many records it stands for."""
+    bound: str = ""
+    """The field as it can be told of the stored record: without a key in which something may have been replaced. Empty: as `field`."""
 
 
 @dataclass(frozen=True, slots=True)

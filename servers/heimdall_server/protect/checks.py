@@ -37,7 +37,7 @@ _JSON_GOES_ON: Final = re.compile(r"[ \t\r\n]*(?:[,\]}]|$)")
 _JSON_LABEL: Final = re.compile(r'(?<!\\)"[ \t\r\n]*:[ \t\r\n]*$')
 _BACKSLASHES_MAX: Final = 64
 _ARRAY_CHARACTERS_MAX: Final = 32 * 1024
-_BEFORE_NEGATIVE: Final = frozenset(" \t\r\n:[,(=")
+_BEFORE_NEGATIVE: Final = frozenset(" \t\r\n:[,(=_")
 _PLACE: Final = "\ue001"
 """`rules.PLACE`."""
 _SEPARATORS: Final = str.maketrans("", "", " -")
@@ -50,7 +50,7 @@ _IBAN_LENGTHS: Final[dict[str, int]] = {
         for line in (
             "15:NO",
             "16:BE",
-            "18:DK FI FO GL NL SD",
+            "18:DK FI FK FO GL NL SD",
             "19:MK SI",
             "20:AT BA EE KZ LT LU MN XK",
             "21:CH HR LI LV",
@@ -129,9 +129,11 @@ def unless_json_number(match: re.Match[str]) -> int:
 
 def sure_cards(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
     """The column check beside `card`: one candidate, no decimal point or sign near it, issuer and check digit right."""
-    digits = values.str.extract(pattern, 0).str.replace_all("[^0-9]", "").fill_null("")
+    digits = values.str.extract(pattern, 0).fill_null("")
+    for separator in " -":
+        digits = digits.str.replace_all(separator, "", literal=True)
     count = placed.str.count_matches(_PLACE, literal=True)
-    near = r"(?:^|[ \t\r\n:\[,(=])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]"
+    near = r"(?:^|[ \t\r\n:\[,(=_])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]"
     sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (count == 1) & ~values.str.contains(near)
     return (count == 0) | (sure & digits.map_batches(_luhn_column, return_dtype=pl.Boolean))
 

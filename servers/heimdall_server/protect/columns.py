@@ -12,6 +12,8 @@ import pyarrow as pa
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+_NO_OFFSETS = np.zeros(1, np.int32)
+
 
 @dataclass(frozen=True, slots=True)
 class FlatMap:
@@ -103,6 +105,13 @@ def joined_by_row(strings: pa.StringArray, offsets: npt.NDArray[np.int32]) -> pa
     _, ends, data = strings.buffers()
     bounds = np.frombuffer(ends, np.int32)[strings.offset : strings.offset + len(strings) + 1][offsets]
     return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(bounds), data)
+
+
+def string_bytes(strings: pa.StringArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Offsets and bytes of an array; the offsets count from the first byte."""
+    _, ends, data = strings.buffers()
+    offsets = np.frombuffer(ends, np.int32)[strings.offset : strings.offset + len(strings) + 1] if ends else _NO_OFFSETS
+    return offsets, np.frombuffer(data, np.uint8)[: offsets[-1]] if data else np.empty(0, np.uint8)
 
 
 def text_bytes(strings: pa.StringArray) -> int:

@@ -89,6 +89,14 @@ SECRET_RULES: Final = (
         group="words",
     ),
     Rule(
+        "xml_secret",
+        "secret",
+        rf"(?i:{_ANY})>",
+        rf"""((?i:{_ANY})>)[^<>"\\\r\n]{{1,200}}</""",
+        closing="</",
+        group="words",
+    ),
+    Rule(
         "authorization",
         "secret",
         r"(?i:authorization)",
@@ -108,13 +116,14 @@ SECRET_RULES: Final = (
         "known_token",
         "secret",
         r"A(?:KIA|SIA|GPA|IDA|ROA|BIA|CCA)[A-Z0-9]{8}|gh[pousr]_[A-Za-z0-9]{8}|github_pat_|gl[a-z]{1,5}-[A-Za-z0-9_-]{8}"
-        r"|xox[a-z]-|xapp-|hooks\.slack\.com|[rs]k_(?:live|test)_|whsec_|AIza|ya29\.|GOCSPX-|npm_[A-Za-z0-9]{8}",
+        r"|xox[a-z]-|xapp-|hooks\.slack\.com|[rs]k_(?:live|test)_|whsec_|SG\.[A-Za-z0-9_-]{22}\.|AIza|ya29\.|GOCSPX-|npm_[A-Za-z0-9]{8}",
         START + r"(?:A(?:KIA|SIA|GPA|IDA|ROA|BIA|CCA)[A-Z0-9]{16}\b"  # AWS access key ids
         r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}"  # GitHub
         r"|gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat)-[A-Za-z0-9_-]{20,}"  # GitLab
         r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"  # Slack
         r"|hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9_/-]{20,}"
         r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9]{24,}"  # Stripe
+        r"|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43,}"  # SendGrid
         r"|AIza[A-Za-z0-9_-]{35,}|ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{20,}"  # Google
         r"|npm_[A-Za-z0-9]{36,})",
         group="words",

@@ -26,7 +26,7 @@ _DATE: Final = "|".join((
 
 BIRTH_DATE_LABELS: Final = Labels(
     "date_of_birth|birth_dat(?:e|um)|birth_day|geburts_(?:datum|tag)|fecha_(?:de_)?nacimiento|date_(?:de_)?naissance"
-    "|data_(?:di_)?nasc(?:ita|imento)|geboorte_datum|data_urodzenia|born(?:[ _]on)?|生年月日|出生日期",
+    "|data_(?:di_)?nasc(?:ita|imento)|geboorte_datum|data_urodzenia|born(?:_on)?|生年月日|出生日期",
     r"dob|d\.o\.b|d\.o\.b\.|bday",
     ("birth_da", "_birth", "geburts", "nacimiento", "naissance", "data_nasc", "_di_nasc", "geboorte", "urodzenia", "born",
      "生年月日", "出生日期", "dob=", "d.o.b=", "d.o.b.=", "bday="),
@@ -59,9 +59,10 @@ _LICENCE: Final = (
 )
 
 _LETTER: Final = "A-Za-zÀ-ӿ一-鿿"
-_CAPITAL: Final = "A-ZÀ-ÞΑ-ΩА-Я一-鿿"
+_CAPITAL: Final = "A-ZÀ-ÞĀĂĄĆĈĊČĎĐĒĔĖĘĚĜĞĠĢĤĦĨĪĬĮİĴĶĹĻĽĿŁŃŅŇŊŌŎŐŒŔŖŘŚŜŞŠŢŤŦŨŪŬŮŰŲŴŶŸŹŻŽȘȚΑ-ΩА-Я一-鿿"
 _WORD: Final = rf"[{_LETTER}][{_LETTER}'\u2019-]{{0,30}}\.?"
-_CAPITALISED: Final = rf"[{_CAPITAL}](?:[{_LETTER}'\u2019-]{{0,30}}|\.)"
+_PARTICLES: Final = "(?:(?i:von|van|der|den|ten|ter|zu|de|da|do|dos|del|della|di|du|la|le|al|el|bin|ibn|mac) ){0,2}"
+_CAPITALISED: Final = rf"{_PARTICLES}[{_CAPITAL}](?:[{_LETTER}'\u2019-]{{0,30}}|\.)"
 NAME_LABELS: Final = Labels(
     "(?:first|last|middle|given|family|maiden|full|legal|contact|customer|patient|employee|card_holder|account_holder"
     "|holder|beneficiary|recipient|passenger|guest|payee|payer|birth)_name"

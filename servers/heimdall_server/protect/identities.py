@@ -5,19 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 from heimdall_server.protect import checks
-from heimdall_server.protect.rules import START, Rule, unless
+from heimdall_server.protect.rules import NUMBERS, START, Rule, unless
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 # Latin, Greek and Cyrillic letters too, or half a local part would stay.
 _LOCAL: Final = r"A-Za-z0-9._%+À-ӿ-"
-_AT_DOMAIN: Final = r"@(?:[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?\.)+[A-Za-z]{2,}"
+# A quote within it (o'neil), but none that Python's `u'…'` and `b'…'` begin with.
+_WITH_QUOTE: Final = rf"(?:(?:[oOdDnNlL]|[{_LOCAL}]{{2,}})')?"
+_AT_DOMAIN: Final = (
+    r"@(?:[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?\.)+(?:xn--[A-Za-z0-9-]{2,}|[A-Za-z]{2,}|[À-ӿ]{2,})"
+)
 _CARD_GATE: Final = r"[0-9]{13}|[0-9]{4}[ -][0-9]{4}[ -]?[0-9]{2}"
 _NANP: Final = r"[2-9][0-9]{2}"
 # Area 000, 666 and 9xx, group 00 and serial 0000 were never issued.
 _SSN_AREA: Final = r"(?:00[1-9]|0[1-9][0-9]|[1-57-8][0-9]{2}|6[0-57-9][0-9]|66[0-57-9])"
 _SSN_GROUP: Final = r"(?:0[1-9]|[1-9][0-9])"
 _SSN_SERIAL: Final = r"(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
-_LABELLED: Final = r"""\\*["']?[ \t]{0,2}[:=#]?[ \t]{0,2}\\*["']?"""
+_LABELLED: Final = r"""\\*["']?(?:[ \t]{0,2}(?:=>|[:=#])?[ \t]{0,2}|>)\\*["']?"""
 _PHONE_NAMES: Final = r"phone|telephone|tel|mobile|msisdn"
 
 IPV6_RULE: Final = Rule(
@@ -34,10 +38,11 @@ ACCOUNT_RULES: Final = (
         "email",
         "email",
         "@",
-        rf"(\\{{1,7}}[bfnrt])?(?:[{_LOCAL}]|\\{{1,7}}u[0-9A-Fa-f]{{4}})+{_AT_DOMAIN}",
-        simple_pattern=rf"[{_LOCAL}]+{_AT_DOMAIN}",
-        # Pictures for dense screens (`icon@2x.png`), packages (`tool@1.2.rc1`), an escape before the sign.
-        spared=r"(\\[a-z])@|@([0-9]x\.(?:png|jpe?g|gif|webp|svg|avif)|(?:[0-9]+\.)+[A-Za-z]{2,}[0-9]+(?:[^A-Za-z0-9.-]|$))",
+        rf"(\\{{1,7}}[bfnrt])?{_WITH_QUOTE}(?:[{_LOCAL}]|\\{{1,7}}u[0-9A-Fa-f]{{4}})+{_AT_DOMAIN}",
+        simple_pattern=rf"{_WITH_QUOTE}[{_LOCAL}]+{_AT_DOMAIN}",
+        # Pictures for dense screens (`icon@2x.png`), packages (`tool@1.2.rc1`), units of systemd, an escape before the sign.
+        spared=r"(\\[a-z])@|@([0-9]x\.(?:png|jpe?g|gif|webp|svg|avif)|(?:[0-9]+\.)+[A-Za-z]{2,}[0-9]+(?:[^A-Za-z0-9.-]|$)"
+        r"|[A-Za-z0-9:._-]{1,64}\.(?:service|socket|slice|scope|timer|mount|automount|swap|device)(?:[^A-Za-z0-9.-]|\.?$|\. ))",
     ),
     Rule(
         "iban",
@@ -85,7 +90,8 @@ NUMBER_RULES: Final = (
         "labelled_phone",
         "phone",
         rf"(?i:{_PHONE_NAMES})",
-        rf"""(\b(?i:(?:{_PHONE_NAMES})(?:[ _-]?(?:number|no|nr))?)\\*["']?[ \t]{{0,2}}[:=][ \t]{{0,2}}\\*["']?)"""
+        rf"""((?:(?:\b|_)(?i:{_PHONE_NAMES})|[a-z](?:Phone|Telephone|Tel|Mobile))(?i:(?:[ _-]?(?:number|no|nr))?)\.?\\*["']?"""
+        r"""(?:[ \t]{0,2}(?:=>|[:=])[ \t]{0,2}|>)\\*["']?)"""
         r"[+(]{0,2}[0-9][0-9 ()/-]{5,18}[0-9]\b",
         check=checks.labelled_phone,
         group="words",
@@ -98,6 +104,7 @@ NUMBER_RULES: Final = (
         opening='"',
         closing='"',
         check=checks.json_card,
+        group=NUMBERS,
     ),
     Rule(
         "card",
@@ -108,6 +115,7 @@ NUMBER_RULES: Final = (
         r"|3[0-9]{3} [0-9]{6} [0-9]{4,5}|3[0-9]{3}-[0-9]{6}-[0-9]{4,5})\b",
         check=checks.card,
         column_check=checks.sure_cards,
+        group=NUMBERS,
     ),
     Rule(
         "ssn",
@@ -116,6 +124,7 @@ NUMBER_RULES: Final = (
         START + rf"{_SSN_AREA}-{_SSN_GROUP}-{_SSN_SERIAL}\b",
         check=checks.unless_in_number,
         column_check=unless(r"[]0-9][.-][0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}[.-][0-9]"),
+        group=NUMBERS,
     ),
     Rule(
         "phone",
@@ -124,9 +133,10 @@ NUMBER_RULES: Final = (
         rf"(^|[^0-9A-Za-z_+.\]-]|\\{{1,7}}[bfnrt])(?:\+1[ .-]?\(?{_NANP}\)?[ .-]?{_NANP}[ .-]?[0-9]{{4}}"
         rf"|\({_NANP}\) ?{_NANP}[ .-][0-9]{{4}}|(?:1[.-])?{_NANP}-{_NANP}-[0-9]{{4}}|{_NANP}\.{_NANP}\.[0-9]{{4}}"
         r"|\+[1-9][0-9]{7,14}"
-        r"|\+[1-9][0-9]{0,2}[ .-]?\(?[0-9]{1,5}\)?(?:[ .-][0-9]{2,8}){1,4})\b",
+        r"|\+[1-9][0-9]{0,2}[ .-]?\(?[0-9]{1,5}\)?(?:[ .-][0-9]{1,9}){0,4}[ .-][0-9]{2,9})\b",
         check=checks.phone,
         column_check=checks.sure_phones,
+        group=NUMBERS,
     ),
     Rule(
         "ipv4",

@@ -19,9 +19,11 @@ import pyarrow as pa
 from heimdall_server.canonical.catalogue import personal_form
 from heimdall_server.ports.keys import FieldCipher, FormatPreserver, Sealer, Tokeniser
 from heimdall_server.protect.actions import ACTIONS, Action, Effects, Forms, Origin, mask
+from heimdall_server.protect.blocklist import Blocklist
 from heimdall_server.protect.lookalikes import escaped_text
+from heimdall_server.protect.policy import DEFAULT_PREFIXES
 from heimdall_server.protect.sealed_lately import SealedLately
-from heimdall_server.protect.tokenise import DEFAULT_PREFIXES, Tokenise
+from heimdall_server.protect.tokenise import Tokenise
 
 HASH: Final = "hash"
 ENCRYPTED: Final = "enc"
@@ -62,7 +64,7 @@ class Encrypt:
     def forms(self, data_class: str, values: Sequence[str], origins: Sequence[Origin], effects: Effects) -> Forms:
         """The ciphertexts."""
         del effects
-        fields, rows = [one.field for one in origins], [one.row for one in origins]
+        fields, rows = [one.bound or one.field for one in origins], [one.row for one in origins]
         sealed = self.cipher.encrypt(data_class, values, fields, rows)
         return Forms([f"[{ENCRYPTED}:{data_class}:{text}]" for text in sealed])
 
@@ -94,6 +96,7 @@ def keyed_actions(
     sealer: Sealer,
     *,
     lately: SealedLately | None = None,
+    blocklist: Blocklist | None = None,
     ip_prefixes: tuple[int, int] = DEFAULT_PREFIXES,
     cipher: FieldCipher | None = None,
     preserver: FormatPreserver | None = None,
@@ -104,13 +107,20 @@ def keyed_actions(
         tokeniser: Names values.
         sealer: Seals them.
         lately: What was tokenised lately, shared with whoever erases; None: one of its own.
+        blocklist: What is never sealed, shared, too; None: nothing.
         ip_prefixes: Bits of the networks by which tokenised addresses are found, IPv4 and IPv6; 0: by none.
         cipher: For `encrypt`; None: there is no such action.
         preserver: For `format_preserving`; None: there is no such action.
     """
     actions: dict[str, Action] = dict(ACTIONS)
     actions["hash"] = Hash(tokeniser)
-    actions["tokenise"] = Tokenise(tokeniser, sealer, SealedLately() if lately is None else lately, ip_prefixes)
+    actions["tokenise"] = Tokenise(
+        tokeniser,
+        sealer,
+        SealedLately() if lately is None else lately,
+        Blocklist() if blocklist is None else blocklist,
+        ip_prefixes,
+    )
     if cipher is not None:
         actions["encrypt"] = Encrypt(cipher)
     if preserver is not None:

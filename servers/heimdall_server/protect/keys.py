@@ -17,7 +17,6 @@ import polars as pl
 import pyarrow as pa
 
 from heimdall_server.protect.columns import FlatMap, Indices, joined_by_row, scattered, text_bytes
-from heimdall_server.protect.rules import passing
 from heimdall_server.protect.run import Found
 from heimdall_server.protect.view import PolicyView, Steps
 
@@ -73,6 +72,11 @@ class SuspiciousKeys:
         return mapping.with_keys(scattered(mapping.keys, self.entries[changed], values))
 
 
+def is_parameter_name(key: str) -> bool:
+    """Whether a key is the name of a parameter of syslog's structured data, which only looks like a mail address."""
+    return _STRUCTURED_DATA.fullmatch(key) is not None
+
+
 def suspicious(flat: Mapping[str, FlatMap], view: PolicyView) -> dict[str, SuspiciousKeys]:
     """Find keys that may hold something, by column name."""
     found: dict[str, SuspiciousKeys] = {}
@@ -100,12 +104,12 @@ def _keys(
     encoded = mapping.keys.take(pa.array(entries)).dictionary_encode()
     if not text_bytes(encoded.dictionary):
         return None
-    gated = passing(pl.Series("", encoded.dictionary, pl.String), [view.gate])[view.gate].to_list()
+    gated = view.gate.passed([encoded.dictionary]).any.tolist()
     texts = encoded.dictionary.to_pylist()
     wanted = [
         index
         for index, key in enumerate(texts)
-        if gated[index] and key not in view.clean_keys and not _STRUCTURED_DATA.fullmatch(key)
+        if gated[index] and key not in view.clean_keys and not is_parameter_name(key)
     ]
     if not wanted:
         return None

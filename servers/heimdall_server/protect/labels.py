@@ -15,7 +15,8 @@ from heimdall_server.protect.stems import folded
 
 _BEGINS: Final = r"(?:^|[^A-Za-z0-9]|\\{1,7}[bfnrt])"
 QUOTE: Final = r"""(?:\\*["'])?"""
-SIGN: Final = r"[ \t]{0,3}(?:=>|:=|[:=#])[ \t]{0,3}"
+SIGN: Final = r"(?:[ \t]{0,3}(?:=>|:=|[:=#])[ \t]{0,3}|>)"
+"""Also the end of an element's name in XML."""
 _NO: Final = r"(?i:[ _.-]?(?:number|num|nr|no|id|code)\.?)?"
 _NO_OF_SHORT: Final = r"(?i:[ _.-]n(?:umber|um|r|o)\.?)?"
 """What a label may end in."""
@@ -55,7 +56,7 @@ class Labels:
 
     def followed_by(self, behind_telling: str, behind_short: str) -> str:
         """Any label, with a regex behind it."""
-        telling = rf"(?i:{self.inner()}){_NO}{behind_telling}"
+        telling = rf"(?i:{self.inner()}){_NO}\.?{behind_telling}"
         short = rf"{_BEGINS}(?i:{self.alone()}){_NO_OF_SHORT}{behind_short}"
         parts = (pattern for pattern, label in ((telling, self.telling), (short, self.short)) if label)
         return f"(?:{'|'.join(parts)})"

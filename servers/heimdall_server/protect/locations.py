@@ -114,7 +114,9 @@ _GOES_ON: Final = re.compile(
 
 
 def _ends_as_address(match: re.Match[str]) -> int:
-    """Where the address ends; rejected where a common noun goes on."""
+    """Where the address ends; rejected where a common noun goes on, unless it ended in a postcode."""
+    if match[0][-1].isdigit():
+        return match.end()
     return REJECTED if _GOES_ON.match(match.string, match.end()) else match.end()
 
 
@@ -143,7 +145,7 @@ LOCATION_RULES: Final = (
         folded(ADDRESS_LABELS.stems),
         rf"""({_QUOTED}\\*")[^"\\\[\]{{}}\r\n]{{4,200}}|({_QUOTED}\\*')[^'"\\\[\]{{}}\r\n]{{4,200}}"""
         rf"|({_BARE})(?:{_HOUSE},? {_PROPER}(?:,? [A-Za-z0-9.-]{{1,25}}){{0,4}}"
-        rf"|{_PROPER}(?: {_PROPER}){{0,3}},? {_HOUSE}(?:,? [0-9]{{4,5}} {_PROPER})?)",
+        rf"|{_PROPER}(?: {_PROPER}){{0,3}},? {_HOUSE}(?:,? [0-9]{{1,6}}[A-Za-z]?(?: {_PROPER}){{1,4}})?)",
         group=SPARSE,
         stems=ADDRESS_LABELS.stems,
     ),

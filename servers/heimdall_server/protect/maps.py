@@ -12,9 +12,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heimdall_server.protect import ours
 from heimdall_server.protect.actions import Action, Effects, mask
 from heimdall_server.protect.checks import card_numbers
 from heimdall_server.protect.columns import Flags, FlatMap, Indices, gather, joined_by_row, scattered, text_bytes
+from heimdall_server.protect.dump_columns import Learnt
 from heimdall_server.protect.names import NAME_GATE, class_of_name
 from heimdall_server.protect.places import Ledger, Placement
 from heimdall_server.protect.spans import large
@@ -55,9 +57,15 @@ def with_values(mapping: FlatMap, change: Change) -> tuple[FlatMap, Indices]:
 
 
 def treat_named(
-    flat: dict[str, FlatMap], scope: str, view: PolicyView, ledger: Ledger, effects: Effects
+    flat: dict[str, FlatMap],
+    scope: str,
+    view: PolicyView,
+    ledger: Ledger,
+    effects: Effects,
+    *,
+    learnt: tuple[Sequence[Learnt], Sequence[Learnt]] = ((), ()),
 ) -> list[Placement]:
-    """Treat every value that its attribute's name gives away, and card numbers among the numbers.
+    """Treat every value that its attribute's name gives away, or its column in a dump, and card numbers among the numbers.
 
     Masks are put in their place. A number that has to become text moves from the map of numbers to that of texts.
 
@@ -67,16 +75,17 @@ def treat_named(
         view: The policy.
         ledger: Keeps what the masks stand for.
         effects: Counts.
+        learnt: Of texts and of numbers, the columns of dumps that have a class.
 
     Returns:
         What isn't only masked, and where it stands.
     """
     texts, numbers = flat[scope], flat[f"{scope}_number"]
     found = [
-        (data_class, action, entries[pc.binary_length(texts.items.take(pa.array(entries))).to_numpy() > 0])
-        for data_class, action, entries in _named(texts, scope, view)
+        (data_class, action, entries[_treatable(texts.items.take(pa.array(entries)), view)])
+        for data_class, action, entries in _named(texts, scope, view) + _of_columns(learnt[0], scope, view)
     ]
-    moving = _named(numbers, scope, view)
+    moving = _named(numbers, scope, view) + _of_columns(learnt[1], scope, view)
     moving += _cards(numbers, scope, view, np.concatenate([entries for *_, entries in moving]) if moving else _NONE)
     treated = [(data_class, action, entries, gather(texts.items, entries)) for data_class, action, entries in found]
     if moving:
@@ -111,6 +120,20 @@ def treat_named(
         return []
     flat[scope], left = with_values(texts, merged(changes))
     return [Placement(one.column, left[one.indices], one.ids) for one in placements]
+
+
+def _treatable(values: pa.StringArray, view: PolicyView) -> Flags:
+    """Which values there is something to do with."""
+    flags: Flags = pc.binary_length(values).to_numpy() > 0
+    if view.again:
+        flags &= ~pl.Series("", values, pl.String).str.contains(ours.WHOLE).to_numpy()
+    return flags
+
+
+def _of_columns(learnt: Iterable[Learnt], scope: str, view: PolicyView) -> list[tuple[str, Action, Indices]]:
+    """Entries of columns whose class is treated."""
+    treated = ((one, view.action(one.data_class, f"{scope}.{one.key}")) for one in learnt)
+    return [(one.data_class, action, one.entries) for one, action in treated if action.rewrites]
 
 
 def _cards(numbers: FlatMap, scope: str, view: PolicyView, named: Indices) -> list[tuple[str, Action, Indices]]:

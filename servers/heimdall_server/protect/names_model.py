@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ MISSING: Final = (
 )
 """For start and status, where `available` says no."""
 _CLASSES: Final = {"PERSON": "name", "ORG": "organisation", "GPE": "address", "LOC": "address", "FAC": "address"}
+CLASSES: Final = ("name", "organisation", "address")
+"""What it finds."""
 _BATCH_TEXTS: Final = 64
 
 
@@ -41,9 +43,11 @@ class NamesModel:
     """The model; thread-safe, one text at a time."""
 
     values_found: int = 0
-    """Since the start, for metrics."""
+    """Since the start."""
     seconds: float = 0.0
-    """Wall time spent, for metrics."""
+    """Wall time spent."""
+    observe: Callable[[int, float], None] = field(default=lambda *_: None, repr=False)
+    """Told after each call how many names were found and how many seconds it took."""
     _pipeline: Any = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -76,6 +80,8 @@ class NamesModel:
                 for entity in document.ents
                 if entity.label_ in _CLASSES
             ]
+            seconds = time.monotonic() - began
             self.values_found += len(found)
-            self.seconds += time.monotonic() - began
+            self.seconds += seconds
+            self.observe(len(found), seconds)
         return found

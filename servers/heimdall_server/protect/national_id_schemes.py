@@ -142,7 +142,7 @@ SCHEMES: Final = (
     _scheme("cl", "", "rut", "rut=", r"[0-9]{1,2}\.?[0-9]{3}\.?[0-9]{3}-?[0-9K]", rut.is_valid),
     _scheme("cn", "身份证号?码?|shenfenzheng|resident_identity", "sfz", "身份证 shenfenzheng resident_identity sfz=",
             "[1-9][0-9]{16}[0-9X]", ric.is_valid),
-    _scheme("cz", "rodn(?:e|é)_(?:c|č)(?:i|í)slo", "", "rodn", "[0-9]{6}/?[0-9]{3,4}", rc.is_valid),
+    _scheme("cz", "rodn(?:e|é)_(?:c|č)(?:i|í)slo", "", "rodne rodné", "[0-9]{6}/?[0-9]{3,4}", rc.is_valid),
     _scheme("de", "steuer_id(?:entifikationsnummer|nr)?|steuerliche_identifikationsnummer", "idnr", "steuer_id steuerlich idnr=",
             "[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}", idnr.is_valid),
     _scheme("dk", "", "cpr", "cpr=", f"{_DMY}[- ]?[0-9]{{4}}", lambda number: cpr.is_valid(number.replace(" ", ""))),

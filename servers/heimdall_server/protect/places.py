@@ -15,8 +15,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heimdall_server.protect import ours
 from heimdall_server.protect.actions import Action, Effects, Origin, mask
 from heimdall_server.protect.columns import Indices
+from heimdall_server.protect.readable import Readable
 from heimdall_server.protect.rules import Rule
 from heimdall_server.protect.spans import Spans, large, spliced
 
@@ -131,16 +133,32 @@ class MaskedTexts:
         self._ledger = ledger
         self._spans = Spans.of(())
         self._ids = np.empty(0, np.int64)
+        self._ours = range(0)
+        """Numbers of what was protected before, which no rule takes for a value: see `ours`."""
 
-    def apply(self, rule: Rule, action: Action, passed: pl.Series, effects: Effects) -> bool:
+    def apply(
+        self, rule: Rule, action: Action, passed: pl.Series, effects: Effects, read: Readable | None = None
+    ) -> bool:
         """Run a rule over the texts that passed its gate.
+
+        Args:
+            rule: The rule.
+            action: What becomes of what it finds.
+            passed: Which texts passed its gate.
+            effects: Counts.
+            read: The texts as they read, to look for values in these; nothing but a mask is then written, no quotes of JSON.
 
         Returns:
             Whether a field went, so that gates must be asked again.
         """
         indices = np.flatnonzero(passed.to_numpy())
         chosen = self.texts.filter(passed)
-        spans = rule.spans(chosen)
+        if read is None:
+            spans, plain = rule.spans(chosen), None
+        else:
+            spans, plain = read.found(rule, indices)
+        if self._ours and plain is None:
+            spans = self._without_ours(spans, indices)
         if not len(spans):
             return False
         changed = spans.rows[np.flatnonzero(np.diff(spans.rows, prepend=-1))]
@@ -150,15 +168,20 @@ class MaskedTexts:
             self.texts.scatter(gone, None)
             self._keep(~np.isin(self._spans.rows, gone))
             return True
-        opening, stands = rule.opening, mask(rule.data_class)
+        opening, stands = rule.opening if read is None else "", mask(rule.data_class)
         written = f"{opening}{stands}{rule.closing if opening else ''}"
         inserts = pa.repeat(pa.scalar(written, pa.large_string()), len(spans))
         texts, values = spliced(large(chosen), spans, inserts)
         swallowed, shifts = self._shift(spans.of_rows(indices), len(written.encode()))
+        if plain is not None:
+            # A value in which masks stand is taken as it was, since it is there that their places are known.
+            values = pc.if_else(pa.array(np.isin(np.arange(len(spans)), list(swallowed))), values, plain)
         if swallowed:
             values = self._restored(values, swallowed)
         if not action.masks:
             ids = self._ledger.add(action, rule.data_class, values)
+            if rule is ours.RULE:
+                self._ours = range(int(ids[0]), int(ids[-1]) + 1)
             starts = spans.starts + shifts + len(opening.encode())
             self._place(Spans(indices[spans.rows], starts, starts + len(stands.encode())), ids)
         self.texts.scatter(indices, pl.Series("", texts, pl.String))
@@ -208,6 +231,15 @@ class MaskedTexts:
         self._spans = Spans(places.rows, places.starts + shift, places.ends + shift)
         self._keep(~(inside | cut))
         return dict(swallowed), through - growth
+
+    def _without_ours(self, spans: Spans, indices: Indices) -> Spans:
+        """Spans that aren't just the mask of something protected before, as in `password=[ours]`."""
+        theirs = (self._ids >= self._ours.start) & (self._ids < self._ours.stop)
+        places, here = self._spans, spans.of_rows(indices)
+        known = set(zip(*(part[theirs].tolist() for part in (places.rows, places.starts, places.ends)), strict=True))
+        found = zip(here.rows.tolist(), here.starts.tolist(), here.ends.tolist(), strict=True)
+        new = np.fromiter((place not in known for place in found), np.bool_, len(here))
+        return Spans(spans.rows[new], spans.starts[new], spans.ends[new])
 
     def _restored(self, values: pa.Array, swallowed: dict[int, list[tuple[int, int, int]]]) -> pa.Array:
         """Values with the earlier ones that were masked in them."""

@@ -7,17 +7,21 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, cast
 
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.protect.actions import ACTIONS, KEYED, Action
 from heimdall_server.protect.catalogue import CLASSES, CREDENTIAL_CLASSES
+from heimdall_server.protect.globs import SCOPES, covers, covers_field, glob_flaw
 
 FALLBACK_ACTION: Final = "mask"
 """For a class that no rule of the policy speaks of: nothing of the value is left, and every server has it."""
 ALL_ACTIONS: Final = (*ACTIONS, *KEYED)
 """Names that a policy may use where the server has the keys."""
 VERSION_MAX: Final = 2**32 - 1
+DEFAULT_PREFIXES: Final = (24, 48)
+"""See `PrivacyPolicy.ip_prefixes`."""
+_PREFIX_BITS: Final = (32, 128)
 
 _KEYS: Final = {"class": "data_class", "source": "source", "field": "field", "action": "action"}
 
@@ -34,8 +38,8 @@ class PrivacyRule:
     """Glob over the record's source."""
     field: str = "*"
     """Glob over fields: `body`, `overflow`, `service`, `host`, `severity_text`, `event_name`, `scope_name`,
-    `scope_version`, `dump`, `attributes.<key>`, `resource.<key>` (both for what stands in the key itself, too). One without a scope, like `user.*`, is for attributes and resource
-    attributes, too."""
+    `scope_version`, `dump`, `attributes.<key>`, `resource.<key>` (both for what stands in the key itself, too), `dead_letter` (what
+    couldn't be decoded). One without a scope, like `user.*`, is for attributes and resource attributes, too."""
 
     @cached_property
     def _globs(self) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
@@ -58,7 +62,7 @@ class PrivacyRule:
         if glob.match(field) is not None:
             return True
         scope, dot, key = field.partition(".")
-        return bool(dot) and scope in ("attributes", "resource") and glob.match(key) is not None
+        return bool(dot) and scope in SCOPES and glob.match(key) is not None
 
 
 DEFAULT_RULES: Final = (PrivacyRule("keep", "ip*"), PrivacyRule("mask"))
@@ -87,6 +91,9 @@ class PrivacyPolicy:
     thorough: bool = True
     """Look also for what is seldom found: national ids, documents, birth dates, places, accounts, wallets, cookies, keys of
     many vendors. Costs a fifth more of protection's time in large batches, and twice as much in small ones."""
+    ip_prefixes: tuple[int, int] = DEFAULT_PREFIXES
+    """Bits of the networks by which tokenised addresses are found, IPv4 and IPv6: `ip:10.1.2.0/24` finds them, and whoever sees two
+    tokens' records learns whether they share such a network. 0: by none. What is stored keeps the prefixes of its time."""
 
     @property
     def is_default(self) -> bool:
@@ -101,6 +108,7 @@ class PrivacyPolicy:
         version: int = 1,
         actions: Collection[str] = tuple(ACTIONS),
         thorough: bool = True,
+        ip_prefixes: object = DEFAULT_PREFIXES,
     ) -> PrivacyPolicy:
         """Read the policy's rules from configuration.
 
@@ -109,21 +117,25 @@ class PrivacyPolicy:
             version: The policy's version.
             actions: Names of the actions that this server has.
             thorough: See the field.
+            ip_prefixes: See the field; a list of two numbers, as TOML has it.
 
         Raises:
             ConfigurationError: With every problem, each naming its rule.
         """
-        problems = [
-            f"privacy.rules[{index}]: {problem}" for index, rule in enumerate(rules) for problem in _flaws(rule)
-        ]
-        parsed = tuple(
-            PrivacyRule(**{_KEYS[key]: str(value) for key, value in rule.items()}) for rule in rules if not _flaws(rule)
-        )
-        policy = cls(version, parsed or DEFAULT_RULES, thorough)
-        problems += policy.problems(actions) if not problems else _version_problems(version)
+        flaws = {index: found for index, rule in enumerate(rules) if (found := _flaws(rule))}
+        read = {
+            index: PrivacyRule(**{_KEYS[key]: str(value) for key, value in rule.items()})
+            for index, rule in enumerate(rules)
+            if index not in flaws
+        }
+        problems = _version_problems(version) + _prefix_problems(ip_prefixes)
+        for index in range(len(rules)):
+            problems += [f"privacy.rules[{index}]: {flaw}" for flaw in flaws.get(index, ())]
+            problems += _rule_problems(index, read, actions)
         if problems:
             raise ConfigurationError(tuple(problems))
-        return policy
+        four, six = cast("tuple[int, int]", ip_prefixes)
+        return cls(version, tuple(read.values()) or DEFAULT_RULES, thorough, (four, six))
 
     def problems(self, actions: Collection[str] | Mapping[str, Action] = tuple(ACTIONS)) -> list[str]:
         """Everything that is wrong with the policy, each sentence naming its rule; empty if it can be used.
@@ -131,43 +143,12 @@ class PrivacyPolicy:
         Args:
             actions: What this server has: names, or the actions themselves, which then are asked for the classes they fit.
         """
-        found = _version_problems(self.version)
-        for index, rule in enumerate(self.rules):
-            place = f"privacy.rules[{index}]"
-            classes = set(filter(rule.fits_class, CLASSES))
-            if rule.action not in actions:
-                found.append(f"{place}.action: {_unusable(rule.action, actions)}")
-            elif isinstance(actions, Mapping) and (fitting := actions[rule.action].classes) is not None:
-                strange = sorted(classes - fitting)
-                if strange:
-                    found.append(
-                        f"{place}.class: {rule.action} can't be done for {', '.join(strange)}; "
-                        f"use it for {', '.join(sorted(fitting))} only"
-                    )
-            if not classes:
-                found.append(f"{place}.class: {rule.data_class!r} fits no class; use one of {', '.join(CLASSES)}, or *")
-            found += [
-                f"{place}.{name}: may not be empty; leave it out or use *"
-                for name, glob in (("source", rule.source), ("field", rule.field))
-                if not glob
-            ]
-            if shadows := self._shadows(index, classes, actions):
-                found.append(f"{place}: is never reached, since {shadows} before it; move it up or remove it")
-        return found
-
-    def _shadows(self, index: int, classes: set[str], actions: Collection[str]) -> str:
-        """Which earlier rules leave nothing for a rule; empty: it can be reached."""
-        rule, left, by = self.rules[index], set(classes), []
-        for earlier, other in enumerate(self.rules[:index]):
-            wider = other.source in ("*", rule.source) and other.field in ("*", rule.field)
-            if not wider or other.action not in actions:
-                continue
-            if taken := set(filter(other.fits_class, left)):
-                left -= taken
-                by.append(f"privacy.rules[{earlier}]")
-        if left or not classes:
-            return ""
-        return f"{' and '.join(by)} {'fits' if len(by) == 1 else 'fit'} all of it"
+        rules = dict(enumerate(self.rules))
+        return [
+            *_version_problems(self.version),
+            *_prefix_problems(self.ip_prefixes),
+            *(problem for index in rules for problem in _rule_problems(index, rules, actions)),
+        ]
 
     def tables(self) -> list[dict[str, str]]:
         """The rules as configuration has them; what is `*` is left out."""
@@ -181,12 +162,25 @@ class PrivacyPolicy:
             for rule in self.rules
         ]
 
+    def classes_of(self, action: str) -> set[str]:
+        """Classes that some rule may treat so."""
+        return {name for rule in self.rules if rule.action == action for name in CLASSES if rule.fits_class(name)}
+
+    def deciding(self, data_class: str, source: str, field: str) -> int:
+        """Index of the rule that decides for a class in a field of a record of a source; -1: none does."""
+        return next(
+            (
+                index
+                for index, rule in enumerate(self.rules)
+                if rule.fits_class(data_class) and rule.fits_source(source) and rule.fits_field(field)
+            ),
+            -1,
+        )
+
     def action(self, data_class: str, source: str, field: str) -> str:
         """Name of the action for a class in a field of a record of a source."""
-        for rule in self.rules:
-            if rule.fits_class(data_class) and rule.fits_source(source) and rule.fits_field(field):
-                return rule.action
-        return FALLBACK_ACTION
+        index = self.deciding(data_class, source, field)
+        return self.rules[index].action if index >= 0 else FALLBACK_ACTION
 
 
 def _flaws(rule: Mapping[str, object]) -> list[str]:
@@ -197,6 +191,51 @@ def _flaws(rule: Mapping[str, object]) -> list[str]:
     return flaws
 
 
+def _rule_problems(
+    index: int, rules: Mapping[int, PrivacyRule], actions: Collection[str] | Mapping[str, Action]
+) -> list[str]:
+    """What is wrong with one rule, seen with those before it. Rules that couldn't be read aren't among them."""
+    rule = rules.get(index)
+    if rule is None:
+        return []
+    place = f"privacy.rules[{index}]"
+    globs = (("class", rule.data_class), ("source", rule.source), ("field", rule.field))
+    found = [f"{place}.{name}: {flaw}" for name, glob in globs if (flaw := glob_flaw(glob))]
+    bad_class = bool(glob_flaw(rule.data_class))
+    classes = set(filter(rule.fits_class, CLASSES))
+    if rule.action not in actions:
+        found.append(f"{place}.action: {_unusable(rule.action, actions)}")
+    elif isinstance(actions, Mapping) and (fitting := actions[rule.action].classes) is not None:
+        strange = sorted(classes - fitting)
+        if strange:
+            found.append(
+                f"{place}.class: {rule.action} can't be done for {', '.join(strange)}; "
+                f"use it for {', '.join(sorted(fitting))} only"
+            )
+    if not classes and not bad_class:
+        found.append(f"{place}.class: {rule.data_class!r} fits no class; use one of {', '.join(CLASSES)}, or *")
+    if not found and (shadows := _shadows(rule, classes, {i: r for i, r in rules.items() if i < index}, actions)):
+        found.append(f"{place}: is never reached, since {shadows} before it; move it up or remove it")
+    return found
+
+
+def _shadows(
+    rule: PrivacyRule, classes: Collection[str], earlier: Mapping[int, PrivacyRule], actions: Collection[str]
+) -> str:
+    """Which earlier rules leave nothing for a rule; empty: it can be reached."""
+    left, by = set(classes), []
+    for index, other in earlier.items():
+        wider = covers(other.source, rule.source) and covers_field(other.field, rule.field)
+        if not wider or other.action not in actions:
+            continue
+        if taken := set(filter(other.fits_class, left)):
+            left -= taken
+            by.append(f"privacy.rules[{index}]")
+    if left:
+        return ""
+    return f"{' and '.join(by)} {'fits' if len(by) == 1 else 'fit'} all of it"
+
+
 def _unusable(action: str, actions: Collection[str]) -> str:
     if action in KEYED:
         return f"{action} needs a key that this server hasn't; use one of {', '.join(actions)}"
@@ -205,3 +244,13 @@ def _unusable(action: str, actions: Collection[str]) -> str:
 
 def _version_problems(version: int) -> list[str]:
     return [] if 1 <= version <= VERSION_MAX else [f"privacy.version: must be 1 to {VERSION_MAX}, not {version}"]
+
+
+def _prefix_problems(prefixes: object) -> list[str]:
+    two = isinstance(prefixes, list | tuple) and len(prefixes) == len(_PREFIX_BITS)
+    if two and all(
+        isinstance(bits, int) and not isinstance(bits, bool) and 0 <= bits <= most
+        for bits, most in zip(cast("Sequence[object]", prefixes), _PREFIX_BITS, strict=True)
+    ):
+        return []
+    return ["privacy.ip_prefixes: must be two numbers, 0 to 32 for IPv4 and 0 to 128 for IPv6 (0: none), as [24, 48]"]

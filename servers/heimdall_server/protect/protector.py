@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -20,18 +21,21 @@ import pyarrow as pa
 
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.domain.records import repeat
-from heimdall_server.domain.sealed_values import SIDECAR, encode
-from heimdall_server.ports.protector import Protected
-from heimdall_server.protect import maps
+from heimdall_server.domain.sealed_values import SIDECAR, encode, joined
+from heimdall_server.ports.journal import Entry
+from heimdall_server.ports.protector import Protected, ProtectedControl
+from heimdall_server.protect import control, maps, ours
 from heimdall_server.protect.actions import ACTIONS, Action, Effects
-from heimdall_server.protect.columns import Flags, FlatMap, Indices, gather, joined_by_row, scattered, text_bytes
+from heimdall_server.protect.columns import FlatMap, Indices, scattered, text_bytes
+from heimdall_server.protect.dump_columns import DumpColumns
 from heimdall_server.protect.keys import suspicious
-from heimdall_server.protect.places import Ledger
+from heimdall_server.protect.names_pass import NamesPass
+from heimdall_server.protect.places import Ledger, Placement
 from heimdall_server.protect.policy import PrivacyPolicy, default_rules
 from heimdall_server.protect.rows import Rows
-from heimdall_server.protect.rules import passing
-from heimdall_server.protect.run import Found, grouped
-from heimdall_server.protect.view import PolicyView, Steps
+from heimdall_server.protect.run import grouped
+from heimdall_server.protect.search import search
+from heimdall_server.protect.view import PolicyView
 
 _NONE: Final = np.empty(0, np.int64)
 _TEXTS: Final = ("body", "overflow")
@@ -58,40 +62,49 @@ class _Rulebook:
         self._lock = threading.Lock()
         self._views: dict[tuple[bool, ...], PolicyView] = {}
 
-    def by_view(self, sources: pa.StringArray) -> list[tuple[PolicyView, Indices]]:
+    def by_view(self, sources: pa.StringArray, *, again: bool = False) -> list[tuple[PolicyView, Indices]]:
         rules = self.policy.rules
         if not len(sources) or all(rule.source == "*" for rule in rules):
-            return [(self.view(""), np.arange(len(sources)))]
+            return [(self.view("", again=again), np.arange(len(sources)))]
         encoded = sources.dictionary_encode()
         codes = encoded.indices.to_numpy()
-        views = [self.view(source) for source in encoded.dictionary.to_pylist()]
+        views = [self.view(source, again=again) for source in encoded.dictionary.to_pylist()]
         distinct = list(dict.fromkeys(views))
         numbers = np.array([distinct.index(view) for view in views])[codes]
         return [(view, np.flatnonzero(numbers == number)) for number, view in enumerate(distinct)]
 
-    def view(self, source: str) -> PolicyView:
-        key = tuple(rule.fits_source(source) for rule in self.policy.rules)
+    def view(self, source: str, *, again: bool = False) -> PolicyView:
+        key = (again, *(rule.fits_source(source) for rule in self.policy.rules))
         with self._lock:
             view = self._views.get(key)
             if view is None:
-                view = self._views[key] = PolicyView(self.policy, source, self._actions)
+                view = self._views[key] = PolicyView(self.policy, source, self._actions, again=again)
             return view
 
 
 class PolicyProtector:
     """The `Protector` of a policy, which may be replaced while batches are protected."""
 
-    def __init__(self, policy: PrivacyPolicy | None = None, actions: Mapping[str, Action] = ACTIONS) -> None:
+    def __init__(
+        self,
+        policy: PrivacyPolicy | None = None,
+        actions: Mapping[str, Action] = ACTIONS,
+        *,
+        names: NamesPass | None = None,
+    ) -> None:
         """Take a policy.
 
         Args:
             policy: None: the default policy for these actions.
             actions: The actions by name; those with keys are made by wiring (`keyed_actions`) and added here.
+            names: The second pass over dumps; None: names in running text aren't looked for.
 
         Raises:
             ConfigurationError: The policy has problems.
         """
         self._actions = actions
+        self._columns = DumpColumns()
+        self._names = names
         self._rulebook = self._checked(policy or PrivacyPolicy(rules=default_rules(actions)))
 
     @property
@@ -117,16 +130,16 @@ class PolicyProtector:
         """
         self._rulebook = self._checked(policy)
 
-    def protect(self, batch: pa.RecordBatch) -> Protected:
+    def protect(self, batch: pa.RecordBatch, *, again: bool = False) -> Protected:
         """Apply the policy to every text column and map of a batch. See the port."""
         rulebook, effects = self._rulebook, Effects()
         pieces: list[pa.RecordBatch] = []
         places: list[Indices] = []
-        for view, rows in rulebook.by_view(batch.column("source")):
+        for view, rows in rulebook.by_view(batch.column("source"), again=again):
             places.append(rows)
             whole = len(rows) == batch.num_rows
             piece = batch if whole else batch.take(pa.array(rows))
-            pieces.append(_protected(piece, view, effects) if len(rows) else piece)
+            pieces.append(self._treated(piece, view, effects) if len(rows) else piece)
         if len(pieces) == 1:
             result = pieces[0]
         else:
@@ -136,9 +149,36 @@ class PolicyProtector:
         versions = repeat(rulebook.policy.version, batch.num_rows, pa.uint32())
         index = result.schema.get_field_index("policy_version")
         result = result.set_column(index, result.schema.field(index), versions)
-        hits = {name: count for name, count in effects.hits.items() if count}
-        sidecars = {SIDECAR: encode(effects.sealed)} if effects.sealed else {}
-        return Protected(result, hits, sidecars, tuple(effects.settlers))
+        return Protected(result, _hits(effects), _sidecars(effects), tuple(effects.settlers))
+
+    def protect_control(self, entry: Entry) -> ProtectedControl:
+        """Apply the policy to an entry's dead letters, and mask sentences and names beside them. See the port."""
+        rulebook, effects = self._rulebook, Effects()
+
+        def keeps(source: str) -> bool:
+            return not any(action.rewrites for action in rulebook.view(source).actions(control.FIELD))
+
+        def protect(sources: Sequence[str], texts: Sequence[str]) -> list[str | None]:
+            written: list[str | None] = [None] * len(texts)
+            column = pa.array(texts, pa.string())
+            for view, rows in rulebook.by_view(pa.array(sources, pa.string())):
+                some = _protected_texts(control.FIELD, column.take(pa.array(rows)), view, effects)
+                for row, text in zip(rows.tolist(), some, strict=True):
+                    written[row] = text
+            return written
+
+        def mask(texts: Sequence[str]) -> list[str]:
+            masked = _protected_texts(control.FIELD, pa.array(texts, pa.string()), _MASKING.view(""), Effects())
+            return masked.to_list()
+
+        result = control.protected_entry(entry, keeps=keeps, protect=protect, mask=mask)
+        if effects.sealed:
+            result = replace(result, sidecars=joined(result.sidecars, _sidecars(effects)))
+        return ProtectedControl(result, _hits(effects), tuple(effects.settlers))
+
+    def _treated(self, batch: pa.RecordBatch, view: PolicyView, effects: Effects) -> pa.RecordBatch:
+        done = _protected(batch, view, effects, self._columns)
+        return done if self._names is None else self._names.treat(done, view, effects)
 
     def _checked(self, policy: PrivacyPolicy) -> _Rulebook:
         if problems := policy.problems(self._actions):
@@ -146,18 +186,48 @@ class PolicyProtector:
         return _Rulebook(policy, self._actions)
 
 
-def _protected(batch: pa.RecordBatch, view: PolicyView, effects: Effects) -> pa.RecordBatch:
+_MASKING: Final = _Rulebook(PrivacyPolicy(), ACTIONS)
+"""For sentences and names: all but addresses of machines goes, whatever the policy says."""
+
+
+def _hits(effects: Effects) -> dict[str, int]:
+    return {name: count for name, count in effects.hits.items() if count and name != ours.OURS}
+
+
+def _sidecars(effects: Effects) -> dict[str, bytes]:
+    return {SIDECAR: encode(effects.sealed)} if effects.sealed else {}
+
+
+def _protected_texts(name: str, texts: pa.StringArray, view: PolicyView, effects: Effects) -> pl.Series:
+    """Texts of one field that isn't a record's; null: the field goes."""
+    ledger = Ledger()
+    groups = grouped(search({name: texts}, {}, view), ledger, effects)
+    placements = [one for group in groups for one in group.placements()]
+    alive = np.concatenate([one.ids for one in placements]) if placements else _NONE
+    written = ledger.write(alive, Rows(placements, {}, {}, {}).origins, effects)
+    done = pl.Series("", texts, pl.String).clone()
+    for group in groups:
+        for _, indices, values in group.changes(written):
+            done.scatter(indices, values)
+    return done
+
+
+def _protected(batch: pa.RecordBatch, view: PolicyView, effects: Effects, dump_columns: DumpColumns) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = dict(zip(batch.schema.names, batch.columns, strict=True))
     flat = {name: FlatMap.of(columns[name]) for scope in _SCOPES for name in (scope, *(scope + end for end in _KINDS))}
     before = dict(flat)
     ledger = Ledger()
-    placements = [one for scope in _SCOPES for one in maps.treat_named(flat, scope, view, ledger, effects)]
+    placements: list[Placement] = []
+    for scope in _SCOPES:
+        texts_of, numbers_of = dump_columns.learn(batch, scope, flat[scope], flat[f"{scope}_number"])
+        learnt = (texts_of, numbers_of)
+        placements += maps.treat_named(flat, scope, view, ledger, effects, learnt=learnt)
     named = list(placements)
     encoded = {name: columns[name].dictionary_encode() for name in _REPEATED_TEXTS if text_bytes(columns[name])}
     texts = {name: columns[name] for name in _TEXTS} | {name: column.dictionary for name, column in encoded.items()}
     suspects = suspicious(flat, view)
     found = [one for keys in suspects.values() for one in keys.found(view)]
-    groups = grouped(_search(texts, flat, view) + found, ledger, effects)
+    groups = grouped(search(texts, flat, view) + found, ledger, effects)
     for group in groups:
         placements += group.placements()
     rows = Rows(placements, flat, encoded, suspects)
@@ -188,45 +258,3 @@ def _protected(batch: pa.RecordBatch, view: PolicyView, effects: Effects) -> pa.
         if mapping is not before[name]:
             columns[name] = mapping.column()
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)
-
-
-def _search(texts: Mapping[str, pa.StringArray], flat: Mapping[str, FlatMap], view: PolicyView) -> list[Found]:
-    """Put every text through the gate, all columns in one call."""
-    searched = {name: column for name, column in texts.items() if text_bytes(column)}
-    for name in _SCOPES:
-        if text_bytes(flat[name].items):
-            searched[name] = joined_by_row(flat[name].items, flat[name].offsets)
-    if not searched:
-        return []
-    texts_of_all = pl.Series("", pa.chunked_array(list(searched.values())), pl.String)
-    flags = passing(texts_of_all, [view.gate])[view.gate].to_numpy()
-    found: list[Found] = []
-    start = 0
-    for name, column in searched.items():
-        passed = flags[start : start + len(column)]
-        start += len(column)
-        if not passed.any():
-            continue
-        if name in flat:
-            found += _search_map(name, flat[name], passed, view)
-        else:
-            indices = np.flatnonzero(passed)
-            found.append(Found(name, indices, gather(column, indices), view.steps(name)))
-    return found
-
-
-def _search_map(name: str, mapping: FlatMap, rows: Flags, view: PolicyView) -> list[Found]:
-    """Find the values that pass the gate in rows of which some value passes it."""
-    entries = mapping.entries(rows)
-    values = gather(mapping.items, entries)
-    passed = passing(values, [view.gate])[view.gate]
-    entries, values = entries[passed.to_numpy()], values.filter(passed)
-    keys = mapping.keys.take(pa.array(entries)).dictionary_encode()
-    by_steps: dict[Steps, list[int]] = defaultdict(list)
-    for code, key in enumerate(keys.dictionary.to_pylist()):
-        by_steps[view.steps(f"{name}.{key}")].append(code)
-    if len(by_steps) == 1:
-        return [Found(name, entries, values, steps) for steps in by_steps]
-    codes = keys.indices.to_numpy()
-    chosen = ((steps, np.flatnonzero(np.isin(codes, wanted))) for steps, wanted in by_steps.items())
-    return [Found(name, entries[indices], values.gather(indices), steps) for steps, indices in chosen]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from heimdall_server.protect.actions import Origin
 from heimdall_server.protect.columns import FlatMap, Indices
-from heimdall_server.protect.keys import SuspiciousKeys
+from heimdall_server.protect.keys import COLUMN, SuspiciousKeys
 from heimdall_server.protect.places import Placement, Written, distinct_rows
 
 _MANY = -1
@@ -44,13 +44,16 @@ class Rows:
         for one in self._placements:
             mapping = self._flat.get(one.column)
             rows, counts = [_MANY] * len(one.ids), [1] * len(one.ids)
+            bound = [""] * len(one.ids)
             if mapping is not None:
                 keys = mapping.keys.take(pa.array(one.indices)).to_pylist()
                 fields = [f"{one.column}.{key}" for key in keys]
+                bound = self._bound(one)
                 rows = _rows_of_entries(mapping, one.indices).tolist()
             elif one.column in self._keys:
                 named = self._keys[one.column]
                 fields = [f"{named.scope}.{key}" for key in named.texts.take(pa.array(one.indices)).to_pylist()]
+                bound = [named.scope] * len(one.ids)
                 counts = np.bincount(named.codes, minlength=len(named.texts))[one.indices].tolist()
             else:
                 fields = [one.column] * len(one.ids)
@@ -60,10 +63,17 @@ class Rows:
                 else:
                     counts = np.bincount(encoded.indices.to_numpy())[one.indices].tolist()
             known |= {
-                number: Origin(field, row, records)
-                for number, field, row, records in zip(one.ids.tolist(), fields, rows, counts, strict=True)
+                number: Origin(field, row, records, to)
+                for number, field, row, records, to in zip(one.ids.tolist(), fields, rows, counts, bound, strict=True)
             }
         return [known[number] for number in ids.tolist()]
+
+    def _bound(self, one: Placement) -> list[str]:
+        """For values of a map: its name where the value's key may be replaced, too."""
+        named = self._keys.get(COLUMN.format(one.column))
+        if named is None:
+            return [""] * len(one.ids)
+        return [one.column if under else "" for under in np.isin(one.indices, named.entries).tolist()]
 
     def words(self, written: Written, count: int) -> pa.StringArray:
         """The column `tokens`.

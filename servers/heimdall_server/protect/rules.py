@@ -21,7 +21,7 @@ import polars as pl
 
 from heimdall_server.protect import spans as match_spans
 from heimdall_server.protect.columns import Indices
-from heimdall_server.protect.stems import folded, literals
+from heimdall_server.protect.stems import folded
 
 START: Final = r"(\\{1,7}[bfnrt]|\b)"
 """Where a word starts. In JSON text an escape like `\\n` may stand right before it, whose letter isn't of the word."""
@@ -30,6 +30,8 @@ _HIDDEN: Final = "\ue000"
 _LITERAL: Final = re.compile("[A-Za-z@:/ ]+")
 _FEW: Final = 32
 """So few values are cheaper to check one by one than to ask about."""
+NUMBERS: Final = "numbers"
+"""The group of rules for numbers of a shape, which sparse rules for shapes are asked with."""
 SPARSE: Final = "sparse"
 """The group of rules that few texts have anything for: values are treated one by one up to `FEW_SPARSE` of them, so that
 those rules take no room among the compiled expressions that polars keeps."""
@@ -66,7 +68,7 @@ class _Form:
         return cls(column_form(pattern), "".join(f"${{{group}}}" for group in range(1, groups + 1)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """One way in which values of a class are written."""
 
@@ -117,16 +119,6 @@ class Rule:
     def compiled(self) -> re.Pattern[str]:
         """The pattern for Python."""
         return re.compile(self.pattern, re.ASCII)
-
-    @cached_property
-    def words(self) -> tuple[str, ...]:
-        """Lower-case; one of them is in each lower-cased text in which `pattern` matches. Empty: the gate has to be asked."""
-        return literals(self.stems)
-
-    @cached_property
-    def compiled_gate(self) -> re.Pattern[str]:
-        """The gate for Python."""
-        return re.compile(self.gate, re.ASCII)
 
     @cached_property
     def _forms(self) -> tuple[_Form, _Form]:

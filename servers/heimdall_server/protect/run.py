@@ -9,12 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from heimdall_server.protect import lookalikes
-from heimdall_server.protect.actions import Effects, mask
-from heimdall_server.protect.columns import Indices
+from heimdall_server.protect import lookalikes, ours
+from heimdall_server.protect.actions import Action, Effects, mask
+from heimdall_server.protect.columns import Flags, Indices
 from heimdall_server.protect.gates import passed_gates
 from heimdall_server.protect.places import Ledger, MaskedTexts, Placement, Written
+from heimdall_server.protect.readable import Readable
+from heimdall_server.protect.rules import Rule
 from heimdall_server.protect.view import Steps
+
+_ROUNDS_MAX = 3
+"""Of looking at disguised texts again after something was found."""
 
 
 @dataclass(slots=True)
@@ -25,6 +30,10 @@ class Found:
     indices: Indices
     values: pl.Series
     steps: Steps
+    labelled: Flags | None = None
+    """Which may hold a sparse rule's label; None: any."""
+    disguised: bool = False
+    """Whether they read otherwise than they stand."""
 
 
 class Group:
@@ -41,17 +50,51 @@ class Group:
         """
         self._members = members
         texts = pl.concat([one.values for one in members], rechunk=True)
-        escaped = lookalikes.escape(texts)
+        # What was protected before was escaped then; what looks like a token in it is one.
+        escaped = texts if steps and steps[0][0] is ours.RULE else lookalikes.escape(texts)
         self._masked: MaskedTexts | None = None
-        if all(action.masks or action.drops for _, action in steps):
-            self._texts = _mask(steps, escaped, effects)
+        labelled = np.concatenate([_labelled(one) for one in members])
+        disguised = members[0].disguised
+        if not disguised and all(action.masks or action.drops for _, action in steps):
+            self._texts = _mask(steps, escaped, labelled, effects)
             return
         self._masked = MaskedTexts(escaped, ledger)
-        gates = passed_gates((rule for rule, _ in steps), escaped)
+        self._run(steps, effects, labelled)
+        if not disguised:
+            return
+        for _ in range(_ROUNDS_MAX):
+            before = self._masked.texts.clone()
+            self._run([step for step in steps if step[0] is not ours.RULE], effects, read=True)
+            if self._masked.texts.eq_missing(before).all():
+                break
+            # What was found leaves a mask, beside which a rule may find what it didn't before.
+            self._run(steps, effects)
+
+    def _run(
+        self,
+        steps: Sequence[tuple[Rule, Action]],
+        effects: Effects,
+        labelled: Flags | None = None,
+        *,
+        read: bool = False,
+    ) -> None:
+        masked = self._masked
+        if masked is None or not steps:
+            return
+        rules = [rule for rule, _ in steps]
+
+        def gates() -> tuple[Readable | None, dict[str, pl.Series]]:
+            reading = Readable(masked.texts) if read else None
+            return reading, passed_gates(rules, masked.texts if reading is None else reading.texts, labelled)
+
+        reading, passed = gates()
         for rule, action in steps:
-            passed = gates[rule.gate]
-            if passed.any() and self._masked.apply(rule, action, passed, effects):
-                gates = passed_gates((rule for rule, _ in steps), self._masked.texts)
+            if not passed[rule.gate].any():
+                continue
+            before = masked.texts.clone() if read else masked.texts
+            gone = masked.apply(rule, action, passed[rule.gate], effects, reading)
+            if gone or (read and not masked.texts.eq_missing(before).all()):
+                reading, passed = gates()
 
     def placements(self) -> Iterator[Placement]:
         """Where the values stand that the ledger keeps."""
@@ -79,19 +122,23 @@ class Group:
 
 def grouped(found: Sequence[Found], ledger: Ledger, effects: Effects) -> list[Group]:
     """Run the rules over all that was found."""
-    alike: dict[Steps, list[Found]] = defaultdict(list)
+    alike: dict[tuple[Steps, bool], list[Found]] = defaultdict(list)
     for one in found:
-        alike[one.steps].append(one)
-    return [Group(steps, members, ledger, effects) for steps, members in alike.items()]
+        alike[one.steps, one.disguised].append(one)
+    return [Group(steps, members, ledger, effects) for (steps, _), members in alike.items()]
 
 
-def _mask(steps: Steps, texts: pl.Series, effects: Effects) -> pl.Series:
+def _labelled(one: Found) -> Flags:
+    return np.ones(len(one.values), np.bool_) if one.labelled is None else one.labelled
+
+
+def _mask(steps: Steps, texts: pl.Series, labelled: Flags, effects: Effects) -> pl.Series:
     """The short way where nothing but masks is written."""
     if not steps:
         return texts
     values = texts.clone()
     rules = [rule for rule, _ in steps]
-    gates = passed_gates(rules, values)
+    gates = passed_gates(rules, values, labelled)
     for rule, action in steps:
         passed = gates[rule.gate]
         if not passed.any():
@@ -104,5 +151,5 @@ def _mask(steps: Steps, texts: pl.Series, effects: Effects) -> pl.Series:
             after = before.set(found, None)
         values.scatter(np.flatnonzero(passed.to_numpy()), after)
         if action.drops and found.any():
-            gates = passed_gates(rules, values)
+            gates = passed_gates(rules, values, labelled)
     return values

@@ -15,7 +15,7 @@ from typing import Final
 
 _JOINTS: Final = ("", "_", " ", "-", ".")
 _JOINT: Final = "[ _.-]?"
-_SIGN: Final = r"""(?:[ _.-]n|["'\\ \t\r\n]{0,8}[:=#])"""
+_SIGN: Final = r"""(?:[ _.-]n|["'\\ \t\r\n]{0,8}[:=#]|>)"""
 """Behind a short label: a sign, or the `no`, `nr`, `num` of a longer label."""
 _END: Final = ""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import pyarrow as pa
 
@@ -16,10 +15,9 @@ from heimdall_server.canonical.catalogue import personal_form
 from heimdall_server.domain.personal import EPOCHS, WORD_LENGTH, token
 from heimdall_server.ports.keys import Sealer, Tokeniser
 from heimdall_server.protect.actions import Effects, Forms, Origin
+from heimdall_server.protect.blocklist import Blocklist
+from heimdall_server.protect.policy import DEFAULT_PREFIXES
 from heimdall_server.protect.sealed_lately import Pending, SealedLately
-
-DEFAULT_PREFIXES: Final = (24, 48)
-"""Bits of the networks by which tokenised addresses are found: IPv4, IPv6."""
 
 
 @dataclass(eq=False, slots=True)
@@ -30,6 +28,8 @@ class Tokenise:
     sealer: Sealer
     lately: SealedLately = field(default_factory=SealedLately)
     """Shared with whoever erases."""
+    blocklist: Blocklist = field(default_factory=Blocklist)
+    """What is never sealed; shared, too."""
     ip_prefixes: tuple[int, int] = DEFAULT_PREFIXES
     """Bits of the networks by which addresses are found, IPv4 and IPv6; 0: by none."""
     rewrites: bool = True
@@ -88,9 +88,21 @@ class Tokenise:
             spelt = {word: value for word, value in zip(words, values, strict=True) if word in missing}
             forms = personal_form(data_class, pa.array(spelt.values(), pa.string())).to_pylist()
             plain = {**plain, **dict(zip(spelt, forms, strict=True))}
-        sealed = self.sealer.seal(data_class, unsealed, [plain[word] for word in unsealed])
-        effects.sealed += sealed
-        pending.words.setdefault((data_class, sealed[0].generation), []).extend(unsealed)
+        allowed = self._allowed(data_class, unsealed, plain)
+        if allowed:
+            sealed = self.sealer.seal(data_class, allowed, [plain[word] for word in allowed])
+            effects.sealed += sealed
+            generation = sealed[0].generation
+        # What is blocked counts as sealed: it needn't be looked at again.
+        pending.words.setdefault((data_class, generation), []).extend(unsealed)
+
+    def _allowed(self, data_class: str, words: list[str], plain: Mapping[str, str]) -> list[str]:
+        """Those of some words whose values aren't blocked."""
+        blocked = self.blocklist.of(data_class)
+        if not blocked:
+            return words
+        digests = self.tokeniser.digests(data_class, [plain[word] for word in words])
+        return [word for word, digest in zip(words, digests, strict=True) if digest not in blocked]
 
     def _pending(self, effects: Effects) -> Pending:
         """What the frame will carry; made with the first value of a batch, before anything is looked up as sealed."""

@@ -9,13 +9,13 @@ from heimdall_server.protect.labels import Labels, labelled
 from heimdall_server.protect.rules import SPARSE, START, Rule
 from heimdall_server.protect.stems import folded
 
-_GATE: Final = (
-    r"sk-(?:proj|svcacct|admin|ant|or|lf)-|T3BlbkFJ|hf_[A-Za-z]{6}|api/webhooks/|do[opr]_v1_|shp(?:at|ca|pa|ss)_|pypi-A|rubygems_|dckr_"
-    r"|dapi[0-9a-f]{4}|gl(?:sa|c)_|NRAK-|sntry[su]_|lin_api_|ntn_|PMAK-|hv[bsr]\.|\.atlasv1\.|AGE-SECRET-KEY-|ATATT3|ATBB"
-)
+_KEY_STEMS: Final = (
+    "sk-proj-", "sk-svcacct-", "sk-admin-", "sk-ant-", "sk-or-", "sk-lf-", "t3blbkfj", "api/webhooks/", "doo_v1_", "dop_v1_",
+    "dor_v1_", "shpat_", "shpca_", "shppa_", "shpss_", "pypi-a", "rubygems_", "dckr_", "dapi", "glsa_", "glc_", "nrak-", "sntrys_",
+    "sntryu_", "lin_api_", "ntn_", "pmak-", "hvb.", "hvs.", "hvr.", ".atlasv1.", "age-secret-key-", "atatt3", "atbb",
+)  # fmt: skip
 _KEYS: Final = "|".join((  # noqa: FLY002 (one kind a line)
     r"sk-(?:proj|svcacct|admin|ant|or|lf)-[A-Za-z0-9_-]{20,}|sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}",  # OpenAI and others
-    "hf_[A-Za-z]{30,40}",  # Hugging Face
     r"discord(?:app)?\.com/api/webhooks/[0-9]{15,21}/[A-Za-z0-9_-]{50,}",
     "do[opr]_v1_[0-9a-f]{64}",  # DigitalOcean
     "shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}",  # Shopify
@@ -57,10 +57,13 @@ VENDOR_KEY_RULES: Final = (
     Rule(
         "vendor_key",
         "secret",
-        _GATE,
+        folded(_KEY_STEMS),
         f"{START}(?:{_KEYS})",
         group=SPARSE,
+        stems=_KEY_STEMS,
     ),
+    # Its mark is too short to be looked for as others are.
+    Rule("hugging_face_key", "secret", "hf_[A-Za-z]{6}", rf"{START}hf_[A-Za-z]{{30,40}}", group=SPARSE),
     Rule(
         "shared_key",
         "secret",

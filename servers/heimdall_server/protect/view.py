@@ -6,11 +6,12 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from heimdall_server.protect import lookalikes
+from heimdall_server.protect import ours
 from heimdall_server.protect.actions import MASK, Action
 from heimdall_server.protect.catalogue import ADDRESS_CLASSES, CLASSES, RULES
+from heimdall_server.protect.gates import Gate
 from heimdall_server.protect.policy import FALLBACK_ACTION, PrivacyPolicy
-from heimdall_server.protect.rules import SPARSE, Rule, union
+from heimdall_server.protect.rules import SPARSE, Rule
 
 Steps = tuple[tuple[Rule, Action], ...]
 
@@ -37,14 +38,19 @@ class KnownTexts:
 class PolicyView:
     """A policy for one set of rules that fit a source. Thread-safe."""
 
-    def __init__(self, policy: PrivacyPolicy, source: str, actions: Mapping[str, Action]) -> None:
+    def __init__(
+        self, policy: PrivacyPolicy, source: str, actions: Mapping[str, Action], *, again: bool = False
+    ) -> None:
         """Resolve what doesn't depend on the field.
 
         Args:
             policy: The policy.
             source: Any source that the same rules fit.
             actions: The actions that the policy names.
+            again: Whether it is for texts that were protected before; see `ours`.
         """
+        self.again: Final = again
+        self._first: Final[Steps] = ((ours.RULE, ours.RESTORE),) if again else ()
         self._rules = tuple(rule for rule in policy.rules if rule.fits_source(source))
         self._all: Final = RULES if policy.thorough else tuple(rule for rule in RULES if rule.group != SPARSE)
         self._actions = actions
@@ -58,9 +64,8 @@ class PolicyView:
         """Joined keys of a record, likewise."""
         self.acts: Final = frozenset(filter(self._may_act, CLASSES))
         """Classes that are treated in some field."""
-        gate = union(rule for rule in self._all if rule.data_class in self.acts)
-        self.gate: Final = "|".join(filter(None, (gate, lookalikes.GATE)))
-        """Matches, unanchored, in every text in which a rule may match, or which looks like a token."""
+        self.gate: Final = Gate(rule for rule in self._all if rule.data_class in self.acts)
+        """Passed by every text in which a rule may match, or which looks like a token."""
 
     def steps(self, field: str) -> Steps:
         """Rules and actions for a field, in the order of the catalogue; equal ones are the same object."""
@@ -75,10 +80,13 @@ class PolicyView:
         with self._lock:
             steps = self._interned.setdefault(
                 names,
-                tuple(
-                    (rule, action)
-                    for rule in self._all
-                    if (action := self._actions[by_class[rule.data_class]]).rewrites
+                (
+                    *self._first,
+                    *(
+                        (rule, action)
+                        for rule in self._all
+                        if (action := self._actions[by_class[rule.data_class]]).rewrites
+                    ),
                 ),
             )
             if len(self._steps) >= _FIELDS_MAX:
@@ -89,6 +97,10 @@ class PolicyView:
     def key_steps(self, field: str) -> Steps:
         """The same for the key of an attribute: what would drop the field only masks the key."""
         return tuple((rule, MASK if action.drops else action) for rule, action in self.steps(field))
+
+    def actions(self, field: str) -> list[Action]:
+        """The actions that there are in a field, whatever the class."""
+        return [self.action(data_class, field) for data_class in CLASSES]
 
     def action(self, data_class: str, field: str) -> Action:
         """The action for a class in a field."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_server.crypto.envelope import RootKey
-from heimdall_server.crypto.field_cipher import AesGcmFieldCipher
+from heimdall_server.crypto.field_cipher import DataKeyFieldCipher, key_class
 from heimdall_server.crypto.key_encryption.local import LocalKeyEncryption
 from heimdall_server.crypto.keyring import Keyring
 from heimdall_server.domain.errors import IntegrityError
@@ -32,13 +32,14 @@ FORGED = "[email:1" + "a" * 26 + "]"
 @pytest.fixture(scope="module")
 def keyring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
     path: Path = tmp_path_factory.mktemp("keys")
-    return asyncio.run(Keyring.load(path / "keyring", LocalKeyEncryption(RootKey(bytes(range(32)))), classes=CLASSES))
+    classes = (*CLASSES, *map(key_class, CLASSES))
+    return asyncio.run(Keyring.load(path / "keyring", LocalKeyEncryption(RootKey(bytes(range(32)))), classes=classes))
 
 
 def tokenising(
     keyring: Keyring, policy: PrivacyPolicy = EVERYTHING, lately: SealedLately | None = None
 ) -> PolicyProtector:
-    return PolicyProtector(policy, keyed_actions(keyring, keyring, lately=lately, cipher=AesGcmFieldCipher(bytes(32))))
+    return PolicyProtector(policy, keyed_actions(keyring, keyring, lately=lately, cipher=DataKeyFieldCipher(keyring)))
 
 
 def masked(text: str) -> str:
@@ -136,7 +137,7 @@ def test_encrypted_value_is_read_again_in_its_own_field_only(keyring: Keyring) -
     (row,) = rows_of(tokenising(keyring, policy).protect(batch).batch)
     texts = re.findall(r"\[enc:email:([A-Za-z0-9_-]+)\]", row["body"])
     assert len(set(texts)) == 2
-    cipher = AesGcmFieldCipher(bytes(32))
+    cipher = DataKeyFieldCipher(keyring)
     assert [cipher.decrypt("email", text, "body") for text in texts] == ["a@b.org"] * 2
     for data_class, field, text in (
         ("email", "overflow", texts[0]),
@@ -189,3 +190,15 @@ def test_large_batches_are_treated_as_their_rows(keyring: Keyring) -> None:
     together = protector.protect(batch_of([{"body": body} for body in bodies])).batch["body"].to_pylist()
     alone = [protector.protect(batch_of([{"body": body}])).batch["body"][0].as_py() for body in bodies[:60]]
     assert together[:60] == alone
+
+
+def test_encrypted_value_under_a_key_that_holds_one_is_bound_to_the_scope(keyring: Keyring) -> None:
+    policy = PrivacyPolicy(rules=(PrivacyRule("encrypt"),))
+    row: Row = {"attributes": {"a@b.org": "c@d.org", "plain": "e@f.org"}, "attributes_bool": {"g@h.org": True}}
+    batch = tokenising(keyring, policy).protect(batch_of([row])).batch
+    (key, under), (_, beside) = batch["attributes"][0].as_py()
+    ((flag, _),) = batch["attributes_bool"][0].as_py()
+    cipher = DataKeyFieldCipher(keyring)
+    places = ((key, "attributes"), (under, "attributes"), (beside, "attributes.plain"), (flag, "attributes"))
+    texts = [cipher.decrypt("email", text.removeprefix("[enc:email:").rstrip("]"), field) for text, field in places]
+    assert texts == ["a@b.org", "c@d.org", "e@f.org", "g@h.org"]

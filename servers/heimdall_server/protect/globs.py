@@ -1,0 +1,50 @@
+"""Globs of the privacy policy: whether one is well-formed, and whether one fits everything that another fits."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Final
+
+SCOPES: Final = ("attributes", "resource")
+"""What a field that has a key begins with."""
+
+
+def glob_flaw(glob: str) -> str:
+    """What is wrong with a glob; empty: nothing.
+
+    `fnmatch` takes a bracket that isn't closed for itself, which nobody means who writes one.
+    """
+    if not glob:
+        return "may not be empty; leave it out or use *"
+    at = glob.find("[")
+    while at >= 0:
+        # A bracket that stands first in a set is one of its characters.
+        first = at + 1 + glob[at + 1 : at + 2].count("!")
+        end = glob.find("]", first + 1)
+        if end < 0:
+            return f"{glob!r} has a [ without its ]; write [[] for a bracket itself"
+        at = glob.find("[", end + 1)
+    return ""
+
+
+def covers(wider: str, narrower: str) -> bool:
+    """Whether a glob surely fits everything that another one fits.
+
+    Says no where it would take an automaton to know: then a rule that is never reached isn't told, and no harm is done.
+    """
+    if wider in ("*", narrower):
+        return True
+    if not any(mark in narrower for mark in "*?["):
+        return fnmatch.fnmatchcase(narrower, wider)
+    if any(mark in wider for mark in "?[]") or "[" in narrower:
+        return False
+    # With stars alone on the one side, the other's marks, read as characters, stand only where a star takes them in.
+    return fnmatch.fnmatchcase(narrower, wider)
+
+
+def covers_field(wider: str, narrower: str) -> bool:
+    """The same for globs over fields: one without a scope is for the keys of both scopes, too."""
+    if covers(wider, narrower):
+        return True
+    scope, dot, key = narrower.partition(".")
+    return bool(dot) and scope in SCOPES and covers(wider, key)
