@@ -7,6 +7,7 @@ From, the later winning: defaults, the profile, a TOML file, `HEIMDALL_` variabl
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -15,16 +16,27 @@ from typing import Annotated, Any, Final, Literal
 
 import tomli_w
 from cryptography import x509
-from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from heimdall_server.crypto.certificates import authority_trust_domain
+from heimdall_server.crypto.key_encryption.config import KekConfig
 from heimdall_server.domain.datasets import DEFAULT_DATASETS, Dataset
 from heimdall_server.domain.errors import ConfigurationError, HeimdallError
 from heimdall_server.edge.config import HttpConfig
 from heimdall_server.edge.syslog.config import SyslogConfig
 from heimdall_server.projections.read_ahead import ReadLimits
-from heimdall_server.protect.policy import ALL_ACTIONS, PrivacyPolicy
+from heimdall_server.protect.names_config import NamesConfig
+from heimdall_server.protect.policy import ALL_ACTIONS, DEFAULT_PREFIXES, PrivacyPolicy
 from heimdall_server.rpc.limits import RpcLimits
 from heimdall_server.rpc.permissions import AccessPolicy
 from heimdall_server.rpc.server import ListenConfig
@@ -37,7 +49,7 @@ from heimdall_server.storage.postgres.config import PostgresConfig
 
 DATA_DIR: Final = Path(".heimdall")
 CONFIG_FILE: Final = "heimdall.toml"
-SERVICES: Final = ("ingest", "query", "admin")
+SERVICES: Final = ("ingest", "query", "admin", "privacy")
 REDACTED: Final = "[redacted]"
 _PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
     "dev": {"journal": {"disk_reserve_bytes": 512 * 1024 * 1024}},
@@ -68,7 +80,7 @@ class IngestConfig:
     source_count_max: int = 10_000
     """Sources whose state is remembered; the one that was quiet longest is forgotten first."""
     dead_letter_bytes: Literal["keep", "drop"] = "keep"
-    """Whether the bytes of what can't be decoded are kept (encrypted, in the journal) so that it can be retried."""
+    """Whether bytes of what can't be decoded are kept (protected, encrypted, in the journal) so that it can be retried."""
     otlp_dataset: str = "logs"
     """Dataset of records that come by OTLP."""
 
@@ -125,6 +137,31 @@ class KeysConfig:
     """Key file; default: `keys/root.key` in `data_dir`, made at the first start and never again."""
     value: SecretStr | None = None
     """The key itself, for secret stores that give variables (`HEIMDALL_KEYS__VALUE`); wins over the file."""
+    kek: Annotated[KekConfig, _Told] | None = None
+    """The key-encryption key where it is neither of the above: a service's."""
+    next: Annotated[KekConfig, _Told] | None = None
+    """The key-encryption key that `heimdall keys rotate kek` goes over to."""
+
+    def __post_init__(self) -> None:
+        """Check what belongs together.
+
+        Raises:
+            ConfigurationError: The key is named twice, or the next one is the present one.
+        """
+        problems = []
+        if self.value is not None and self.kek is not None:
+            problems.append("keys.value: keys.kek names the key; leave one of them out")
+        if self.next is not None and self.next == self.in_use:
+            problems.append("keys.next: is the key of now; name another one or leave it out")
+        if problems:
+            raise ConfigurationError(tuple(problems))
+
+    @property
+    def in_use(self) -> KekConfig:
+        """The key-encryption key of now."""
+        if self.kek is not None:
+            return self.kek
+        return KekConfig("env", value=self.value) if self.value is not None else KekConfig("file", file=self.file)
 
 
 # A key that a leaf doesn't know is a mistake of the operator's, not something to pass over.
@@ -135,8 +172,10 @@ for _leaf in (
     HttpConfig,
     IngestConfig,
     JournalConfig,
+    KekConfig,
     KeysConfig,
     ListenConfig,
+    NamesConfig,
     PipelineLimits,
     PostgresConfig,
     PrivacyLimits,
@@ -150,15 +189,25 @@ for _leaf in (
     setattr(_leaf, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010 - pydantic's hook, not the leaf's
 
 
+_PRIVACY_KEYS: Final = frozenset({"version", "rules", "thorough", "ip_prefixes"})
+
+
+def _read(text: str) -> Any:  # noqa: ANN401 - whatever it holds
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def _privacy(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
     if isinstance(value, PrivacyPolicy):
         return value
-    if not isinstance(value, Mapping) or set(value) - {"version", "rules", "thorough"}:
-        msg = "takes `version`, `rules` and `thorough`"
-        raise ValueError(msg)
+    if not isinstance(value, Mapping) or set(value) - _PRIVACY_KEYS:
+        raise ValueError("takes `version`, `rules`, `thorough` and `ip_prefixes`")
+    # Variables of the environment, as HEIMDALL_PRIVACY__THOROUGH, are JSON here as elsewhere.
+    value = {key: _read(one) if isinstance(one, str) else one for key, one in value.items()}
     if not isinstance(value.get("thorough", False), bool):
-        msg = "thorough: must be true or false"
-        raise ValueError(msg)  # noqa: TRY004 - what pydantic tells with all the others
+        raise ValueError("thorough: must be true or false")  # noqa: TRY004 - what pydantic tells with all the others
     return _told(
         value,
         lambda raw: PrivacyPolicy.parse(
@@ -166,6 +215,7 @@ def _privacy(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
             version=int(raw.get("version", 1)),
             actions=ALL_ACTIONS,
             thorough=raw.get("thorough", False),
+            ip_prefixes=raw.get("ip_prefixes", DEFAULT_PREFIXES),
         ),
     )
 
@@ -186,9 +236,9 @@ class Config(BaseSettings):
     """Which set of defaults to start from."""
     data_dir: Path = DATA_DIR
     """Where everything is kept: journal, store, keys, certificates."""
-    services: tuple[Literal["ingest", "query", "admin", "privacy"], ...] = SERVICES
-    """Services that this process runs. `privacy`: personal values can be tokenised, revealed and erased; needs PostgreSQL, which it
-    starts itself unless one is configured."""
+    services: tuple[Literal["ingest", "query", "admin", "privacy", "graph"], ...] = SERVICES
+    """Services that this process runs. Without `privacy`, which needs PostgreSQL (started as a child unless one is configured),
+    personal values are masked for good instead of tokenised. `graph` needs `privacy`: what records hold becomes entities and sightings."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     metrics_address: str = "127.0.0.1:9464"
     """`host:port` on loopback; empty: no metrics."""
@@ -205,11 +255,19 @@ class Config(BaseSettings):
     admission: Annotated[AdmissionLimits, _Told] = Field(default_factory=AdmissionLimits)
     retention: Annotated[RetentionConfig, _Told] = Field(default_factory=RetentionConfig)
     privacy_limits: Annotated[PrivacyLimits, _Told] = Field(default_factory=PrivacyLimits)
+    privacy_names: Annotated[NamesConfig, _Told] = Field(default_factory=NamesConfig)
     privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(
         default_factory=lambda: PrivacyPolicy(thorough=False)
     )
     postgres: Annotated[PostgresConfig, _Told] = Field(default_factory=PostgresConfig)
     datasets: dict[str, Annotated[Dataset, _Told]]
+
+    @field_validator("services")
+    @classmethod
+    def _graph_has_keys(cls, services: tuple[str, ...]) -> tuple[str, ...]:
+        if "graph" in services and "privacy" not in services:
+            raise ValueError('"graph" needs "privacy" beside it, which has the keys and the PostgreSQL')
+        return services
 
     @model_validator(mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,6 +57,12 @@ class Instance:
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
+    def vault_cpu_s(self) -> float:
+        """CPU seconds of the PostgreSQL that the server runs so far; 0 if it runs none."""
+        times = [child.cpu_times() for child in self.process.children(recursive=True)]
+        # What ended, such as workers, is with the postmaster.
+        return float(sum(one.user + one.system + one.children_user + one.children_system for one in times))
+
     def rss_bytes(self) -> int:
         """Resident memory of the server."""
         return int(self.process.memory_info().rss)
@@ -100,6 +107,8 @@ def running(kept: Path | None = None, /, **variables: str) -> Iterator[Instance]
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 process.kill()
+            if kept is None:
+                _remove_postgres(folder)
 
 
 def _wait_until_healthy(instance: Instance, process: subprocess.Popen[bytes]) -> None:
@@ -116,6 +125,13 @@ def _wait_until_healthy(instance: Instance, process: subprocess.Popen[bytes]) ->
             return
     message = f"the server didn't start:\n{(instance.folder / 'server.log').read_text()[-2000:]}"
     raise RuntimeError(message)
+
+
+def _remove_postgres(folder: Path) -> None:
+    """Remove what a server that runs as root keeps of PostgreSQL elsewhere."""
+    place = folder / ".heimdall" / "postgres" / "place"
+    if place.is_file():
+        shutil.rmtree(place.read_text().strip(), ignore_errors=True)
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:

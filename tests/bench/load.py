@@ -7,6 +7,7 @@ counted is what the server acknowledged; the load ends, and its CPU is read, whe
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -73,8 +74,15 @@ class _Sent:
     waiting: list[int] = field(default_factory=list)
 
 
-def append(instance: Instance, name: str, rounds: Sequence[corpus.Round], *, seconds: float) -> IngestFigure:
-    """Feed one source a round, in parallel, as fast as they are taken."""
+def append(instance: Instance, name: str, rounds: Sequence[corpus.Round], *, seconds: float = math.inf) -> IngestFigure:
+    """Feed one source a round, in parallel, as fast as they are taken.
+
+    Args:
+        instance: The server.
+        name: Of the figure, and in the names of the sources.
+        rounds: What to send.
+        seconds: How long the rounds go round; infinite: each is sent once.
+    """
     latencies: list[float] = []
 
     def feed(round_: corpus.Round) -> int:
@@ -156,7 +164,7 @@ def _feed(
         offset = 0
         due = time.monotonic()
         end = due + seconds
-        for size, payload, crc in itertools.cycle(round_.batches):
+        for size, payload, crc in itertools.cycle(round_.batches) if end < math.inf else round_.batches:
             if every_s:
                 time.sleep(max(0.0, due - time.monotonic()))
                 due += every_s

@@ -34,7 +34,7 @@ class Measured:
         """Whether it is as good as it must be, or as it should be."""
         if not self.must:
             return ""
-        if self._reaches(self.goal):
+        if self.goal and self._reaches(self.goal):
             return "goal"
         return "ok" if self._reaches(self.must) else "weaker"
 

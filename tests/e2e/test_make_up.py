@@ -61,7 +61,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         "HEIMDALL_LISTEN__OTLP_ADDRESS": f"127.0.0.1:{otlp}",
         "HEIMDALL_LISTEN__HTTP_ADDRESS": f"127.0.0.1:{http}",
         "HEIMDALL_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
-        **SMALL,
+        **{name: value for name, value in SMALL.items() if name != "HEIMDALL_SERVICES"},
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HEIMDALL_")}
     place = Place(tmp_path, {**inherited, **ours})

@@ -11,6 +11,8 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -59,8 +61,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(pieces)
 
+    def _form(self, body: bytes) -> dict[str, str]:
+        """What is too long for an address comes as a form."""
+        kind = self.headers.get("Content-Type", "")
+        if not kind.startswith("multipart/form-data"):
+            return {}
+        parts = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body).get_payload()
+        found = {}
+        for part in parts:
+            assert isinstance(part, Message)
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            found[str(part.get_param("name", header="Content-Disposition"))] = content.decode()
+        return found
+
     def _answer(self, body: bytes) -> None:
-        options = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
+        options = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True)) | self._form(body)
         parameters = {name[6:]: value for name, value in options.items() if name.startswith("param_")}
         settings = {
             name: value for name, value in options.items() if name not in _TRANSPORT and not name.startswith("param_")

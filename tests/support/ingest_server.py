@@ -21,12 +21,14 @@ from heimdall_server.domain.records import with_position
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Frame
 from heimdall_server.protect.protector import PolicyProtector
+from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.limits import RpcLimits
 from heimdall_server.rpc.permissions import AccessPolicy
 from heimdall_server.rpc.server import ListenConfig, RpcServer
 from heimdall_server.rpc.status import DETAILS_KEY
 from heimdall_server.services.ingest.logic.append import AppendUseCase
 from heimdall_server.services.ingest.logic.export import ExportUseCase
+from heimdall_server.services.ingest.logic.names import StoredNames
 from heimdall_server.services.ingest.logic.pipeline import Pipeline, PipelineLimits
 from heimdall_server.services.ingest.logic.retry import RetryUseCase
 from heimdall_server.services.ingest.logic.state import IngestState
@@ -255,7 +257,12 @@ async def ingest_server(
             ListenConfig("127.0.0.1:0", ""), pki.tls_files(), AccessPolicy.default(TRUST_DOMAIN), limits=limits
         )
         append = AppendUseCase(
-            state=state, pipeline=pipeline, clock=clock, datasets=("logs", "dumps"), keep_raw=keep_raw
+            state=state,
+            pipeline=pipeline,
+            clock=clock,
+            datasets=("logs", "dumps"),
+            keep_raw=keep_raw,
+            names=StoredNames(masked_text, KEY.derive("source names")),
         )
         servicer = IngestServicer(
             append=append,

@@ -11,6 +11,8 @@ from typing import Any, cast
 from heimdall.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
 from heimdall.privacy.v1 import privacy_service_pb2_grpc
 from heimdall_server.crypto.envelope import RootKey
+from heimdall_server.crypto.field_cipher import DataKeyFieldCipher
+from heimdall_server.crypto.format_preserving import Ff1Preserver
 from heimdall_server.crypto.key_encryption.local import LocalKeyEncryption
 from heimdall_server.crypto.keyring import Keyring
 from heimdall_server.domain.errors import ConfigurationError, FormatError, QuerySyntaxError
@@ -26,12 +28,14 @@ from heimdall_server.services.privacy.logic.delete import DeleteUseCase
 from heimdall_server.services.privacy.logic.erase import CertificateUseCase, EraseUseCase
 from heimdall_server.services.privacy.logic.export import ExportUseCase
 from heimdall_server.services.privacy.logic.keys import KeysUseCase
+from heimdall_server.services.privacy.logic.kinds.shredding import RESEALED
 from heimdall_server.services.privacy.logic.limits import CallerRates, PrivacyLimits
 from heimdall_server.services.privacy.logic.operations import OperationRunner, Progress, Wait
 from heimdall_server.services.privacy.logic.policy import PolicyUseCase
 from heimdall_server.services.privacy.logic.reveal import RevealUseCase
 from heimdall_server.services.privacy.logic.subjects import SubjectNames
 from heimdall_server.services.privacy.logic.trail import AuditTrail
+from heimdall_server.services.privacy.logic.written import WrittenValues
 from heimdall_server.services.privacy.model import DataClass, DeletionPlan, Finding, PolicySample, PolicyTrial
 from heimdall_server.services.privacy.servicer import AUDITS_ITSELF, PrivacyServicer, PrivacyUseCases
 from heimdall_server.storage.ledger.audit import FileAuditLog
@@ -144,7 +148,7 @@ class Remove:
 
 @dataclass
 class Patient:
-    """A rotation that waits for ever."""
+    """A rotation of which only the destruction of the old keys is left, for which it waits for ever."""
 
     lane: str = "keys"
 
@@ -155,7 +159,7 @@ class Patient:
     async def run(self, operation: Operation, progress: Progress) -> Wait | None:
         del operation
         await progress.checkpoint()
-        return Wait(3600, "waiting for the journal")
+        return Wait(3600, f"{RESEALED}; waiting for the journal")
 
 
 @dataclass
@@ -237,7 +241,14 @@ async def serving_privacy(
 
         use_cases = PrivacyUseCases(
             policy=policy,
-            reveal=RevealUseCase(vault=vault, sealer=keyring, trail=trail, rates=rates, vault_caught_up=made.caught_up),
+            reveal=RevealUseCase(
+                vault=vault,
+                sealer=keyring,
+                trail=trail,
+                rates=rates,
+                vault_caught_up=made.caught_up,
+                written=WrittenValues(cipher=DataKeyFieldCipher(keyring), preserver=Ff1Preserver(keyring.identity_key)),
+            ),
             export=ExportUseCase(
                 subjects=subjects,
                 vault=vault,

@@ -26,8 +26,9 @@ STOP_S: Final = 30.0
 SMALL: Final = {
     "HEIMDALL_JOURNAL__DISK_RESERVE_BYTES": str(64 * 1024 * 1024),
     "HEIMDALL_WARM__MEMORY_BYTES_MAX": str(1024 * 1024 * 1024),
+    "HEIMDALL_SERVICES": '["ingest","query","admin"]',
 }
-"""Variables for a server that shares its machine with others."""
+"""Variables for a server that shares its machine with others, and needs no vault."""
 
 
 class ServerProcess:

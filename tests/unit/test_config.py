@@ -117,3 +117,47 @@ def test_looking_thoroughly_needs_no_other_rules_and_no_keys(tmp_path: Path) -> 
     file.write_text('[privacy]\nrules = [{ action = "keep", class = "ip*" }, { action = "mask" }]\n')
     assert not load(file)[0].privacy.is_default, "who wrote the default rules chose them"
     assert load()[0].privacy.is_default
+
+
+def test_a_key_of_a_service_is_read_from_the_file_and_from_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[keys.kek]\nkind = "aws_kms"\naws_key_id = "alias/heimdall"\n[keys.next]\nfile = "/etc/heimdall/next.key"\n'
+    file = write(tmp_path / "h.toml", text)
+    monkeypatch.setenv("HEIMDALL_KEYS__KEK__AWS_REGION", "eu-central-1")
+    config, _ = load(file)
+    assert (config.keys.in_use.kind, config.keys.in_use.aws_key_id) == ("aws_kms", "alias/heimdall")
+    assert config.keys.in_use.aws_region == "eu-central-1"
+    assert config.keys.next is not None
+    assert config.keys.next.file == Path("/etc/heimdall/next.key")
+    monkeypatch.delenv("HEIMDALL_KEYS__KEK__AWS_REGION")
+    again, _ = load(write(tmp_path / "again.toml", config.to_toml()))
+    assert again.keys == config.keys
+
+
+def test_keys_that_do_not_go_together_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEIMDALL_KEYS__VALUE", "secret-secret")
+    file = write(
+        tmp_path / "h.toml",
+        """
+        [keys.kek]
+        kind = "vault_transit"
+        vault_address = "http://vault.example.com"
+        [keys.next]
+        kind = "aws_kms"
+        deadline_s = 0
+        colour = "blue"
+        """,
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load(file)
+    told = "\n".join(caught.value.problems)
+    for problem in ("keys.kek: vault_key: kind 'vault_transit' needs it", "use https", "colour"):
+        assert problem in told
+    assert "secret-secret" not in told
+    with pytest.raises(ConfigurationError, match=r"keys\.value: keys\.kek names the key"):
+        load(write(file, '[keys.kek]\nkind = "aws_kms"\naws_key_id = "k"\n'))
+    monkeypatch.delenv("HEIMDALL_KEYS__VALUE")
+    same = 'kind = "aws_kms"\naws_key_id = "k"\n'
+    with pytest.raises(ConfigurationError, match=r"keys\.next: is the key of now"):
+        load(write(file, f"[keys.kek]\n{same}[keys.next]\n{same}"))

@@ -20,6 +20,8 @@ from heimdall_client.translate import TimeLike
 PAGE_SIZE: Final = 100
 REVEAL_COUNT_MAX: Final = 1000
 """Tokens of one request."""
+WRITTEN_COUNT_MAX: Final = 100
+"""Written texts of one request."""
 GIVE_UP_S: Final = 300.0
 """How long `watch_operation` waits for a server that went away."""
 RECONNECT_S: Final = 0.5
@@ -29,6 +31,8 @@ SLOW_TIMEOUT_S: Final = 120.0
 KeyKind = Literal["kek", "dek", "index"]
 Rules = Sequence[Mapping[str, str] | policy_pb2.PrivacyRule]
 """Tables with `action` and, each optional, `class`, `source` and `field`, as in the server's configuration."""
+Written = Sequence[Mapping[str, str] | pb.RevealRequest.Written]
+"""Tables with `text` and, for an encrypted one, `field` that it stands in, for one that kept its form `data_class`."""
 SubjectLike = Sequence[tuple[str, str]]
 """(class, value) pairs; a value may be a token."""
 
@@ -41,7 +45,15 @@ class PrivacyCalls(Connection):
         return await self._unary(self._privacy.GetPolicy, pb.GetPolicyRequest())
 
     async def test_privacy_policy(
-        self, sample: bytes, rules: Rules = (), *, read_as: str = "", source_id: str = "", row_count: int = 0
+        self,
+        sample: bytes,
+        rules: Rules = (),
+        *,
+        read_as: str = "",
+        source_id: str = "",
+        row_count: int = 0,
+        as_dump: bool = False,
+        find_names: bool = False,
     ) -> pb.TestPolicyResponse:
         """What a policy would do to a sample, without storing anything.
 
@@ -51,9 +63,17 @@ class PrivacyCalls(Connection):
             read_as: Format; empty: told from the content.
             source_id: That it pretends to come from.
             row_count: Protected records to get back; 0: 20.
+            as_dump: Treat it as a data dump: what a column holds is told from all its cells.
+            find_names: As a dump in whose running text the server's model looks for names, addresses and organisations.
         """
         request = pb.TestPolicyRequest(
-            rules=to_rules(rules), sample=sample, format=read_as, source_id=source_id, row_count_max=row_count
+            rules=to_rules(rules),
+            sample=sample,
+            format=read_as,
+            source_id=source_id,
+            row_count_max=row_count,
+            as_dump=as_dump,
+            find_names=find_names,
         )
         return await self._unary(self._privacy.TestPolicy, request)
 
@@ -86,16 +106,23 @@ class PrivacyCalls(Connection):
                 break
         return found
 
-    async def reveal(self, tokens: Sequence[str], *, reason: str) -> list[pb.RevealResponse.Revealed]:
-        """The values behind tokens, each answered by itself. More than 1,000 are asked for in several requests.
+    async def reveal(
+        self, tokens: Sequence[str], *, reason: str, written: Written = ()
+    ) -> list[pb.RevealResponse.Revealed]:
+        """The values behind tokens and written texts, each answered by itself, in this order. Many are asked for in several requests.
 
         Args:
             tokens: With or without brackets.
             reason: For the audit log.
+            written: What stands in place of values that were encrypted in their field, or that kept their form.
         """
         revealed: list[pb.RevealResponse.Revealed] = []
         for start in range(0, len(tokens), REVEAL_COUNT_MAX):
             request = pb.RevealRequest(tokens=tokens[start : start + REVEAL_COUNT_MAX], reason=reason)
+            revealed += (await self._unary(self._privacy.Reveal, request)).revealed
+        texts = [one if isinstance(one, pb.RevealRequest.Written) else _written(one) for one in written]
+        for start in range(0, len(texts), WRITTEN_COUNT_MAX):
+            request = pb.RevealRequest(written=texts[start : start + WRITTEN_COUNT_MAX], reason=reason)
             revealed += (await self._unary(self._privacy.Reveal, request)).revealed
         return revealed
 
@@ -321,6 +348,10 @@ def to_rules(rules: Rules) -> list[policy_pb2.PrivacyRule]:
             )
         )
     return made
+
+
+def _written(one: Mapping[str, str]) -> pb.RevealRequest.Written:
+    return pb.RevealRequest.Written(text=one["text"], field=one.get("field", ""), data_class=one.get("data_class", ""))
 
 
 def to_subject(subject: SubjectLike) -> list[operation_pb2.SubjectValue]:

@@ -9,7 +9,7 @@ from heimdall.privacy.v1 import operation_pb2, policy_pb2
 from heimdall.privacy.v1 import privacy_service_pb2 as pb
 from heimdall_client.client import AsyncClient
 from heimdall_client.loop_thread import LoopThread
-from heimdall_client.privacy_calls import KeyKind, Rules, SubjectLike
+from heimdall_client.privacy_calls import KeyKind, Rules, SubjectLike, Written
 from heimdall_client.sync_streams import iterate
 from heimdall_client.translate import TimeLike
 
@@ -30,11 +30,27 @@ class SyncPrivacyCalls:
         return self._run(self._twin.privacy_policy())
 
     def test_privacy_policy(
-        self, sample: bytes, rules: Rules = (), *, read_as: str = "", source_id: str = "", row_count: int = 0
+        self,
+        sample: bytes,
+        rules: Rules = (),
+        *,
+        read_as: str = "",
+        source_id: str = "",
+        row_count: int = 0,
+        as_dump: bool = False,
+        find_names: bool = False,
     ) -> pb.TestPolicyResponse:
         """What a policy would do to a sample; see `AsyncClient.test_privacy_policy`."""
         return self._run(
-            self._twin.test_privacy_policy(sample, rules, read_as=read_as, source_id=source_id, row_count=row_count)
+            self._twin.test_privacy_policy(
+                sample,
+                rules,
+                read_as=read_as,
+                source_id=source_id,
+                row_count=row_count,
+                as_dump=as_dump,
+                find_names=find_names,
+            )
         )
 
     def set_privacy_policy(
@@ -47,9 +63,9 @@ class SyncPrivacyCalls:
         """Policies that were in force, the newest first."""
         return self._run(self._twin.privacy_policy_versions(limit=limit))
 
-    def reveal(self, tokens: Sequence[str], *, reason: str) -> list[pb.RevealResponse.Revealed]:
-        """The values behind tokens; see `AsyncClient.reveal`."""
-        return self._run(self._twin.reveal(tokens, reason=reason))
+    def reveal(self, tokens: Sequence[str], *, reason: str, written: Written = ()) -> list[pb.RevealResponse.Revealed]:
+        """The values behind tokens and written texts; see `AsyncClient.reveal`."""
+        return self._run(self._twin.reveal(tokens, reason=reason, written=written))
 
     def export_subject(
         self,

@@ -196,9 +196,14 @@ class PermissionDeniedError(HeimdallError):
 
     principal: str
     permission: str
+    purpose: str = ""
+    """What needs it, where the method alone doesn't say so: "searching for a personal value (email)"."""
 
     def __str__(self) -> str:
-        return f"{self.principal} lacks the permission {self.permission!r}; ask the operator for a role that has it"
+        needs = f", which {self.purpose} needs" if self.purpose else ""
+        return (
+            f"{self.principal} lacks the permission {self.permission!r}{needs}; ask the operator for a role that has it"
+        )
 
 
 @dataclass(eq=False)

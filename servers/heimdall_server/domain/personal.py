@@ -25,6 +25,11 @@ LOOKALIKE: Final = rf"\[~*{CLASS_PATTERN}:{WORD_PATTERN}\]"
 """What input may not hold as it is (no groups, no look-around: for polars and `re`): each such text gets one more `~` behind its
 bracket before anything is tokenised, so that no sender can make a token, and what was sent can be told from what we made."""
 
+ENCRYPTED: Final = re.compile(rf"\[enc:({CLASS_PATTERN}):([A-Za-z0-9_-]+)\]", re.ASCII)
+"""A value that was encrypted where it stands: group 1 the class, group 2 base64url."""
+HASHED: Final = re.compile(rf"\[hash:({CLASS_PATTERN}):([0-9a-f]{{32}})\]", re.ASCII)
+"""A value's keyed hash: group 1 the class."""
+
 
 def token(data_class: str, word: str) -> str:
     """The token as it stands in a record."""

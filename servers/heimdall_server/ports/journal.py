@@ -73,11 +73,15 @@ class DeadLetter:
     reason: str
     time_ns: int
     raw: bytes
-    """As it came, or empty where the configuration says `drop`. The frame is encrypted, so it is sealed at rest."""
+    """As it came until it is protected; empty where it isn't kept. The frame is encrypted, so it is sealed at rest."""
     format: str = ""
     context: str = ""
     """JSON of the decode context, so that a retry decodes alike."""
     field: str = ""
+    protected: bool = False
+    """Whether personal values in `raw` were replaced by the policy of that time; tokens in it are then our own."""
+    part_sizes: Sequence[int] = ()
+    """Bytes of each record, where `raw` is several, with as many bytes between any two; for whoever protects them. Not stored."""
 
 
 @dataclass(frozen=True, slots=True)

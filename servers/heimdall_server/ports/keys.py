@@ -115,6 +115,7 @@ class FieldCipher(Protocol):
 
         Raises:
             IntegrityError: A byte was changed, or it belongs to another class or field.
+            KeyDestroyedError: Its data key was destroyed.
         """
         ...
 
@@ -129,6 +130,10 @@ class FormatPreserver(Protocol):
 
     def encrypt(self, data_class: str, values: Sequence[str]) -> list[str | None]:
         """Encrypt values, in order. None: the value hasn't the form of its class, or is too short."""
+        ...
+
+    def decrypt(self, data_class: str, values: Sequence[str]) -> list[str | None]:
+        """What `encrypt` was given, in order. Whatever has the form decrypts to something: there is no integrity."""
         ...
 
 

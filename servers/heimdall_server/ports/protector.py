@@ -8,6 +8,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from heimdall_server.ports.journal import Entry
+
 
 @dataclass(frozen=True, slots=True)
 class Protected:
@@ -33,6 +35,18 @@ class Protected:
             settle()
 
 
+@dataclass(frozen=True, slots=True)
+class ProtectedControl:
+    """An entry of which all but the records is as the journal may see it."""
+
+    entry: Entry
+    """With the sidecars of what was tokenised besides its own."""
+    hits: dict[str, int] = field(default_factory=dict)
+    """As `Protected.hits`."""
+    settlers: tuple[Callable[[], None], ...] = ()
+    """To be called once the entry is durable, as those of `Protected`."""
+
+
 class Protector(Protocol):
     """Applies the privacy policy.
 
@@ -46,6 +60,19 @@ class Protector(Protocol):
         """The version that `protect` stamps."""
         ...
 
-    def protect(self, batch: pa.RecordBatch) -> Protected:
-        """Apply the policy to every text column and string map of a batch."""
+    def protect(self, batch: pa.RecordBatch, *, again: bool = False) -> Protected:
+        """Apply the policy to every text column and string map of a batch.
+
+        Args:
+            batch: Decoded records.
+            again: They were decoded from bytes that were protected before (`DeadLetter.protected`): what looks like a token in them is one.
+        """
+        ...
+
+    def protect_control(self, entry: Entry) -> ProtectedControl:
+        """Apply the policy to what an entry says beside its records: dead letters first of all.
+
+        Bytes that can't be searched aren't kept, unless the policy keeps everything in dead letters. Reasons, names and messages are masked.
+        Cheap where there is nothing to treat.
+        """
         ...

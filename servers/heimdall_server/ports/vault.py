@@ -93,6 +93,10 @@ class Vault(Protocol):
         """How many are left to be re-sealed."""
         ...
 
+    async def forget_epoch(self, epoch: int) -> int:
+        """Delete the values whose tokens are of an epoch (an index into `EPOCHS`). Idempotent. Returns how many there were."""
+        ...
+
     async def state(self) -> VaultState:
         """Sizes."""
         ...

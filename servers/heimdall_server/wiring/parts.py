@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -36,6 +36,8 @@ from heimdall_server.storage.clickhouse.store import ClickHouseConfig, ClickHous
 from heimdall_server.storage.journal.files import stored_fingerprint
 from heimdall_server.storage.journal.journal import EmbeddedJournal
 from heimdall_server.wiring.clock import SystemClock
+from heimdall_server.wiring.keyring import key_places, open_process_keyring
+from heimdall_server.wiring.names import DUMP_GROUP_ROWS, DUMP_PIECE_BYTES, names_pass
 from heimdall_server.wiring.tasks import cancel, follow
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class Parts:
     warm: WarmProjection
     control: IngestState
     pipeline: Pipeline
+    dump_pipeline: Pipeline
+    """Of the dumps; where no model reads them, the same."""
     tls: TlsFiles
     admission: Admission
     keys: PrivacyKeys | None
@@ -66,9 +70,15 @@ class Parts:
     deleted: Counter[str]
     """Records that the store deleted since the process started, by deletion."""
 
+    @property
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """Each once."""
+        return (self.pipeline,) if self.dump_pipeline is self.pipeline else (self.pipeline, self.dump_pipeline)
+
     async def barrier(self) -> int:
         """Wait until everything that was protected before is durable or dropped; the journal's head then."""
-        await self.pipeline.barrier()
+        for pipeline in self.pipelines:
+            await pipeline.barrier()
         return self.journal.head().get(0, 0)
 
 
@@ -76,13 +86,14 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
     """Make the parts; what was started is stopped by the stack, also if a later one fails."""
     clock = SystemClock()
     tls = TlsFiles(config.tls)
+    names = names_pass(config.privacy_names)
     keys: PrivacyKeys | None = None
     if "privacy" in config.services:
         # Loaded where it is wanted: drivers and canonical forms cost a second of CPU.
         from heimdall_server.wiring.keys import open_keys
 
-        keys = await open_keys(config, stack)
-    key = _root_key(config) if keys is None else keys.opened.keyring.root
+        keys = await open_keys(config, stack, names)
+    key = await _root_key(config, stack) if keys is None else keys.keyring.root
     journal = await EmbeddedJournal.open(config.journal, key=key, clock=clock)
     stack.push_async_callback(journal.close)
     control = IngestState(source_count_max=config.ingest.source_count_max)
@@ -136,10 +147,24 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
         ),
     ]
     stack.push_async_callback(cancel, tasks)
-    protector = PolicyProtector(config.privacy) if keys is None else keys.protector
+    protector = PolicyProtector(config.privacy, names=names) if keys is None else keys.protector
     pipeline = Pipeline(journal=journal, protector=protector, clock=clock, limits=config.ingest.pipeline)
     pipeline.start()
     stack.push_async_callback(pipeline.close)
+    dump_pipeline = pipeline
+    if names is not None:
+        # Its own, so that logs never wait for the model; in small groups, so that an answer is never long in coming.
+        limits = replace(config.ingest.pipeline, group_rows_max=DUMP_GROUP_ROWS)
+        dump_pipeline = Pipeline(
+            journal=journal,
+            protector=protector,
+            clock=clock,
+            limits=limits,
+            piece_bytes_max=DUMP_PIECE_BYTES,
+            interrupt=names.stop,
+        )
+        dump_pipeline.start()
+        stack.push_async_callback(dump_pipeline.close)
     return Parts(
         clock,
         key,
@@ -148,6 +173,7 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
         warm,
         control,
         pipeline,
+        dump_pipeline,
         tls,
         Admission(config.admission),
         keys,
@@ -156,12 +182,17 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
     )
 
 
-def _root_key(config: Config) -> RootKey:
+async def _root_key(config: Config, stack: contextlib.AsyncExitStack) -> RootKey:
+    """The journal's root of a process without the privacy service: in the keyring where there is one, else the key itself."""
+    kek = config.keys.in_use
+    if key_places(config).keyring.exists() or kek.kind in {"aws_kms", "vault_transit"}:
+        return (await open_process_keyring(config, stack)).keyring.root
     expected = stored_fingerprint(config.journal.path)
-    if config.keys.value is None:
-        config.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return load_or_mint_key(config.key_file, expected_fingerprint=expected)
-    key = parse_key(config.keys.value.get_secret_value(), where="HEIMDALL_KEYS__VALUE")
+    if kek.kind == "file":
+        file = kek.file or config.key_file
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return load_or_mint_key(file, expected_fingerprint=expected)
+    key = parse_key("" if kek.value is None else kek.value.get_secret_value(), where="the key of the environment")
     if expected is not None and key.fingerprint != expected:
         raise KeyMismatchError(expected, key.fingerprint)
     return key
@@ -198,4 +229,5 @@ def _letter(record: RefusedRecord, clock: SystemClock) -> DeadLetter:
         raw=sink.getvalue().to_pybytes(),
         format='{"kind":"arrow","options":{}}',
         context=context_to_json(DecodeContext(source=source, dataset=dataset, observed_time_ns=now_ns)),
+        protected=True,
     )

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from heimdall_server.decode import detect, dispatch
 from heimdall_server.domain.decoding import DecodeContext, FormatKind
-from heimdall_server.domain.errors import ConfigurationError, FormatError
+from heimdall_server.domain.errors import ConfigurationError, FormatError, InvalidArgumentError
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.operations import PolicyRule
 from heimdall_server.protect.actions import ACTIONS, MASK, Action
 from heimdall_server.protect.catalogue import CLASSES, CREDENTIAL_CLASSES, DESCRIPTIONS
+from heimdall_server.protect.names_model import MISSING, NamesModel
+from heimdall_server.protect.names_pass import NamesPass
 from heimdall_server.protect.policy import FALLBACK_ACTION, PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
+from heimdall_server.protect.trial import trial
 from heimdall_server.services.privacy.model import DataClass, Finding, PolicySample, PolicyTrial
 from heimdall_server.services.query.translate.json_rows import json_rows
+from heimdall_server.wiring.names import names_model
 
 _ROWS: Final = 20
-_ANYWHERE: Final = "*"
+_ROWS_BYTES_MAX: Final = 512 * 1024
+_FINDINGS_MAX: Final = 1_000
+"""Of a sample with thousands of attributes; both keep an answer below what clients take."""
 
 
 class ProtectorPolicy:
@@ -27,9 +35,19 @@ class ProtectorPolicy:
 
     fallback_action = FALLBACK_ACTION
 
-    def __init__(self, protector: PolicyProtector, clock: Clock) -> None:
+    def __init__(
+        self, protector: PolicyProtector, clock: Clock, prepare: Callable[[PrivacyPolicy], Awaitable[None]]
+    ) -> None:
+        """Take a protector.
+
+        Args:
+            protector: Its policy is shown and replaced.
+            clock: For records of samples.
+            prepare: Makes the keys that a policy needs, before it is in force.
+        """
         self._protector = protector
         self._clock = clock
+        self._prepare = prepare
 
     @property
     def version(self) -> int:
@@ -58,7 +76,10 @@ class ProtectorPolicy:
 
     async def replace(self, rules: Sequence[PolicyRule], version: int) -> None:
         """See `PolicyControl`."""
-        self._protector.replace(self._policy(rules, version))
+        self.check(rules, version)
+        policy = self._policy(rules, version)
+        await self._prepare(policy)
+        self._protector.replace(policy)
 
     async def test(self, sample: PolicySample) -> PolicyTrial:
         """See `PolicyControl`. Nothing is sealed: what would be tokenised, hashed or encrypted is shown as its mask."""
@@ -68,7 +89,7 @@ class ProtectorPolicy:
 
     def _policy(self, rules: Sequence[PolicyRule], version: int) -> PrivacyPolicy:
         made = tuple(PrivacyRule(one.action, one.data_class, one.source, one.field) for one in rules)
-        return PrivacyPolicy(version, made, self._protector.policy.thorough)
+        return replace(self._protector.policy, version=version, rules=made)
 
     def _try(self, policy: PrivacyPolicy, sample: PolicySample) -> PolicyTrial:
         try:
@@ -79,20 +100,23 @@ class ProtectorPolicy:
         if found is None:
             raise FormatError("anything known", "name the format of the sample")
         source = sample.source_id or "sample"
-        context = DecodeContext(source, "logs", self._clock.now_ns())
+        names = _names() if sample.find_names else None
+        context = DecodeContext(source, "logs", self._clock.now_ns(), dump=source if sample.as_dump else "")
         decoded = dispatch.decode(sample.sample, found, context, at_start=True)
         harmless: Mapping[str, Action] = {name: ACTIONS.get(name, MASK) for name in self._protector.actions}
-        protected = PolicyProtector(policy, harmless).protect(decoded.batch)
+        protected = PolicyProtector(policy, harmless, names=names).protect(decoded.batch)
+        shown = protected.batch.slice(0, sample.row_count_max or _ROWS)
         findings = [
-            Finding(name, _ANYWHERE, policy.action(name, source, "body"), count, _deciding(policy, name, source))
-            for name, count in sorted(protected.hits.items(), key=lambda hit: -hit[1])
+            Finding(one.data_class, one.field, one.action, one.count, one.rule_index)
+            for one in trial(policy, self._protector.actions, decoded.batch, source, names=names)
         ]
-        shown = protected.batch.slice(0, sample.row_count_max or _ROWS).drop_columns(["tokens"])
-        return PolicyTrial(decoded.record_count, len(decoded.errors), findings, json_rows(shown).to_pylist())
+        rows = json_rows(shown.drop_columns(["tokens"])).to_pylist()
+        sizes = itertools.accumulate(len(row.encode()) for row in rows)
+        kept = [row for row, size in zip(rows, sizes, strict=True) if size <= _ROWS_BYTES_MAX]
+        return PolicyTrial(decoded.record_count, len(decoded.errors), findings[:_FINDINGS_MAX], kept)
 
 
-def _deciding(policy: PrivacyPolicy, data_class: str, source: str) -> int:
-    fitting = (
-        index for index, rule in enumerate(policy.rules) if rule.fits_class(data_class) and rule.fits_source(source)
-    )
-    return next(fitting, -1)
+def _names() -> NamesPass:
+    if not NamesModel.available():
+        raise InvalidArgumentError("find_names", f"must be left out: {MISSING}")
+    return NamesPass(names_model(), remember=True)

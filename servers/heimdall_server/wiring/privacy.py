@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,14 +16,16 @@ import pyarrow as pa
 from heimdall.privacy.v1 import privacy_service_pb2_grpc
 from heimdall_server.canonical.catalogue import personal_form
 from heimdall_server.config import Config
-from heimdall_server.crypto.key_encryption.opening import rotate_kek
-from heimdall_server.domain.errors import ConfigurationError, QuerySyntaxError
+from heimdall_server.crypto.field_cipher import key_class
+from heimdall_server.domain.errors import QuerySyntaxError
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import Aggregate, Expression, Function, Or, Query, Stats, TimeRange, Words
 from heimdall_server.domain.operations import OperationKind
 from heimdall_server.domain.personal import TokenName
-from heimdall_server.language.format import format_query
+from heimdall_server.language.format import normalise
 from heimdall_server.language.parser import parse
+from heimdall_server.planner.erased_values import ErasedValues
+from heimdall_server.planner.personal_terms import PersonalTerms
 from heimdall_server.ports.log_store import Limits, Order, StoreQuery
 from heimdall_server.ports.vault import Tombstone
 from heimdall_server.projections.trimming import Follower
@@ -31,13 +33,14 @@ from heimdall_server.projections.vault import VaultHooks, VaultProjection
 from heimdall_server.protect.catalogue import CLASSES
 from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.server import RpcServer
+from heimdall_server.services.privacy.logic import metrics
 from heimdall_server.services.privacy.logic.audit import AuditUseCase
 from heimdall_server.services.privacy.logic.delete import DeleteUseCase
 from heimdall_server.services.privacy.logic.erase import CertificateUseCase, EraseUseCase
 from heimdall_server.services.privacy.logic.export import ExportUseCase
 from heimdall_server.services.privacy.logic.keys import KeysUseCase
 from heimdall_server.services.privacy.logic.kinds.deletion import RecordDeletion
-from heimdall_server.services.privacy.logic.kinds.erasure import Erasure, erased_by
+from heimdall_server.services.privacy.logic.kinds.erasure import Erasure, blocked_by, erased_by
 from heimdall_server.services.privacy.logic.kinds.model import SHARD, PrivacyPorts
 from heimdall_server.services.privacy.logic.kinds.rotation import DekRotation, IndexRotation, KekRotation
 from heimdall_server.services.privacy.logic.limits import CallerRates
@@ -46,17 +49,22 @@ from heimdall_server.services.privacy.logic.policy import PolicyUseCase
 from heimdall_server.services.privacy.logic.reveal import RevealUseCase
 from heimdall_server.services.privacy.logic.subjects import SubjectNames
 from heimdall_server.services.privacy.logic.trail import AuditTrail
+from heimdall_server.services.privacy.logic.written import WrittenValues
 from heimdall_server.services.privacy.model import DeletionPlan
 from heimdall_server.services.privacy.servicer import AUDITS_ITSELF, PrivacyServicer, PrivacyUseCases
-from heimdall_server.services.query.logic.question import check_datasets, check_time_range
+from heimdall_server.services.query.logic.matching import PersonalSearch
+from heimdall_server.services.query.logic.question import check_datasets, check_time_range, with_tokens
 from heimdall_server.services.query.translate.json_rows import json_rows
 from heimdall_server.storage.ledger.audit import FileAuditLog
 from heimdall_server.storage.ledger.ledger import FileLedger
 from heimdall_server.storage.postgres.opening import Postgres, open_postgres
 from heimdall_server.storage.postgres.vault import PostgresVault
+from heimdall_server.wiring.epochs import retire_epochs
+from heimdall_server.wiring.instance import Progress
 from heimdall_server.wiring.keys import PrivacyKeys
 from heimdall_server.wiring.parts import Parts
 from heimdall_server.wiring.policy_control import ProtectorPolicy
+from heimdall_server.wiring.searching import make_personal_search
 from heimdall_server.wiring.tasks import cancel, follow
 
 _COUNT: Final = "record_count"
@@ -79,6 +87,12 @@ class PrivacyParts:
     follower: VaultProjection
     audit: FileAuditLog
     ledger: FileLedger
+    personal: PersonalSearch
+    """For questions that name personal values."""
+    erased: ErasedValues
+    """What these leave out."""
+    progress: dict[str, Callable[[], Progress]]
+    """Of projections that may be left behind, by name."""
 
 
 async def open_privacy(
@@ -94,14 +108,18 @@ async def open_privacy(
     ledger = await FileLedger.open(config.data_dir / "privacy", clock=parts.clock)
     stack.push_async_callback(ledger.close)
     postgres = await open_postgres(
-        config.postgres, data_dir=config.data_dir, keys_dir=keys.places.keyring.parent, stack=stack
+        config.postgres, data_dir=config.data_dir, keys_dir=keys.ring.places.keyring.parent, stack=stack
     )
     vault = PostgresVault(postgres.pool)
+    erased = ErasedValues(keys.blocklist.of)
+    for operation in await ledger.operations.load():
+        keys.blocklist.block(*blocked_by(operation))
+        erased.add(erased_by(operation))
 
     async def tombstones() -> list[Tombstone]:
         return [one for operation in await ledger.operations.load() for one in erased_by(operation)]
 
-    follower = VaultProjection(parts.journal, vault, parts.clock, hooks=VaultHooks(tombstones=tombstones))
+    follower = VaultProjection(parts.journal, vault, parts.clock, hooks=VaultHooks(tombstones, metrics.count_applied))
 
     def follows() -> Follower:
         progress = follower.progress
@@ -110,20 +128,23 @@ async def open_privacy(
     parts.followers["vault"] = follows
     task = asyncio.create_task(follow(follower.run, "new personal values can't be revealed"), name="vault")
     stack.push_async_callback(cancel, [task])
-    return PrivacyParts(keys, postgres, vault, follower, audit, ledger)
+    personal = await make_personal_search(config, keys, audit, parts.clock, ledger.policies, erased)
+    progress: dict[str, Callable[[], Progress]] = {"vault": lambda: follower.progress}
+    return PrivacyParts(keys, postgres, vault, follower, audit, ledger, personal, erased, progress)
 
 
 async def add_privacy_service(
     config: Config, privacy: PrivacyParts, parts: Parts, server: RpcServer, stack: contextlib.AsyncExitStack
 ) -> None:
     """Make the service, resume its operations, hand it to the server."""
-    keyring, vault, clock, journal = privacy.keys.opened.keyring, privacy.vault, parts.clock, parts.journal
+    keyring, vault, clock, journal = privacy.keys.keyring, privacy.vault, parts.clock, parts.journal
     trail, rates = AuditTrail(privacy.audit), CallerRates(config.privacy_limits, clock)
     runner = _runner(config, privacy, parts)
     await runner.start()
     stack.push_async_callback(runner.close)
+    retire_epochs(config, privacy, parts, runner.list, stack)
     policy = PolicyUseCase(
-        control=ProtectorPolicy(privacy.keys.protector, clock),
+        control=ProtectorPolicy(privacy.keys.protector, clock, privacy.keys.prepare),
         log=privacy.ledger.policies,
         trail=trail,
         clock=clock,
@@ -133,20 +154,22 @@ async def add_privacy_service(
     subjects = SubjectNames(
         tokeniser=keyring, sealer=keyring, vault=vault, classes=CLASSES, personal_form=_personal_form
     )
-    records = _Records(config, parts)
+    records = _Records(config, parts, privacy.personal.terms)
 
     async def caught_up() -> bool:
         head = journal.head().get(SHARD, 0)
         return await privacy.follower.wait_applied(head, config.privacy_limits.vault_wait_s)
 
-    def check_next_kek() -> None:
-        if privacy.keys.kek.kind == "env":
-            problem = "keys.value: the key comes from the environment, where alone it can be changed"
-            raise ConfigurationError((problem,))
-
     use_cases = PrivacyUseCases(
         policy=policy,
-        reveal=RevealUseCase(vault=vault, sealer=keyring, trail=trail, rates=rates, vault_caught_up=caught_up),
+        reveal=RevealUseCase(
+            vault=vault,
+            sealer=keyring,
+            trail=trail,
+            rates=rates,
+            vault_caught_up=caught_up,
+            written=WrittenValues(cipher=privacy.keys.cipher, preserver=privacy.keys.preserver),
+        ),
         export=ExportUseCase(
             subjects=subjects,
             vault=vault,
@@ -172,10 +195,10 @@ async def add_privacy_service(
             keys=keyring,
             signer=keyring,
             vault=vault,
-            classes=CLASSES,
+            classes=(*CLASSES, *map(key_class, CLASSES)),
             runner=runner,
             trail=trail,
-            check_next_kek=check_next_kek,
+            check_next_kek=privacy.keys.ring.check_rotation,
         ),
         audit=AuditUseCase(privacy.audit, clock),
         runner=runner,
@@ -194,21 +217,21 @@ def _runner(config: Config, privacy: PrivacyParts, parts: Parts) -> OperationRun
     keys, age_s = privacy.keys, config.journal.age_max_s
     tail_s, nudge_s = min(_TAIL_S, age_s / 4), min(_NUDGE_S, age_s / 12)
     ports = PrivacyPorts(
-        keys.opened.keyring,
-        keys.opened.keyring,
+        keys.keyring,
+        keys.keyring,
+        keys.keyring,
         privacy.vault,
         privacy.follower,
         keys.lately,
+        keys.blocklist,
+        privacy.erased,
         parts.journal,
         parts.barrier,
         parts.clock,
+        age_max_s=age_s,
         tail_s=tail_s,
         nudge_s=nudge_s,
     )
-
-    async def rotate() -> str:
-        keys.opened = await rotate_kek(keys.opened, keys.kek, keys.places)
-        return keys.opened.kek.key_id
 
     async def stored(position: int, timeout_s: float) -> bool:
         return await parts.warm.wait_through({SHARD: position}, timeout_s)
@@ -219,6 +242,7 @@ def _runner(config: Config, privacy: PrivacyParts, parts: Parts) -> OperationRun
         barrier=parts.barrier,
         wait_stored=stored,
         deleted_count=lambda deletion_id: parts.deleted[deletion_id],
+        live_epochs=lambda: privacy.personal.terms.epochs,
         tail_s=tail_s,
         nudge_s=nudge_s,
     )
@@ -226,7 +250,7 @@ def _runner(config: Config, privacy: PrivacyParts, parts: Parts) -> OperationRun
     runner.register(OperationKind.ERASE, lambda: Erasure(ports))
     runner.register(OperationKind.ROTATE_DEK, lambda: DekRotation(ports))
     runner.register(OperationKind.ROTATE_INDEX, lambda: IndexRotation(ports))
-    runner.register(OperationKind.ROTATE_KEK, lambda: KekRotation(ports, rotate=rotate))
+    runner.register(OperationKind.ROTATE_KEK, lambda: KekRotation(ports, rotate=keys.ring.rotate))
     runner.register(OperationKind.DELETE, lambda: deletion)
     return runner
 
@@ -238,8 +262,9 @@ def _personal_form(data_class: str, value: str) -> str:
 class _Records:
     """The stored records, as deletions, erasures and exports ask for them."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, terms: PersonalTerms) -> None:
         self._parts = parts
+        self._terms = terms
         self._datasets = config.datasets
         self._limits = Limits(
             time_s=_EXPORT_TIME_S,
@@ -255,19 +280,31 @@ class _Records:
         parsed = parse(query, now_ns=self._parts.clock.now_ns())
         if parsed.stages:
             raise QuerySyntaxError(query, max(query.find("|"), 0), "a deletion takes a filter without pipes")
-        text = format_query(Query(parsed.filter))
-        if parse(text, now_ns=0).filter != parsed.filter:
+        if hidden := self._terms.never_stored(query):
+            # The filter is kept for as long as the journal: such a value would come to rest nowhere but in it.
+            problem = f"this holds a value of class {hidden[0].data_class}, of which records have none"
+            raise QuerySyntaxError("…", 0, problem, "say by other words which records are meant")
+        # Who may delete may name what he deletes by its value: the operation and the audit log know it by its tokens.
+        epochs = list(self._terms.epochs)
+        understood = await asyncio.to_thread(with_tokens, Query(parsed.filter), self._terms)
+        filter_, text = understood.query.filter, understood.canonical_text
+        if not _can_be_kept(filter_, text):
             # It is read again from the journal, and a projection must not stumble over it there.
             raise QuerySyntaxError(query, 0, "this filter can't be kept as text; write it in another way")
         if datasets:
             check_datasets(datasets, self._datasets)
         time_range = check_time_range(time_range)
-        parameters = {
+        parameters: dict[str, object] = {
             "start_time_ns": time_range.start_ns_inclusive,
             "end_time_ns": time_range.end_ns_exclusive,
             "datasets": list(datasets),
         }
-        return DeletionPlan(text, await self._count(parsed.filter, time_range, datasets), parameters)
+        identity = ""
+        if understood.binding is not None:
+            parameters["epochs"] = epochs
+            identity = repr(understood.binding)
+        count = await self._count(filter_, time_range, datasets)
+        return DeletionPlan(text, count, parameters, identity, len(understood.matched))
 
     async def count(self, names: Sequence[TokenName]) -> int:
         """Records that name one of some tokens."""
@@ -299,6 +336,14 @@ class _Records:
     async def _through(self) -> dict[int, int]:
         await self._parts.warm.wait_through(self._parts.journal.head(), _VISIBLE_WAIT_S)
         return self._parts.warm.visible_through
+
+
+def _can_be_kept(filter_: Expression, text: str) -> bool:
+    """Whether the text of a filter is read as that filter again."""
+    try:
+        return normalise(parse(text, now_ns=0).filter) == normalise(filter_)
+    except QuerySyntaxError:
+        return False
 
 
 def _naming(names: Sequence[TokenName]) -> Expression:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from heimdall_server.config import Config
+from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.metrics import MetricsServer
 from heimdall_server.rpc.server import RpcServer, split_address
+from heimdall_server.rpc.status_texts import mask_texts
 from heimdall_server.wiring.parts import build
 from heimdall_server.wiring.serving import make_export, make_http, make_syslog, serve
 from heimdall_server.wiring.shutdown import drain
@@ -37,6 +39,7 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
     stopping = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mask_texts(masked_text)
         parts = await build(config, stack)
         privacy: PrivacyParts | None = None
         if parts.keys is not None:
@@ -49,6 +52,10 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
         export = make_export(config, parts)
         if privacy is not None:
             await add_privacy_service(config, privacy, parts, server, stack)
+            if "graph" in config.services:
+                from heimdall_server.wiring.graph import add_graph_service
+
+                await add_graph_service(config, privacy, parts, server, stack)
         instance = serve(config, config_files, parts, server, export, privacy)
         instance.publish_gauges()
         if config.metrics_address:
@@ -71,7 +78,7 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
             ready.set()
         await stopping.wait()
         LOG.info("draining")
-        await drain(server, syslog, parts.pipeline, parts.journal, parts.warm)
+        await drain(server, syslog, parts.pipelines, parts.journal, parts.warm)
     LOG.info("stopped")
 
 

@@ -15,15 +15,18 @@ from heimdall_server.edge.http.wiring import make_doors, make_http_server
 from heimdall_server.edge.syslog.config import SyslogConfig
 from heimdall_server.edge.syslog.listeners import SyslogEdge
 from heimdall_server.ports.log_store import Limits
+from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.server import RpcServer
 from heimdall_server.services.admin.logic import AdminUseCase
 from heimdall_server.services.admin.servicer import AdminServicer
 from heimdall_server.services.ingest.logic.append import AppendUseCase
 from heimdall_server.services.ingest.logic.export import ExportUseCase
+from heimdall_server.services.ingest.logic.names import StoredNames
 from heimdall_server.services.ingest.logic.retry import RetryUseCase
 from heimdall_server.services.ingest.otlp_servicer import OtlpLogsServicer
 from heimdall_server.services.ingest.servicer import IngestServicer
 from heimdall_server.services.query.logic.catalogue import CatalogueUseCase
+from heimdall_server.services.query.logic.matching import PersonalSearch
 from heimdall_server.services.query.logic.search import SearchUseCase
 from heimdall_server.services.query.logic.tokens import TokenCodec
 from heimdall_server.services.query.logic.watch.outbox import OutboxLimits
@@ -31,6 +34,7 @@ from heimdall_server.services.query.logic.watch.runner import WatchPorts
 from heimdall_server.services.query.logic.watch.stream import WatchLimits, WatchUseCase
 from heimdall_server.services.query.servicer import QueryServicer
 from heimdall_server.wiring.instance import RunningInstance
+from heimdall_server.wiring.names import names_problem
 from heimdall_server.wiring.parts import Parts
 from heimdall_server.wiring.undeleted import JournalWithoutDeleted
 
@@ -67,9 +71,11 @@ def serve(
         append = AppendUseCase(
             state=parts.control,
             pipeline=parts.pipeline,
+            dump_pipeline=parts.dump_pipeline,
             clock=parts.clock,
             datasets=config.datasets,
             keep_raw=keep_raw,
+            names=StoredNames(masked_text, parts.key.derive("source names")),
         )
         ingest = IngestServicer(
             append=append,
@@ -86,11 +92,14 @@ def serve(
         server.add_otlp_logs(OtlpLogsServicer(export).export)
         names.append("opentelemetry.proto.collector.logs.v1.LogsService")
     if "query" in config.services:
-        query, watch = _query(config, parts, server)
+        personal = None if privacy is None else privacy.personal
+        query, watch = _query(config, parts, server, personal)
         names.append("heimdall.query.v1.QueryService")
         server.add(names[-1], query_service_pb2_grpc.add_QueryServiceServicer_to_server, query)
     if privacy is not None:
         names.append("heimdall.privacy.v1.PrivacyService")
+    if "graph" in config.services:
+        names.append("heimdall.graph.v1.GraphService")
     instance = RunningInstance(
         start_time_ns=parts.clock.now_ns(),
         services=lambda: names,
@@ -100,9 +109,12 @@ def serve(
         append=append,
         watch=watch,
         tls=parts.tls,
-        vault=None if privacy is None else privacy.follower,
+        optional={} if privacy is None else privacy.progress,
         postgres=None if privacy is None else privacy.postgres,
-        notices=_notices(config, copied_from=parts.journal.copied_from),
+        notices=[
+            *_notices(config, copied_from=parts.journal.copied_from),
+            *([] if parts.keys is None else parts.keys.ring.notices()),
+        ],
     )
     if "admin" in config.services:
         toml = config.to_toml()
@@ -155,7 +167,10 @@ def make_syslog(config: Config, parts: Parts) -> SyslogEdge:
     )
 
 
-def _query(config: Config, parts: Parts, server: RpcServer) -> tuple[QueryServicer, WatchUseCase]:
+def _query(
+    config: Config, parts: Parts, server: RpcServer, personal: PersonalSearch | None
+) -> tuple[QueryServicer, WatchUseCase]:
+    """The query service. Without `personal` values are searched for as they are typed."""
     limits = config.limits
     store_limits = Limits(
         time_s=limits.query_time_s_max,
@@ -173,6 +188,7 @@ def _query(config: Config, parts: Parts, server: RpcServer) -> tuple[QueryServic
         clock=parts.clock,
         limits=WatchLimits(limits.watches_per_stream_max, limits.heartbeat_s, outbox),
         datasets=config.datasets,
+        personal=personal,
     )
     search = SearchUseCase(
         store=parts.store,
@@ -183,6 +199,7 @@ def _query(config: Config, parts: Parts, server: RpcServer) -> tuple[QueryServic
         clock=parts.clock,
         limits=store_limits,
         datasets=config.datasets,
+        personal=personal,
     )
     catalogue = CatalogueUseCase(
         store=parts.store,
@@ -191,6 +208,7 @@ def _query(config: Config, parts: Parts, server: RpcServer) -> tuple[QueryServic
         clock=parts.clock,
         limits=store_limits,
         datasets=config.datasets,
+        personal=personal,
     )
     servicer = QueryServicer(
         search=search,
@@ -213,7 +231,14 @@ def _notices(config: Config, *, copied_from: str) -> list[str]:
         )
     missing = [name for name in SERVICES if name not in config.services]
     if missing:
-        notices.append(f"services that don't run here: {', '.join(missing)}")
+        masked = "; personal values are masked for good" if "privacy" in missing else ""
+        notices.append(f"services that don't run here: {', '.join(missing)}{masked}")
     if config.ingest.dead_letter_bytes == "drop":
         notices.append("bytes of what can't be decoded are dropped: dead letters can't be retried")
+    if "graph" in config.services:
+        notices.append(
+            "deletions and erasures don't reach the graph yet: it keeps what it made of the records (personal values as tokens)"
+        )
+    if problem := names_problem(config.privacy_names):
+        notices.append(problem)
     return notices

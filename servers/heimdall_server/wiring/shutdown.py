@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from heimdall_server.ports.journal import Journal
@@ -32,14 +33,14 @@ class Drains(Protocol):
 
 
 async def drain(
-    server: RpcServer, listener: Drains, pipeline: Pipeline, journal: Journal, warm: WarmProjection
+    server: RpcServer, listener: Drains, pipelines: Sequence[Pipeline], journal: Journal, warm: WarmProjection
 ) -> None:
     """Send clients away, acknowledge what they were promised, and let the store take what it can until then.
 
     Args:
         server: Its calls end within `limits.drain_s`, or are cut off.
         listener: What takes in records beside it.
-        pipeline: What isn't durable in time isn't acknowledged.
+        pipelines: What isn't durable in time isn't acknowledged.
         journal: Whose head the store is to reach.
         warm: What isn't in the store in time is inserted at the next start.
     """
@@ -57,6 +58,6 @@ async def drain(
         with contextlib.suppress(asyncio.CancelledError):
             await other
         ended = False
-    finished = await pipeline.close(left_s())
+    finished = all(await asyncio.gather(*(pipeline.close(left_s()) for pipeline in pipelines)))
     caught_up = await warm.wait_through(journal.head(), left_s())
     LOG.info("drained", extra={"calls_ended": ended, "accepted_durable": finished, "caught_up": caught_up})

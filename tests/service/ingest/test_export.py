@@ -95,7 +95,7 @@ async def test_records_over_the_limit_are_told_in_partial_success(server: Ingest
 @pytest.mark.parametrize(
     "payload", [b"\xff" * 50, request("cut").SerializeToString()[:-3], b"\x0a\x05\x12\x03\x12\x01\xff"]
 )
-async def test_what_cannot_be_decoded_is_refused_for_good_and_kept_as_a_dead_letter(
+async def test_what_cannot_be_decoded_is_refused_for_good_and_told_by_a_dead_letter_without_its_bytes(
     server: IngestServer, payload: bytes
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -104,7 +104,8 @@ async def test_what_cannot_be_decoded_is_refused_for_good_and_kept_as_a_dead_let
     assert reason_of_call(caught.value) == "FORMAT_INVALID"
     assert retry_after_s(caught.value) is None
     (letter,) = (await server.stub.ListDeadLetters(pb.ListDeadLettersRequest())).dead_letters
-    assert (letter.source_id, letter.raw_bytes_count, letter.format) == ("otlp/admin", len(payload), "otlp")
+    assert (letter.source_id, letter.raw_bytes_count, letter.format) == ("otlp/admin", 0, "otlp")
+    assert letter.reason.endswith(f"; its {len(payload)} bytes aren't text and weren't kept")
     await server.otlp.Export(request("still alive"))
     assert await server.bodies() == ["still alive"]
 

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from heimdall_client.cli.exits import ExitCode
+from heimdall_client.cli.privacy_reveal import in_row
+from heimdall_server.crypto.field_cipher import DataKeyFieldCipher, key_class
+from heimdall_server.crypto.format_preserving import Ff1Preserver
 from heimdall_server.storage.postgres.pool import PostgresPool
 from heimdall_server.storage.postgres.vault import PostgresVault
 from tests.support import cli
@@ -55,6 +58,39 @@ async def test_tokens_are_revealed_from_arguments_and_from_text(run: Run, served
     assert "no token named" in unknown.err
     assert (await run("privacy", "reveal", alice)).code == ExitCode.USAGE
     assert (await run("privacy", "reveal", "--reason", "ticket")).code == ExitCode.USAGE
+
+
+async def test_what_was_encrypted_or_kept_its_form_is_revealed_from_arguments_and_from_text(
+    run: Run, served: PrivacyServer
+) -> None:
+    await served.keyring.add_classes([key_class("email")])
+    cipher = DataKeyFieldCipher(served.keyring)
+    encrypted = [f"[enc:email:{cipher.encrypt('email', [ALICE], [name], [0])[0]}]" for name in ("body", "attributes.x")]
+    (token,) = await served.keep("email", BOB)
+    text = f"login of {encrypted[0]} and {token}".encode()
+    piped = await run("privacy", "reveal", "-", "--reason", "ticket 4711", "-o", "json", stdin=text)
+    assert [(row["token"], row["value"]) for row in piped.rows()] == [(token, BOB), (encrypted[0], ALICE)]
+    named = await run("privacy", "reveal", encrypted[1], "--field", "attributes.x", "--reason", "ticket 4711")
+    assert (named.code, named.lines()[1].split()[-1]) == (ExitCode.OK, ALICE)
+    elsewhere = await run("privacy", "reveal", encrypted[1], "--reason", "ticket 4711")
+    assert elsewhere.code == ExitCode.INCOMPLETE
+    (number,) = Ff1Preserver(served.keyring.identity_key).encrypt("phone", ["4915112345678"])
+    assert number is not None
+    kept = await run("privacy", "reveal", number, "--class", "phone", "--reason", "ticket 4711", "-o", "json")
+    assert kept.json()["value"] == "4915112345678"
+    listed = await run("privacy", "reveal", "-", "--class", "phone", "--reason", "ticket", stdin=number.encode())
+    assert listed.lines()[1].split() == [number, "4915112345678"]
+
+
+def test_encrypted_values_of_a_record_are_found_with_their_fields() -> None:
+    token, first, second = f"[email:0{'a' * 26}]", "[enc:email:AgAA_-]", "[enc:card:AgAB]"
+    row = {"body": f"{token} {first}", "attributes": {"user": second, first: 1.5}, "severity": 9, "tokens": ""}
+    assert list(in_row(row)) == [
+        (token, "", ""),
+        (first, "body", ""),
+        (second, "attributes.user", ""),
+        (first, "attributes", ""),
+    ]
 
 
 async def test_an_erasure_is_shown_first_and_its_certificate_can_be_checked(
@@ -143,6 +179,10 @@ async def test_keys_are_listed_and_rotated(run: Run) -> None:
     done = await run("keys", "rotate", "index", "--reason", "yearly", "-o", "json")
     assert (done.code, done.json()["kind"]) == (ExitCode.OK, "rotate_index")
     assert "rotate_index" in (await run("keys", "status")).out
+    resealed = await run("keys", "rotate", "dek", "--reason", "yearly")
+    assert resealed.code == ExitCode.OK
+    assert "sealed anew; waiting for the journal" in resealed.err
+    assert "follow it: heimdall privacy operations watch rotate-dek-" in resealed.err
     refused = await run("keys", "rotate", "kek", "--reason", "yearly")
     assert refused.code == ExitCode.FAILED
 

@@ -15,10 +15,12 @@ import pyarrow as pa
 from heimdall_server.domain.decoding import Format, FormatKind
 from heimdall_server.domain.errors import StoreError
 from heimdall_server.ports.journal import ControlState, Entry, Frame, JournalState, Positions
-from heimdall_server.ports.protector import Protected
+from heimdall_server.ports.protector import Protected, ProtectedControl
+from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.limits import InflightBytes, RpcLimits
 from heimdall_server.services.ingest.logic.append import AppendUseCase
 from heimdall_server.services.ingest.logic.export import ExportUseCase
+from heimdall_server.services.ingest.logic.names import StoredNames
 from heimdall_server.services.ingest.logic.pipeline import Pipeline, PipelineLimits
 from heimdall_server.services.ingest.logic.session import AppendSession
 from heimdall_server.services.ingest.logic.state import IngestState
@@ -60,8 +62,12 @@ class PlainProtector:
 
     policy_version = 1
 
-    def protect(self, batch: pa.RecordBatch) -> Protected:
+    def protect(self, batch: pa.RecordBatch, *, again: bool = False) -> Protected:
+        del again
         return Protected(batch)
+
+    def protect_control(self, entry: Entry) -> ProtectedControl:
+        return ProtectedControl(entry)
 
 
 class ScriptedJournal:
@@ -196,6 +202,7 @@ class Ingest:
         limits: RpcLimits | None = None,
         pipeline_limits: PipelineLimits | None = None,
         protector: Any = None,
+        dump_piece_bytes: int = 0,
     ) -> None:
         self.clock = ManualClock()
         self.state = IngestState(source_count_max=100)
@@ -212,8 +219,26 @@ class Ingest:
             worker=self.worker,
         )
         self.pipeline.start()
+        self.dump_worker = SteppedWorker()
+        self.dump_pipeline = self.pipeline
+        if dump_piece_bytes:
+            self.dump_pipeline = Pipeline(
+                journal=self.journal,
+                protector=protector or PlainProtector(),
+                clock=self.clock,
+                limits=pipeline_limits or PipelineLimits(),
+                worker=self.dump_worker,
+                piece_bytes_max=dump_piece_bytes,
+            )
+            self.dump_pipeline.start()
         self.append = AppendUseCase(
-            state=self.state, pipeline=self.pipeline, clock=self.clock, datasets=("logs", "dumps"), keep_raw=True
+            state=self.state,
+            pipeline=self.pipeline,
+            dump_pipeline=self.dump_pipeline,
+            clock=self.clock,
+            datasets=("logs", "dumps"),
+            keep_raw=True,
+            names=StoredNames(masked_text, bytes(32)),
         )
         self.exports = ExportUseCase(
             pipeline=self.pipeline, state=self.state, clock=self.clock, dataset="logs", keep_raw=True
@@ -241,12 +266,13 @@ class Ingest:
     async def settle(self) -> None:
         """Decode and commit until nothing is left to do."""
         await spin()
-        while self.worker.step() or self.journal.step():
+        while self.worker.step() or self.dump_worker.step() or self.journal.step():
             await spin()
 
     async def stop(self) -> None:
         """Close the pipeline; whatever is under way is settled."""
-        closing = asyncio.create_task(self.pipeline.close())
+        pipelines = {self.pipeline, self.dump_pipeline}
+        closing = asyncio.gather(*(pipeline.close() for pipeline in pipelines))
         while not closing.done():
             await self.settle()
         await closing

@@ -38,7 +38,8 @@ class Panic(BaseException):
 class PickyProtector(PlainProtector):
     """Fails on a word."""
 
-    def protect(self, batch: pa.RecordBatch) -> Protected:
+    def protect(self, batch: pa.RecordBatch, *, again: bool = False) -> Protected:
+        del again
         if any("poison" in body for body in batch["body"].to_pylist()):
             raise Panic
         return Protected(batch)

@@ -123,7 +123,8 @@ async def test_a_journal_that_refuses_at_random_costs_nothing_and_no_order(seed:
 class PickyProtector(PlainProtector):
     """Fails on a word."""
 
-    def protect(self, batch: pa.RecordBatch) -> Protected:
+    def protect(self, batch: pa.RecordBatch, *, again: bool = False) -> Protected:
+        del again
         if any("poison" in body for body in batch["body"].to_pylist()):
             raise ZeroDivisionError
         return Protected(batch)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     lines = (
-        "heimdall delete 'service:api AND \"AKIA…\"' --reason 'leaked key' --dry-run",
+        "heimdall delete 'service:api AND \"hunter2\"' --reason 'leaked password' --dry-run",
         "heimdall delete 'source:old' --until 2024-05-01 --reason 'sent by mistake' --yes",
     )
     more = "Give - as QUERY to read it from stdin: arguments are visible to other users of the machine."

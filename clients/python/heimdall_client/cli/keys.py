@@ -61,7 +61,8 @@ def list_(link: Link, *, output: Output = TextOutput.TABLE) -> None:
         "heimdall keys rotate index --reason 'yearly'",
         "heimdall keys rotate dek --class email --class phone --reason 'ticket 4711'",
         "heimdall keys rotate kek --reason 'moved to KMS'",
-        more="Records go on coming in and are found before, during and after. kek needs keys.next in the configuration.",
+        more="Records go on coming in and are found before, during and after. kek goes over to the key that keys.next names in the "
+        "server's configuration; without it a key file is replaced, and the newest version of a service's key is used.",
     )
 )
 @connected
@@ -77,10 +78,14 @@ def rotate(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't follow it until it ends.")] = False,
     output: Output = TextOutput.TABLE,
 ) -> None:
-    """Start a rotation and follow it. It goes on when this command is stopped, and after a restart of the server."""
+    """Start a rotation and follow it. It goes on when this command is stopped, and after a restart of the server.
+
+    Of data keys: returns when all values are sealed under new keys. The old ones are destroyed when the journal has let go of the
+    last copy that they open; the operation ends then, and says until when that takes.
+    """
     with link.client() as client:
         operation = client.rotate_key(kind.value, data_classes=classes or (), reason=reason)
-        operation_view.follow(client, operation, output, wait=not no_wait)
+        operation_view.follow(client, operation, output, wait=not no_wait, until_resealed=True)
 
 
 @_app.command(epilog=examples("heimdall keys status"))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from heimdall.privacy.v1 import operation_pb2
     from heimdall_client.sync_client import Client
 
+RESEALED = "sealed anew"
+"""What the stage of a rotation of data keys begins with once nothing needs the old keys any more."""
 COLUMNS = ["id", "kind", "state", "done", "since", "asked by", "stage"]
 
 
@@ -61,6 +63,7 @@ def follow(
     *,
     wait: bool,
     until_inaccessible: bool = False,
+    until_resealed: bool = False,
 ) -> None:
     """Show an operation, and if wanted its progress until it ends.
 
@@ -70,6 +73,7 @@ def follow(
         output: How to show it.
         wait: Follow it.
         until_inaccessible: Only until what it concerns can no longer be read: what comes then waits for the journal, for days.
+        until_resealed: Only until a rotation has sealed everything anew: the destruction of old keys waits for the journal, too.
 
     Raises:
         typer.Exit: It failed or was cancelled.
@@ -82,6 +86,8 @@ def follow(
                 note(line)
                 told = line
             if until_inaccessible and last.HasField("inaccessible_time"):
+                break
+            if until_resealed and last.stage.startswith(RESEALED):
                 break
     show([last], output)
     states = type(last)

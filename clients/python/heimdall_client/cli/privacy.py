@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from heimdall_client.cli import operation_view, privacy_policy
+from heimdall_client.cli import operation_view, privacy_policy, privacy_reveal
 from heimdall_client.cli.console import note, out, plural, warn, write_line
 from heimdall_client.cli.exits import ExitCode
 from heimdall_client.cli.options import Link, Output, Since, TextOutput, Until, connected, examples
-from heimdall_client.cli.tables import show as show_table
-from heimdall_client.cli.tables import table
 
 if TYPE_CHECKING:
     from heimdall.privacy.v1 import operation_pb2
 
-TOKEN: Final = re.compile(r"\[[a-z][a-z0-9_]{0,31}:[0-9a-z][a-z2-7]{26}\]")
 _ARGV: Final = (
     "Arguments of a process are visible to other users of the machine: --subject - reads the values from stdin."
 )
@@ -42,66 +39,10 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Don't follow the operat
 
 def add_to(app: typer.Typer) -> None:
     """Add the group."""
+    privacy_reveal.add_to(_app)
     _app.add_typer(privacy_policy.app)
     _app.add_typer(_operations)
     app.add_typer(_app)
-
-
-@_app.command(
-    epilog=examples(
-        "heimdall privacy reveal '[email:0k9fabcdefghijklmnopqrstuvw]' --reason 'ticket 4711'",
-        "heimdall privacy reveal --from-query 'service:login AND severity:>=ERROR' --reason 'ticket 4711'",
-        "heimdall query timeout | heimdall privacy reveal - --reason 'ticket 4711'",
-        more="Each call leaves an entry in the audit log. Exit code 4 if some tokens have no value.",
-    )
-)
-@connected
-def reveal(
-    link: Link,
-    *,
-    tokens: Annotated[
-        list[str] | None, typer.Argument(metavar="TOKEN", help="Tokens; - takes them from stdin.")
-    ] = None,
-    from_query: Annotated[str, typer.Option("--from-query", metavar="QUERY", help="Those in a query's result.")] = "",
-    since: Since = None,
-    until: Until = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many records of the query.")] = 1000,
-    reason: Reason,
-    output: Output = TextOutput.TABLE,
-) -> None:
-    """Show the values behind tokens."""
-    if bool(tokens) == bool(from_query):
-        msg = "name tokens, or give --from-query"
-        raise typer.BadParameter(msg)
-    with link.client() as client:
-        wanted = list(tokens or [])
-        if wanted == ["-"]:
-            wanted = list(dict.fromkeys(TOKEN.findall(sys.stdin.read())))
-        elif from_query:
-            found = client.search(from_query, since=since, until=until, limit=limit, encoding="json")
-            texts = (json.dumps(row, default=str, ensure_ascii=False) for row in found)
-            wanted = list(dict.fromkeys(token for text in texts for token in TOKEN.findall(text)))
-        if not wanted:
-            note("no tokens there")
-            return
-        revealed = client.reveal(wanted, reason=reason)
-    missing = [one for one in revealed if one.HasField("error")]
-    if output is TextOutput.JSON:
-        from heimdall_client.cli.plain import print_json
-
-        for one in revealed:
-            problem = one.error.message if one.HasField("error") else None
-            print_json({"token": one.token, "value": None if problem else one.value, "problem": problem})
-    else:
-        rows = [[one.token, one.value] for one in revealed if not one.HasField("error")]
-        if rows:
-            show_table(table(["token", "value"], rows, fold="value"))
-        for one in missing[:10]:
-            warn(f"{one.token}: {one.error.message}")
-        if len(missing) > 10:
-            note(f"and {len(missing) - 10:,} more")
-    if missing:
-        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 @_app.command(

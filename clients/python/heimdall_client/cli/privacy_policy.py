@@ -62,6 +62,7 @@ def show(
         "heimdall privacy policy test policy.toml --sample app.log",
         "tail -n 100 app.log | heimdall privacy policy test policy.toml --sample -",
         "heimdall privacy policy test --sample app.log   # the policy in force",
+        "heimdall privacy policy test --sample customers.csv --names",
         more=_FORM,
     ),
 )
@@ -74,6 +75,10 @@ def try_(
     read_as: Annotated[str, typer.Option("--format", help="Of the sample; else told from its content.")] = "",
     source: Annotated[str, typer.Option("--source", metavar="ID", help="Source that it pretends to come from.")] = "",
     rows: Annotated[int, typer.Option("--rows", min=0, max=1000, help="Protected records to show.")] = 5,
+    dump: Annotated[bool, typer.Option("--dump", help="As a data dump: columns are told by their cells, too.")] = False,
+    names: Annotated[
+        bool, typer.Option("--names", help="As a dump in whose text a model looks for names, addresses, organisations.")
+    ] = False,
     output: Output = TextOutput.TABLE,
 ) -> None:
     """Say what a policy would do to a sample, before it is live. Nothing is stored."""
@@ -82,7 +87,13 @@ def try_(
     data = _sample(sample)
     with link.client() as client:
         answer = client.test_privacy_policy(
-            data, read_rules(file) if file else (), read_as=read_as, source_id=source, row_count=rows
+            data,
+            read_rules(file) if file else (),
+            read_as=read_as,
+            source_id=source,
+            row_count=rows,
+            as_dump=dump,
+            find_names=names,
         )
     if output is TextOutput.JSON:
         print_json(to_plain(answer))

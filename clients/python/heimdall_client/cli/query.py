@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TABLE_LIMIT: Final = 100
 """Rows of a table, where the user doesn't say how many."""
 
-QueryText = Annotated[str, typer.Argument(metavar="QUERY", help="Query language, or SQL with --sql.")]
+QueryText = Annotated[str, typer.Argument(metavar="QUERY", help="Query language, or SQL with --sql; - reads stdin.")]
 Sql = Annotated[bool, typer.Option("--sql", help="QUERY is a SELECT over `logs`.")]
 Full = Annotated[bool, typer.Option("--full", help="Whole bodies with all their lines, and attributes.")]
 
@@ -99,7 +99,9 @@ def query(
 
 
 def question(text: str, *, sql: bool) -> Question:
-    """What the user asks."""
+    """What the user asks: as an argument, or, since arguments of a process are visible to others, on standard input."""
+    if text == "-":
+        text = sys.stdin.read().strip()
     if not sql:
         return text
     from heimdall_client import translate

@@ -34,6 +34,7 @@ from heimdall_server.edge.http.messages import (
     Request,
     Send,
 )
+from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc import status
 from heimdall_server.rpc.admission import Admission
 from heimdall_server.rpc.calls import REQUEST_ID_KEY, Call, current_call, request_id_from, serving
@@ -129,7 +130,8 @@ class EdgeApp:
         caller = ""
         try:
             if problem is not None or operation is None:
-                raise problem or RefusedError(_NOT_FOUND, f"nothing here answers {request.method} {request.path}")
+                path = masked_text(request.path)
+                raise problem or RefusedError(_NOT_FOUND, f"nothing here answers {request.method} {path}")
             with contextlib.ExitStack() as stack:
                 caller = self._enter(request, request_id, door, operation, stack)
                 answer = await self._work(request, operation)
@@ -204,13 +206,13 @@ class EdgeApp:
     def _log(error: Exception, answer: Answer, request: Request, request_id: str, caller: str) -> None:
         fields: dict[str, Any] = {
             "request_id": request_id,
-            "path": request.path,
+            "path": masked_text(request.path),  # a path may name an index, and an index anything
             "status": answer.status,
             "principal": caller,
             "peer": request.peer,
         }
         if isinstance(error, RefusedError):
-            _LOG.info("request refused", extra={**fields, "problem": error.sentence})
+            _LOG.info("request refused", extra={**fields, "problem": masked_text(error.sentence)})
             return
         fields["reason"] = status.reason_of(error)
         ours = answer.status >= _SERVER_ERROR and not isinstance(error, DrainingError)

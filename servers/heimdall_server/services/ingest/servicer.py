@@ -139,7 +139,10 @@ class IngestServicer(pb_grpc.IngestServiceServicer):
         size = request.page_size or PAGE_SIZE_DEFAULT
         page: list[LetterInfo] = []
         more = False
-        for info in self._state.letters.newest_first(source=request.source_id, before=before):
+        source = request.source_id
+        if source:
+            source = self._append.stored_name(current_call().principal.uri, source)
+        for info in self._state.letters.newest_first(source=source, before=before):
             if len(page) == size:
                 more = True
                 break

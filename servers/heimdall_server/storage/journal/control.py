@@ -109,6 +109,7 @@ def _encode_letter(letter: DeadLetter) -> stored.JournalDeadLetter:
         format=letter.format,
         context=letter.context,
         field=letter.field,
+        protected=letter.protected,
     )
 
 
@@ -123,6 +124,7 @@ def _decode_letter(letter: stored.JournalDeadLetter) -> DeadLetter:
         format=letter.format,
         context=letter.context,
         field=letter.field,
+        protected=letter.protected,
     )
 
 

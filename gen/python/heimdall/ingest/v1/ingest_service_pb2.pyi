@@ -40,7 +40,7 @@ class AppendRequest(_message.Message):
         DUMP_FIELD_NUMBER: _builtins.int
         FILE_NAME_FIELD_NUMBER: _builtins.int
         source_id: _builtins.str
-        """The source, unique for the calling identity."""
+        """The source, unique for the calling identity. One with personal data in it is stored under another name (see `Source`)."""
         file_name: _builtins.str
         """File name, which helps to tell the format."""
         @_builtins.property

@@ -211,7 +211,7 @@ class Source(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     DUMP_FIELD_NUMBER: _builtins.int
     source_id: _builtins.str
-    """Its id, unique for the calling identity."""
+    """Its id, unique for the calling identity, as it is stored: with personal data in it it is another one than the client's."""
     next_offset: _builtins.int
     """Where to go on: everything before it is decided. 0 for a source never seen."""
     epoch: _builtins.int
@@ -273,7 +273,7 @@ class DeadLetter(_message.Message):
     dead_letter_id: _builtins.str
     """Its id."""
     source_id: _builtins.str
-    """The source it came from."""
+    """The source it came from, as it is stored."""
     principal: _builtins.str
     """Identity that fed the source."""
     offset: _builtins.int
@@ -283,7 +283,7 @@ class DeadLetter(_message.Message):
     field: _builtins.str
     """The field at fault, if one is."""
     raw_bytes_count: _builtins.int
-    """Bytes kept; 0 where the configuration drops them: then it can't be retried."""
+    """Bytes kept, personal values in them replaced; 0 where they aren't text, or the configuration drops them: then it can't be retried."""
     format: _builtins.str
     """Name of the format that it was read as."""
     @_builtins.property

@@ -89,6 +89,8 @@ class TestPolicyRequest(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     SOURCE_ID_FIELD_NUMBER: _builtins.int
     ROW_COUNT_MAX_FIELD_NUMBER: _builtins.int
+    AS_DUMP_FIELD_NUMBER: _builtins.int
+    FIND_NAMES_FIELD_NUMBER: _builtins.int
     sample: _builtins.bytes
     """The sample, as a source would send it. At most 1 MiB."""
     format: _builtins.str
@@ -97,6 +99,12 @@ class TestPolicyRequest(_message.Message):
     """The source that it pretends to come from. Empty: `sample`."""
     row_count_max: _builtins.int
     """Protected records to send back. 0: 20."""
+    as_dump: _builtins.bool
+    """Treat the sample as a data dump: what a column holds is told from its name and all its cells."""
+    find_names: _builtins.bool
+    """Look for names, addresses and organisations in its running text, too, by the server's model; the sample then counts as a dump.
+    INVALID_ARGUMENT if the server has no model.
+    """
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.PrivacyRule]:
         """Rules to test. Empty: the policy in force."""
@@ -109,10 +117,12 @@ class TestPolicyRequest(_message.Message):
         format: _builtins.str = ...,
         source_id: _builtins.str = ...,
         row_count_max: _builtins.int = ...,
+        as_dump: _builtins.bool = ...,
+        find_names: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "row_count_max", b"row_count_max", "rules", b"rules", "sample", b"sample", "source_id", b"source_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_dump", b"as_dump", "find_names", b"find_names", "format", b"format", "row_count_max", b"row_count_max", "rules", b"rules", "sample", b"sample", "source_id", b"source_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,13 +148,13 @@ class TestPolicyResponse(_message.Message):
         data_class: _builtins.str
         """The class."""
         field: _builtins.str
-        """The field: `body`, `attributes.<key>`, …"""
+        """The field: `body`, `attributes.<key>`, … Personal data in a key is masked."""
         action: _builtins.str
         """What would be done."""
         value_count: _builtins.int
-        """Values found."""
+        """Values found, each as often as it stands there."""
         rule_index: _builtins.int
-        """Index of the rule that decides; -1: none does, and the fallback acts."""
+        """Index of the rule that decides; -1: none does: the fallback acts, or it is an address in `host`, which is always kept."""
         def __init__(
             self,
             *,
@@ -170,11 +180,11 @@ class TestPolicyResponse(_message.Message):
     """Records that couldn't be decoded."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestPolicyResponse.Finding]:
-        """By class and field, the most frequent first."""
+        """By class and field, the most frequent first; at most 1,000."""
 
     @_builtins.property
     def rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The first records as they would be stored, each a JSON object."""
+        """The first records as they would be stored, each a JSON object; together at most 512 KiB."""
 
     def __init__(
         self,
@@ -308,27 +318,65 @@ Global___ListPolicyVersionsResponse: _TypeAlias = ListPolicyVersionsResponse  # 
 
 @_typing.final
 class RevealRequest(_message.Message):
-    """RevealRequest names tokens."""
+    """RevealRequest names tokens, or other texts that stand in place of values; 1 to 1,000 of both together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class Written(_message.Message):
+        """Written is what stands in a record in place of a value that isn't in the vault."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TEXT_FIELD_NUMBER: _builtins.int
+        FIELD_FIELD_NUMBER: _builtins.int
+        DATA_CLASS_FIELD_NUMBER: _builtins.int
+        text: _builtins.str
+        """`[enc:email:…]`, as `encrypt` wrote it, or a value that `format_preserving` wrote."""
+        field: _builtins.str
+        """Of an encrypted one: the field that it stands in, as a policy names it (`body`, `attributes.user`): it is bound to it.
+        Empty: one of those without a key, or the key of an attribute.
+        """
+        data_class: _builtins.str
+        """Of a value that kept its form: its class. There is no telling whether it was ever written: whatever has the form gives a value.
+        Empty for an encrypted one, which names its class.
+        """
+        def __init__(
+            self,
+            *,
+            text: _builtins.str = ...,
+            field: _builtins.str = ...,
+            data_class: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "field", b"field", "text", b"text"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOKENS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why, for the audit log."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tokens, `[email:1k9f…]`, with or without brackets."""
 
+    @_builtins.property
+    def written(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevealRequest.Written]:
+        """Other texts than tokens."""
+
     def __init__(
         self,
         *,
         tokens: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
+        written: _abc.Iterable[Global___RevealRequest.Written] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "tokens", b"tokens", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -342,7 +390,7 @@ class RevealResponse(_message.Message):
 
     @_typing.final
     class Revealed(_message.Message):
-        """Revealed answers one token."""
+        """Revealed answers one token, or one written text."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -350,9 +398,9 @@ class RevealResponse(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         ERROR_FIELD_NUMBER: _builtins.int
         token: _builtins.str
-        """The token, as it was asked for."""
+        """The token, as it was asked for. Empty for a written text."""
         value: _builtins.str
-        """The value, in canonical form."""
+        """The value: of a token in canonical form, of an encrypted text as it was written, of one that kept its form in upper case."""
         @_builtins.property
         def error(self) -> _status_pb2.Status:
             """Why there is none."""
@@ -378,7 +426,7 @@ class RevealResponse(_message.Message):
     """Sequence number of the audit entry."""
     @_builtins.property
     def revealed(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevealResponse.Revealed]:
-        """In the order of the request."""
+        """In the order of the request: tokens, then written texts."""
 
     def __init__(
         self,

@@ -171,12 +171,13 @@ class PrivacyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Reveal(self, request, context):
-        """Reveal gives the values behind tokens. Each call leaves an audit entry before a value leaves, and counts against the caller's rate.
-        Each token is answered by itself.
+        """Reveal gives the values behind tokens, and what values were that a policy encrypted where they stand or turned into others of the
+        same form. Each call leaves an audit entry before a value leaves, and counts against the caller's rate. Each is answered by itself.
 
         Errors: RESOURCE_EXHAUSTED (BUDGET_EXCEEDED with `RetryInfo`: the caller's rate is used up; nothing was revealed);
         UNAVAILABLE (STORE_FAILED: the vault or the audit log can't be reached). For a token: NOT_FOUND (unknown, or VALUE_ERASED),
-        DATA_LOSS (INTEGRITY_FAILED), INVALID_ARGUMENT (not a token).
+        DATA_LOSS (INTEGRITY_FAILED), INVALID_ARGUMENT (not a token). For an encrypted text: DATA_LOSS (INTEGRITY_FAILED: it was changed, or
+        stood in another field), NOT_FOUND (VALUE_ERASED: its data key was destroyed).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,12 +60,13 @@ class PrivacyServiceStub:
     Errors: INVALID_ARGUMENT (TOKEN_INVALID).
     """
     Reveal: _grpc.UnaryUnaryMultiCallable[_privacy_service_pb2.RevealRequest, _privacy_service_pb2.RevealResponse]
-    """Reveal gives the values behind tokens. Each call leaves an audit entry before a value leaves, and counts against the caller's rate.
-    Each token is answered by itself.
+    """Reveal gives the values behind tokens, and what values were that a policy encrypted where they stand or turned into others of the
+    same form. Each call leaves an audit entry before a value leaves, and counts against the caller's rate. Each is answered by itself.
 
     Errors: RESOURCE_EXHAUSTED (BUDGET_EXCEEDED with `RetryInfo`: the caller's rate is used up; nothing was revealed);
     UNAVAILABLE (STORE_FAILED: the vault or the audit log can't be reached). For a token: NOT_FOUND (unknown, or VALUE_ERASED),
-    DATA_LOSS (INTEGRITY_FAILED), INVALID_ARGUMENT (not a token).
+    DATA_LOSS (INTEGRITY_FAILED), INVALID_ARGUMENT (not a token). For an encrypted text: DATA_LOSS (INTEGRITY_FAILED: it was changed, or
+    stood in another field), NOT_FOUND (VALUE_ERASED: its data key was destroyed).
     """
     ExportSubject: _grpc.UnaryStreamMultiCallable[_privacy_service_pb2.ExportSubjectRequest, _privacy_service_pb2.ExportSubjectResponse]
     """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces.
@@ -164,12 +165,13 @@ class PrivacyServiceAsyncStub(PrivacyServiceStub):
     Errors: INVALID_ARGUMENT (TOKEN_INVALID).
     """
     Reveal: _aio.UnaryUnaryMultiCallable[_privacy_service_pb2.RevealRequest, _privacy_service_pb2.RevealResponse]  # type: ignore[assignment]
-    """Reveal gives the values behind tokens. Each call leaves an audit entry before a value leaves, and counts against the caller's rate.
-    Each token is answered by itself.
+    """Reveal gives the values behind tokens, and what values were that a policy encrypted where they stand or turned into others of the
+    same form. Each call leaves an audit entry before a value leaves, and counts against the caller's rate. Each is answered by itself.
 
     Errors: RESOURCE_EXHAUSTED (BUDGET_EXCEEDED with `RetryInfo`: the caller's rate is used up; nothing was revealed);
     UNAVAILABLE (STORE_FAILED: the vault or the audit log can't be reached). For a token: NOT_FOUND (unknown, or VALUE_ERASED),
-    DATA_LOSS (INTEGRITY_FAILED), INVALID_ARGUMENT (not a token).
+    DATA_LOSS (INTEGRITY_FAILED), INVALID_ARGUMENT (not a token). For an encrypted text: DATA_LOSS (INTEGRITY_FAILED: it was changed, or
+    stood in another field), NOT_FOUND (VALUE_ERASED: its data key was destroyed).
     """
     ExportSubject: _aio.UnaryStreamMultiCallable[_privacy_service_pb2.ExportSubjectRequest, _privacy_service_pb2.ExportSubjectResponse]  # type: ignore[assignment]
     """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces.
@@ -295,12 +297,13 @@ class PrivacyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _privacy_service_pb2.RevealRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_privacy_service_pb2.RevealResponse, _abc.Awaitable[_privacy_service_pb2.RevealResponse]]:
-        """Reveal gives the values behind tokens. Each call leaves an audit entry before a value leaves, and counts against the caller's rate.
-        Each token is answered by itself.
+        """Reveal gives the values behind tokens, and what values were that a policy encrypted where they stand or turned into others of the
+        same form. Each call leaves an audit entry before a value leaves, and counts against the caller's rate. Each is answered by itself.
 
         Errors: RESOURCE_EXHAUSTED (BUDGET_EXCEEDED with `RetryInfo`: the caller's rate is used up; nothing was revealed);
         UNAVAILABLE (STORE_FAILED: the vault or the audit log can't be reached). For a token: NOT_FOUND (unknown, or VALUE_ERASED),
-        DATA_LOSS (INTEGRITY_FAILED), INVALID_ARGUMENT (not a token).
+        DATA_LOSS (INTEGRITY_FAILED), INVALID_ARGUMENT (not a token). For an encrypted text: DATA_LOSS (INTEGRITY_FAILED: it was changed, or
+        stood in another field), NOT_FOUND (VALUE_ERASED: its data key was destroyed).
         """
 
     @_abc_1.abstractmethod

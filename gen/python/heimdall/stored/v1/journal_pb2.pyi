@@ -333,6 +333,7 @@ class JournalDeadLetter(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     FIELD_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Where they began in the source, in the client's unit."""
     row: _builtins.int
@@ -342,13 +343,15 @@ class JournalDeadLetter(_message.Message):
     time_ns: _builtins.int
     """When, nanoseconds since 1970 UTC."""
     raw: _builtins.bytes
-    """As they came. Empty where the configuration says to drop them."""
+    """As they came, personal values in them replaced where `protected` says so. Empty where they weren't kept."""
     format: _builtins.str
     """The format they were read as."""
     context: _builtins.str
     """JSON of the decode context, so that a retry decodes alike."""
     field: _builtins.str
     """The field that failed. Empty: the record as a whole."""
+    protected: _builtins.bool
+    """Whether the privacy policy was applied to the bytes; tokens in them are then our own. False: they stand as they came."""
     @_builtins.property
     def key(self) -> Global___JournalSourceKey:
         """The source they came from."""
@@ -365,10 +368,11 @@ class JournalDeadLetter(_message.Message):
         format: _builtins.str = ...,
         context: _builtins.str = ...,
         field: _builtins.str = ...,
+        protected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "field", b"field", "format", b"format", "key", b"key", "offset", b"offset", "raw", b"raw", "reason", b"reason", "row", b"row", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "field", b"field", "format", b"format", "key", b"key", "offset", b"offset", "protected", b"protected", "raw", b"raw", "reason", b"reason", "row", b"row", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -14,6 +14,7 @@ from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import SourceKey
 from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.dead_letters import DEFAULT_DATASET
+from heimdall_server.services.ingest.logic.names import StoredNames
 from heimdall_server.services.ingest.logic.pipeline import Pipeline
 from heimdall_server.services.ingest.logic.session import AppendSession
 from heimdall_server.services.ingest.logic.state import IngestState
@@ -37,13 +38,34 @@ class AppendUseCase:
     """See the module."""
 
     def __init__(
-        self, *, state: IngestState, pipeline: Pipeline, clock: Clock, datasets: Collection[str], keep_raw: bool
+        self,
+        *,
+        state: IngestState,
+        pipeline: Pipeline,
+        clock: Clock,
+        datasets: Collection[str],
+        keep_raw: bool,
+        names: StoredNames,
+        dump_pipeline: Pipeline | None = None,
     ) -> None:
+        """Open no stream yet.
+
+        Args:
+            state: Of all sources.
+            pipeline: Where batches go.
+            clock: For times that a request leaves out.
+            datasets: Those that there are.
+            keep_raw: Whether dead letters keep their bytes.
+            names: What sources and dumps are called where they are stored.
+            dump_pipeline: Where batches of dumps go; None: where all go.
+        """
         self._state = state
         self._pipeline = pipeline
+        self._dump_pipeline = dump_pipeline or pipeline
         self._clock = clock
         self._datasets = datasets
         self._keep_raw = keep_raw
+        self._names = names
         self._sessions: dict[SourceKey, AppendSession] = {}
         self.stream_count = 0
 
@@ -64,8 +86,11 @@ class AppendUseCase:
             BudgetExceededError: Too many sources.
             OverloadedError: The older stream's last frame is still being written.
         """
-        key = SourceKey(principal, request.source)
-        context = self._context(request)
+        key = self._key(principal, request.source)
+        context = replace(self._context(request), source=key.source)
+        if request.dump is not None:
+            # The records name the dump as it came, and are protected by the policy; what is kept of the source isn't.
+            request = replace(request, dump=self._names.dump(request.dump))
         await self._fence(key)
         complete = self._check_dump(key, request.dump) if request.dump else None
         state = complete or self._state.sources.open(key)
@@ -73,7 +98,7 @@ class AppendUseCase:
             state=state,
             context=context,
             request=request,
-            pipeline=self._pipeline,
+            pipeline=self._dump_pipeline if request.dump else self._pipeline,
             counts=self._state.counts,
             keep_raw=self._keep_raw,
             complete=complete is not None,
@@ -95,9 +120,20 @@ class AppendUseCase:
             self._forget(session)
 
     def get(self, principal: str, source: str) -> SourceState:
-        """Where a source stands; one never seen stands at 0."""
-        key = SourceKey(principal, source)
+        """Where a source stands; one never seen stands at 0. It is called as it is stored."""
+        key = self._key(principal, source)
         return self._state.sources.get(key) or SourceState(key)
+
+    def stored_name(self, principal: str, source: str) -> str:
+        """What a source is called where it is stored."""
+        return self._key(principal, source).source
+
+    def _key(self, principal: str, source: str) -> SourceKey:
+        plain = SourceKey(principal, source)
+        if self._state.sources.get(plain) is not None:
+            return plain
+        known = self._state.sources.by_digest(principal, self._names.digest(source))
+        return known or SourceKey(principal, self._names.stored(source))
 
     def _forget(self, session: AppendSession) -> None:
         if self._sessions.get(session.key) is session:

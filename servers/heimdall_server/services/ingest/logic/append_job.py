@@ -86,6 +86,11 @@ class AppendJob:
         """See `Job`: one lane's jobs keep their order."""
         return id(self.lane)
 
+    @property
+    def protected_before(self) -> bool:
+        """See `Job`."""
+        return False
+
     def absorb(self, later: Job) -> bool:
         """See `Job`. A flush takes effect where it was sent, so nothing is merged behind one."""
         if not isinstance(later, AppendJob) or self.finish or self.flush:

@@ -71,6 +71,7 @@ def letters_of(
             reason=first.reason + more,
             time_ns=context.observed_time_ns,
             raw=glue.join(error.raw for error in group) if keep_raw else b"",
+            part_sizes=tuple(len(error.raw) for error in group) if keep_raw and len(group) > 1 else (),
             format=format_json,
             context=context_to_json(numbered) if number else base,
             field=first.field,

@@ -92,6 +92,11 @@ class ExportJob:
         """See `Job`: one exporter is one turn, however many requests it sends at once."""
         return self.door.name, self.exports[0].principal
 
+    @property
+    def protected_before(self) -> bool:
+        """See `Job`."""
+        return False
+
     def absorb(self, later: Job) -> bool:
         """See `Job`."""
         if not isinstance(later, ExportJob):

@@ -21,6 +21,8 @@ class Room:
 
     row_count: int
     size_bytes: int
+    piece_bytes_max: int | None = None
+    """Payload bytes that are to be decoded at once; None: as many as there are."""
 
     def take(self, batch: pa.RecordBatch) -> None:
         """A piece was decoded."""
@@ -61,6 +63,11 @@ class Job(Protocol):
     @property
     def turn(self) -> Hashable:
         """Whose it is: jobs of one turn keep their order, and turns share the pipeline fairly."""
+        ...
+
+    @property
+    def protected_before(self) -> bool:
+        """Whether its payload was protected once: then what looks like a token in it is one."""
         ...
 
     def absorb(self, later: Job) -> bool:

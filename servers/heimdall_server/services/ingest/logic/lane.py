@@ -159,7 +159,11 @@ class Lane:
                 fed.more = True
                 return
             try:
-                cut = 0 if self.skip else self._cut(buffer, format_, final=final, flush=flush)
+                part = buffer[: room.piece_bytes_max]
+                whole = len(part) == len(buffer)
+                cut = 0 if self.skip else self._cut(part, format_, final=final and whole, flush=flush and whole)
+                if not cut and not self.skip and not whole:
+                    cut = self._cut(buffer, format_, final=final, flush=flush)
             except RecordTooLargeError as error:
                 self._keep(fed, _no_records(), [self._oversized(buffer, format_, rows, error)], room)
                 rows += 1

@@ -88,6 +88,8 @@ class Pipeline:
         clock: Clock,
         limits: PipelineLimits,
         worker: Executor | None = None,
+        piece_bytes_max: int | None = None,
+        interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare a pipeline.
 
@@ -96,17 +98,24 @@ class Pipeline:
             protector: What stands before it.
             clock: Stamps the observed time of a group.
             limits: See there.
-            worker: Where groups are decoded, one at a time; None: a thread of its own.
+            worker: Where groups are decoded, one at a time, and their notes protected; None: a thread of its own for each.
+            piece_bytes_max: Payload bytes decoded at once, where groups are to be small; None: all that came together.
+            interrupt: Makes the protector end what it works on, when `close` can't wait for it any longer.
         """
         self._journal = journal
         self._protector = protector
         self._clock = clock
         self._limits = limits
+        self._piece_bytes_max = piece_bytes_max
+        self._interrupt = interrupt
+        self._noted_bytes = 0
         self._queue = FairQueue()
         self._working_bytes = 0
         self._arrived = asyncio.Event()
         self._commits: asyncio.Queue[_Group | None] = asyncio.Queue(maxsize=1)
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="ingest-decode")
+        # Of its own, since a frame that is ready mustn't wait for the next group to be decoded.
+        self._control_worker = worker or ThreadPoolExecutor(1, thread_name_prefix="ingest-control")
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._throughput = Throughput()
@@ -142,7 +151,10 @@ class Pipeline:
                 await asyncio.wait(late)
             for task in done:
                 task.result()
+        if late:
+            self._interrupt()
         self._worker.shutdown(wait=True)
+        self._control_worker.shutdown(wait=True)
         return not late
 
     async def barrier(self) -> None:
@@ -184,7 +196,8 @@ class Pipeline:
         return self._throughput.wait_s(self.held_bytes + size_bytes)
 
     def _note_held(self) -> None:
-        metrics.QUEUED_BYTES.set(self.held_bytes)
+        noted_bytes, self._noted_bytes = self._noted_bytes, self.held_bytes
+        metrics.QUEUED_BYTES.inc(self._noted_bytes - noted_bytes)
 
     async def _decode_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -212,7 +225,7 @@ class Pipeline:
 
     def _process(self, jobs: list[Job], now_ns: int, taken_s: float) -> _Group:
         """Worker thread: decode and protect. Never raises."""
-        room = Room(self._limits.group_rows_max, self._limits.group_decoded_bytes_max)
+        room = Room(self._limits.group_rows_max, self._limits.group_decoded_bytes_max, self._piece_bytes_max)
         started_s = time.monotonic()
         runs: list[_Run] = []
         batches: list[pa.RecordBatch] = []
@@ -238,18 +251,21 @@ class Pipeline:
         return group
 
     def _protect(self, group: _Group, batches: list[pa.RecordBatch]) -> None:
-        try:
-            group.protected = self._protector.protect(_concat(batches))
-        except BaseException as error:  # noqa: BLE001 - as above; nothing may pass unprotected
-            _log_bug("protection failed", error)
+        if any(run.job.protected_before for run in group.runs):
             self._protect_one_by_one(group, batches)
+        else:
+            try:
+                group.protected = self._protector.protect(_concat(batches))
+            except BaseException as error:  # noqa: BLE001 - as above; nothing may pass unprotected
+                _log_bug("protection failed", error)
+                self._protect_one_by_one(group, batches)
         if group.protected is not None:
             metrics.GROUP_RECORDS.observe(group.protected.batch.num_rows)
             for name, count in group.protected.hits.items():
                 metrics.PROTECTED.labels(name).inc(count)
 
     def _protect_one_by_one(self, group: _Group, batches: list[pa.RecordBatch]) -> None:
-        """Find the jobs whose records can't be protected, and go on without them."""
+        """Job by job: find those whose records can't be protected, and go on without them."""
         good: list[Protected] = []
         settlers: tuple[Callable[[], None], ...] = ()
         row = 0
@@ -261,7 +277,7 @@ class Pipeline:
             while sum(int(batch.num_rows) for batch in own) < run.row_count:
                 own.append(next(pending))
             try:
-                one = self._protector.protect(_concat(own))
+                one = self._protector.protect(_concat(own), again=run.job.protected_before)
             except BaseException as error:  # noqa: BLE001 - as above
                 _log_bug("protection of a job failed", error)
                 run.failure, run.row_count = error, 0
@@ -297,7 +313,14 @@ class Pipeline:
             for run in live:
                 _settle(run.job.begin_commit)
             started_s = time.monotonic()
+            settlers: tuple[Callable[[], None], ...] = ()
             try:
+                if _speaks(entry):
+                    loop = asyncio.get_running_loop()
+                    control = await loop.run_in_executor(self._control_worker, self._protector.protect_control, entry)
+                    entry, settlers = control.entry, control.settlers
+                    for name, count in control.hits.items():
+                        metrics.PROTECTED.labels(name).inc(count)
                 (position,) = await self._journal.append([entry])
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
                 _log_bug("journal append failed", error)
@@ -306,6 +329,8 @@ class Pipeline:
             else:
                 if group.protected is not None and entry.batch is not None:
                     group.protected.on_durable()
+                for settle in settlers:
+                    settle()
                 end_s = time.monotonic()
                 metrics.STAGE_JOURNAL.observe(end_s - started_s)
                 self._throughput.note(group.size_bytes, taken_s=group.taken_s, end_s=end_s)
@@ -347,6 +372,15 @@ class Pipeline:
         sidecars = group.protected.sidecars if group.protected is not None and batch is not None else {}
         entry = Entry(batch, notes.sources, notes.requests, notes.dead_letters, notes.resolved_letters, sidecars)
         return entry, live
+
+
+def _speaks(entry: Entry) -> bool:
+    """Whether anything beside the records has words that somebody else chose."""
+    return bool(
+        entry.dead_letters
+        or any('"header"' in mark.format for mark in entry.sources)
+        or any(request.message for request in entry.requests)
+    )
 
 
 def _settle(callback: Callable[..., None], *arguments: object) -> None:

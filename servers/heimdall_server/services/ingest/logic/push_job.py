@@ -103,6 +103,11 @@ class PushJob:
         """See `Job`: the owner is fair to senders; together they are one turn."""
         return id(self.owner)
 
+    @property
+    def protected_before(self) -> bool:
+        """See `Job`."""
+        return False
+
     def absorb(self, later: Job) -> bool:  # noqa: ARG002 - as `Job`
         """See `Job`: the owner makes jobs as large as is good."""
         return False

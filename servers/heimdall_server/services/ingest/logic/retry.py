@@ -50,6 +50,11 @@ class RetryJob:
         """See `Job`."""
         return "retry"
 
+    @property
+    def protected_before(self) -> bool:
+        """See `Job`."""
+        return self.letter.protected
+
     def absorb(self, later: Job) -> bool:  # noqa: ARG002 - the protocol's signature
         """See `Job`: letters don't merge."""
         return False

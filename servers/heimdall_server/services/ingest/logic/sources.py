@@ -16,6 +16,7 @@ from heimdall_server.domain.errors import BudgetExceededError, InvalidArgumentEr
 from heimdall_server.ports.journal import SourceKey, SourceMark
 from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.format_text import format_from_json, format_to_json
+from heimdall_server.services.ingest.logic.names import digest_in
 from heimdall_server.services.ingest.model import REPEAT_WINDOW_COUNT, DumpFacts, SourceState
 
 SNAPSHOT_BATCH_COUNT: Final = 8
@@ -33,6 +34,7 @@ class SourceTable:
         self._source_count_max = source_count_max
         self._streams: set[SourceKey] = set()
         self._counts: Counter[str] = Counter()
+        self._by_digest: dict[tuple[str, str], SourceKey] = {}
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -40,6 +42,10 @@ class SourceTable:
     def get(self, key: SourceKey) -> SourceState | None:
         """What the journal says of a source, or None if it never was."""
         return self._sources.get(key)
+
+    def by_digest(self, principal: str, digest: str) -> SourceKey | None:
+        """The source of a principal whose name carries a digest (`names.StoredNames`)."""
+        return self._by_digest.get((principal, digest))
 
     def open(self, key: SourceKey) -> SourceState:
         """A new stream takes the source: its epoch goes up, which fences the stream before.
@@ -100,7 +106,7 @@ class SourceTable:
                 found = state
             elif state.dump.name == facts.name and state.dump.content_sha256 != facts.content_sha256:
                 raise InvalidArgumentError(
-                    "open.dump.name", f"{facts.name!r} already names a dump with other content; choose another name"
+                    "open.dump.name", "it already names a dump with other content; choose another name"
                 )
         return found
 
@@ -112,6 +118,7 @@ class SourceTable:
         """Replace everything by a snapshot."""
         self._sources.clear()
         self._counts.clear()
+        self._by_digest.clear()
         for (
             principal,
             source,
@@ -138,10 +145,13 @@ class SourceTable:
     def _add(self, state: SourceState) -> SourceState:
         self._sources[state.key] = state
         self._counts[state.key.principal] += 1
+        if digest := digest_in(state.key.source):
+            self._by_digest[state.key.principal, digest] = state.key
         return state
 
     def _remove(self, key: SourceKey) -> None:
         del self._sources[key]
+        self._by_digest.pop((key.principal, digest_in(key.source)), None)
         self._counts[key.principal] -= 1
         if not self._counts[key.principal]:
             del self._counts[key.principal]
