@@ -263,7 +263,7 @@ def _detection(report: Report) -> None:
 
 
 def _protection(report: Report, rows: int) -> None:
-    section = "protection: tokens against masks, a value in each record"
+    section = "protection: tokens against masks"
     found = measure_protection(rows)
     report.add(section, found.measured(section), [asdict(one) for one in found.runs])
 

@@ -109,17 +109,20 @@ def addressed(rows: int, *, new_share: float, place: Place, seed: int) -> bytes:
         seed: Of everything.
     """
     draw = np.random.default_rng(seed)
-    is_new = draw.random(rows) < new_share
-    is_new[0] = True
+    holds = draw.random(rows) < VALUE_SHARE
+    is_new = draw.random(int(holds.sum())) < new_share
+    is_new[:1] = True
     newest = np.cumsum(is_new) - 1
-    known = (draw.random(rows) * (newest + 1)).astype(np.int64)
-    people = pl.Series("people", np.where(is_new, newest, known))
+    known = (draw.random(len(is_new)) * (newest + 1)).astype(np.int64)
+    who = np.zeros(rows, np.int64)
+    who[holds] = np.where(is_new, newest, known)
+    people = pl.Series("people", who)
     templates = pl.Series("row", [_without_values(line) for line in _sample_lines(seed)])
     frame = pl.DataFrame([people, templates.gather(draw.integers(0, len(templates), rows))])
     address = pl.format("person.{}.{}@example.com", pl.lit(random.Random(seed).randrange(10**6)), pl.col("people"))
     # What `_without_values` left open.
     text = pl.format(" for {}", address) if place == "body" else address
-    text = pl.when(pl.Series("holds", draw.random(rows) < VALUE_SHARE)).then(text).otherwise(pl.lit(""))
+    text = pl.when(pl.Series("holds", holds)).then(text).otherwise(pl.lit(""))
     placed = pl.col("row").str.replace(_MARKS[place], text, literal=True).str.replace(_OTHER[place], "", literal=True)
     return ("\n".join(frame.select(placed).to_series()) + "\n").encode()
 

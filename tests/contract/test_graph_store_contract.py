@@ -349,13 +349,13 @@ async def test_pages_of_vertices_follow_one_another(graph: GraphStores) -> None:
     assert len(await graph.reader.list_vertices(VertexKind.ENTITY, tlp_max=Tlp.RED, type_="ip")) == 10
 
 
-async def test_the_profile_of_the_highest_rank_stays(graph: GraphStores, postgres_pool: PostgresPool) -> None:
+async def test_the_profile_of_the_highest_rank_stays(graph: GraphStores) -> None:
     facts = Facts()
     id_ = facts.vertex("leak", VertexKind.DUMP)
     for position, (rank, body) in enumerate(
         ((5, '{"rows":5}'), (9, '{"rows":9}'), (9, '{"rows":8}'), (1, "{}")), start=1
     ):
         await graph.tell(facts, position, profiles=[Profile(id_, rank, body)])
-    async with postgres_pool.connection() as connection:
-        rows = await (await connection.execute("SELECT rank, body FROM graph_profile")).fetchall()
-    assert rows == [(9, '{"rows":9}')]
+    found = await graph.reader.profiles([id_, make_id("nobody")], tlp_max=Tlp.GREEN)
+    assert found == {id_: Profile(id_, 9, '{"rows":9}')}
+    assert await graph.reader.profiles([id_], tlp_max=Tlp.CLEAR) == {}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from heimdall_client import Client
 from heimdall_client.errors import NotFoundError, PermissionDeniedError
 from tests.support.server_process import ServerProcess
 
@@ -103,4 +104,22 @@ def test_logs_and_dumps_become_entities_that_are_found_by_value_and_walked(serve
     assert acts, "who asks by a personal value is in the audit log"
     with server.client("writer") as client, pytest.raises(PermissionDeniedError):
         client.vertex("ip:203.0.113.7")
+
+    gone = json.loads(heimdall(server, "show", "email:bob@example.com", "-o", "json"))["vertex"]["vertex"]
+    with server.client() as client:
+        client.erase([("email", "bob@example.com")], reason="a test")
+        deadline_s = time.monotonic() + 20
+        while time.monotonic() < deadline_s and _is_there(client, gone["vertex_id"]):
+            time.sleep(0.1)
+        assert not _is_there(client, gone["vertex_id"]), "an erasure takes the person out of the graph"
+        assert _is_there(client, "email:alice@example.com")
+    assert gone["value"] not in heimdall(server, "show", "dump:forum-2026-03", "--depth", "2")
     assert server.stop() == 0
+
+
+def _is_there(client: Client, vertex: str) -> bool:
+    try:
+        client.vertex(vertex)
+    except NotFoundError:
+        return False
+    return True

@@ -21,7 +21,7 @@ from heimdall_server.storage.postgres.graph.transaction import _WRITER_LOCK
 from heimdall_server.storage.postgres.graph.writer import PostgresGraphWriter, WritePolicy
 from heimdall_server.storage.postgres.leftovers import processes_of
 from heimdall_server.storage.postgres.pool import PostgresPool
-from tests.support.graphs import DAY_NS, NOON_NS, STREAM, Facts, canonical_dump, make_id
+from tests.support.graphs import DAY_NS, NOON_NS, OURS, STREAM, THEIRS, Facts, canonical_dump, make_id
 from tests.support.postgres import START_S, PostgresServer
 
 
@@ -186,3 +186,29 @@ async def test_killed_in_the_middle_of_batches_the_graph_ends_as_if_nothing_had_
     assert await canonical_dump(pool) == whole
     assert "applied" in kills
     await pool.close()
+
+
+@pytest.mark.usefixtures("postgres_clean")
+async def test_a_batch_that_fails_leaves_nothing_behind_in_others_that_wait_for_it(postgres_pool: PostgresPool) -> None:
+    failures = iter([True])
+
+    async def step(_: str) -> None:
+        if next(failures, False):
+            raise psycopg.OperationalError
+
+    writer = PostgresGraphWriter(postgres_pool, step=step)
+    batches = []
+    for position in range(4):
+        facts = Facts([OURS, THEIRS])
+        facts.related(("a", f"b{position}"), relation="never-told-before")
+        batches.append(facts.batch(position))
+    done = await asyncio.gather(*(writer.apply(batch) for batch in batches), return_exceptions=True)
+    assert [type(one).__name__ for one in done].count("StoreError") == 1
+    for batch in batches:
+        await writer.apply(batch)
+    again = await canonical_dump(postgres_pool)
+    await writer.forget()
+    for batch in batches:
+        await PostgresGraphWriter(postgres_pool).apply(batch)
+    assert await canonical_dump(postgres_pool) == again
+    assert sum("never-told-before" in row for row in again) == 4

@@ -26,6 +26,7 @@ from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.domain.sealed_values import SIDECAR, encode
 from heimdall_server.planner.erased_values import ErasedValues
 from heimdall_server.ports.journal import Entry
+from heimdall_server.projections.graph.removal import GraphRemoval
 from heimdall_server.projections.vault import VaultLimits, VaultProjection
 from heimdall_server.protect.blocklist import Blocklist
 from heimdall_server.protect.sealed_lately import SealedLately
@@ -35,6 +36,7 @@ from heimdall_server.services.privacy.logic.kinds.rotation import DekRotation, I
 from heimdall_server.services.privacy.logic.kinds.shredding import RESEALED
 from heimdall_server.services.privacy.logic.steps import Progress, Steps
 from heimdall_server.storage.journal.journal import EmbeddedJournal
+from heimdall_server.storage.postgres.graph.erasing import PostgresGraphEraser
 from heimdall_server.storage.postgres.pool import PostgresPool
 from heimdall_server.storage.postgres.vault import PostgresVault
 from tests.support.journal import ManualClock, make_batch, opened, small_config
@@ -116,6 +118,7 @@ class World:
     folder: Path
     journal: EmbeddedJournal
     vault: PostgresVault
+    pool: PostgresPool
     follower: VaultProjection
     opened: OpenKeyring
     places: KeyPlaces
@@ -161,6 +164,7 @@ class World:
             cast("Any", Fragile(SealedLately(), fuse, "clear", "forget")),
             cast("Any", Fragile(self.blocklist, fuse, "block")),
             ErasedValues(),
+            cast("Any", Fragile(GraphRemoval(PostgresGraphEraser(self.pool)), fuse, "erase")),
             self.journal,
             Fragile(Barrier(), fuse, "wait").wait,
             ManualClock(),
@@ -178,7 +182,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, vault: PostgresVault) -> AsyncIterator[World]:
+async def world(folder: Path, vault: PostgresVault, pool: PostgresPool) -> AsyncIterator[World]:
     mint_key(folder / "keys" / "root.key")
     places = KeyPlaces(folder / "keys" / "keyring", folder / "keys" / "root.key", folder / "data" / "keyring.id", None)
     opened_ring = await open_keyring(KekConfig(), places, classes=CLASSES)
@@ -187,7 +191,7 @@ async def world(folder: Path, vault: PostgresVault) -> AsyncIterator[World]:
         follower = VaultProjection(journal, vault, SystemClock(), limits=limits)
         following = asyncio.create_task(follower.run())
         try:
-            yield World(folder, journal, vault, follower, opened_ring, places)
+            yield World(folder, journal, vault, pool, follower, opened_ring, places)
         finally:
             following.cancel()
             await asyncio.wait({following})
@@ -303,7 +307,7 @@ async def test_an_operation_killed_at_any_step_ends_as_if_it_never_was(
     moments, at = STEPS_MAX, 0
     while at <= moments:
         await empty(postgres_pool)
-        async with world(tmp_path / "world", vault) as made:
+        async with world(tmp_path / "world", vault, postgres_pool) as made:
             before = await made.put(VALUES)
             kept, fuse = Kept(asked_for(made, kind)), Fuse(at)
             await carried_out(made, kept, fuse)
@@ -317,9 +321,9 @@ async def test_an_operation_killed_at_any_step_ends_as_if_it_never_was(
 
 
 async def test_a_rotation_of_data_keys_says_when_only_the_destruction_is_left(
-    tmp_path: Path, vault: PostgresVault
+    tmp_path: Path, vault: PostgresVault, postgres_pool: PostgresPool
 ) -> None:
-    async with world(tmp_path / "world", vault) as made:
+    async with world(tmp_path / "world", vault, postgres_pool) as made:
         await made.put(VALUES)
         kept = Kept(asked_for(made, OperationKind.ROTATE_DEK))
         wait = await steps_of(made, OperationKind.ROTATE_DEK, Fuse(0)).run(
@@ -333,9 +337,9 @@ async def test_a_rotation_of_data_keys_says_when_only_the_destruction_is_left(
 
 
 async def test_a_blocked_value_stays_out_of_epochs_that_begin_while_it_is_erased(
-    tmp_path: Path, vault: PostgresVault
+    tmp_path: Path, vault: PostgresVault, postgres_pool: PostgresPool
 ) -> None:
-    async with world(tmp_path / "world", vault) as made:
+    async with world(tmp_path / "world", vault, postgres_pool) as made:
         await made.put(VALUES)
         kept = Kept(asked_for(made, OperationKind.ERASE))
         await made.opened.keyring.new_epoch()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from heimdall_server.domain.graph import Tlp, VertexKind
 from heimdall_server.domain.graph_authored import Embedding, Label, Merge, Note, Similar
-from heimdall_server.domain.graph_batches import Applied, GraphBatch, Origin
+from heimdall_server.domain.graph_batches import Applied, GraphBatch, Origin, Profile
 from heimdall_server.domain.graph_reading import (
     CypherResult,
     EdgeKey,
@@ -101,6 +101,10 @@ class GraphReader(Protocol):
             after: Only with greater ids.
             count_max: A page.
         """
+        ...
+
+    async def profiles(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Profile]:
+        """Profiles of dumps and fields, of those that have one and are visible."""
         ...
 
     async def evidence(self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp) -> Sequence[Sequence[Evidence]]:

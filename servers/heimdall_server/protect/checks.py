@@ -132,6 +132,8 @@ def sure_cards(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
     digits = values.str.extract(pattern, 0).fill_null("")
     for separator in " -":
         digits = digits.str.replace_all(separator, "", literal=True)
+    # An escape may stand in front: then what is left isn't digits, and the value is checked by itself.
+    digits = digits.str.tail(CARD_DIGITS_MAX)
     count = placed.str.count_matches(_PLACE, literal=True)
     near = r"(?:^|[ \t\r\n:\[,(=_])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]"
     sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (count == 1) & ~values.str.contains(near)

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ import polars as pl
 import pyarrow as pa
 
 from heimdall_server.protect import lookalikes
+from heimdall_server.protect.catalogue import RULES
 from heimdall_server.protect.columns import Flags, Indices, string_bytes, text_bytes
 from heimdall_server.protect.rules import FEW_SPARSE, NUMBERS, SPARSE, Rule, passing, union
 from heimdall_server.protect.spans import bytes_of, large
@@ -32,8 +33,6 @@ _SAMPLE: Final = 256
 _WINDOWS_BYTES_MAX: Final = 1 << 20
 """Of texts searched at once; of more a regex with all labels costs less, since it is built for all of them."""
 _PLANS_MAX: Final = 256
-_WINDOWS_MAX: Final = 8
-"""Each takes 6 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +144,20 @@ def _plan(rules: tuple[Rule, ...]) -> _Plan:
         groups,
         shapes,
         {piece: tuple(gates) for piece, gates in pieces.items()},
-        _windows(tuple(by_stem)) if by_stem else None,
-        [tuple(gates) for gates in by_stem.values()],
+        _windows() if by_stem else None,
+        [tuple(by_stem.get(stem, ())) for stem in _stems()],
     )
 
 
-@lru_cache(maxsize=_WINDOWS_MAX)
-def _windows(stems: tuple[str, ...]) -> Windows:
-    return Windows(stems)
+@cache
+def _stems() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(stem for rule in RULES if rule.group == SPARSE for stem in rule.stems if suits(stem)))
+
+
+@cache
+def _windows() -> Windows:
+    """The same for all, whatever rules they ask about: it takes 6 MiB."""
+    return Windows(_stems())
 
 
 def passed_gates(rules: Iterable[Rule], values: pl.Series, labelled: Flags | None = None) -> dict[str, pl.Series]:
@@ -185,7 +190,8 @@ def passed_gates(rules: Iterable[Rule], values: pl.Series, labelled: Flags | Non
                     sparse[gate].append(inside[rows])
     if plan.windows is not None and (labelled is None or labelled.any()):
         inside = np.arange(len(values)) if labelled is None else np.flatnonzero(labelled)
-        texts = values.gather(inside).fill_null("")
+        texts = values if labelled is None or labelled.all() else values.gather(inside)
+        texts = texts.fill_null("") if texts.null_count() else texts
         rows, stems = plan.windows.find(*bytes_of(large(texts)))
         for stem in np.unique(stems).tolist():
             for gate in plan.by_stem[stem]:

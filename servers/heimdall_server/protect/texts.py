@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
 from heimdall_server.protect.actions import mask
 from heimdall_server.protect.catalogue import ADDRESS_CLASSES, RULES
+from heimdall_server.protect.disguises import disguised
+from heimdall_server.protect.readable import Readable
 
 
 def masked_text(text: str, *, addresses: bool = False) -> str:
@@ -15,7 +21,14 @@ def masked_text(text: str, *, addresses: bool = False) -> str:
         text: As somebody wrote it.
         addresses: Whether addresses of machines go, too.
     """
-    for rule in RULES:
-        if addresses or rule.data_class not in ADDRESS_CLASSES:
-            text = rule.substitute_text(text, mask(rule.data_class))
-    return text
+    rules = [rule for rule in RULES if addresses or rule.data_class not in ADDRESS_CLASSES]
+    for rule in rules:
+        text = rule.substitute_text(text, mask(rule.data_class))
+    if not len(disguised(pa.array([text], pa.string()))):
+        return text
+    raw = text.encode()
+    for rule in rules:
+        spans, _ = Readable(pl.Series([raw.decode()], dtype=pl.String)).found(rule, np.zeros(1, np.int64))
+        for start, end in reversed(list(zip(spans.starts.tolist(), spans.ends.tolist(), strict=True))):
+            raw = raw[:start] + mask(rule.data_class).encode() + raw[end:]
+    return raw.decode()

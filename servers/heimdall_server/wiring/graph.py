@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from heimdall.graph.v1 import graph_service_pb2_grpc
 from heimdall_server.config import Config
 from heimdall_server.planner.personal_terms import Matched
 from heimdall_server.projections.graph.follower import SHARD, GraphProjection
 from heimdall_server.projections.graph.identities import Identities
+from heimdall_server.projections.graph.removal import GraphRemoval
 from heimdall_server.projections.trimming import Follower
 from heimdall_server.protect.value_terms import ValueTerms
 from heimdall_server.rpc.server import RpcServer
@@ -20,19 +24,28 @@ from heimdall_server.services.graph.logic.reading import GraphReading
 from heimdall_server.services.graph.servicer import GraphServicer
 from heimdall_server.storage.postgres.graph.curation import PostgresGraphCuration
 from heimdall_server.storage.postgres.graph.cypher import PostgresCypherRunner
+from heimdall_server.storage.postgres.graph.erasing import PostgresGraphEraser
 from heimdall_server.storage.postgres.graph.reader import PostgresGraphReader
 from heimdall_server.storage.postgres.graph.writer import PostgresGraphWriter
 from heimdall_server.wiring.parts import Parts
 from heimdall_server.wiring.privacy import PrivacyParts
 from heimdall_server.wiring.tasks import cancel, follow
 
-SERVICE = "heimdall.graph.v1.GraphService"
+SERVICE: Final = "heimdall.graph.v1.GraphService"
 
 
-async def add_graph_service(
-    config: Config, privacy: PrivacyParts, parts: Parts, server: RpcServer, stack: contextlib.AsyncExitStack
-) -> None:
-    """Begin to follow the journal into the graph, make the service, hand it to the server."""
+@dataclass(frozen=True, slots=True)
+class GraphParts:
+    """What follows the journal into the graph."""
+
+    projection: GraphProjection
+    identities: Identities
+    mac: Callable[[bytes], bytes]
+    """Names entities of personal values."""
+
+
+def open_graph(config: Config, privacy: PrivacyParts, parts: Parts, stack: contextlib.AsyncExitStack) -> GraphParts:
+    """Begin to follow the journal into the graph."""
     key = privacy.keys.keyring.identity_key("personal entities")
 
     def mac(message: bytes) -> bytes:
@@ -43,13 +56,28 @@ async def add_graph_service(
 
     identities = Identities(privacy.vault, privacy.keys.keyring, mac, wait_applied=vault_applied)
     projection = GraphProjection(parts.journal, PostgresGraphWriter(privacy.postgres.pool), identities, parts.clock)
-    parts.followers["graph"] = lambda: Follower(
-        "graph", {SHARD: projection.progress.applied}, projection.progress.lag_s
-    )
+
+    def follows() -> Follower:
+        progress = projection.progress
+        return Follower("graph", {SHARD: progress.applied}, progress.lag_s)
+
+    parts.followers["graph"] = follows
     privacy.progress["graph"] = lambda: projection.progress
     task = asyncio.create_task(follow(projection.run, "the graph isn't brought up to date"), name="graph")
     stack.push_async_callback(cancel, [task])
+    return GraphParts(projection, identities, mac)
 
+
+def graph_removal(privacy: PrivacyParts, graph: GraphParts | None) -> GraphRemoval:
+    """What takes erased values out of the graph, also out of one that this process no longer brings up to date."""
+    eraser = PostgresGraphEraser(privacy.postgres.pool)
+    if graph is None:
+        return GraphRemoval(eraser)
+    return GraphRemoval(eraser, graph.projection, graph.identities)
+
+
+def add_graph_service(privacy: PrivacyParts, graph: GraphParts, server: RpcServer) -> None:
+    """Make the service, hand it to the server."""
     values = ValueTerms(lambda: privacy.keys.protector.policy)
 
     async def match(data_class: str, value: str) -> None:
@@ -57,7 +85,7 @@ async def add_graph_service(
         await privacy.personal.guard.allow([Matched(data_class, words)])
 
     names = VertexNames(
-        classes=values.classes, may_tokenise=values.may_tokenise, mac=mac, owners=identities, match=match
+        classes=values.classes, may_tokenise=values.may_tokenise, mac=graph.mac, owners=graph.identities, match=match
     )
     reading = GraphReading(
         PostgresGraphReader(privacy.postgres.pool),

@@ -28,6 +28,7 @@ from heimdall_server.planner.erased_values import ErasedValues
 from heimdall_server.planner.personal_terms import PersonalTerms
 from heimdall_server.ports.log_store import Limits, Order, StoreQuery
 from heimdall_server.ports.vault import Tombstone
+from heimdall_server.projections.graph.removal import GraphRemoval
 from heimdall_server.projections.trimming import Follower
 from heimdall_server.projections.vault import VaultHooks, VaultProjection
 from heimdall_server.protect.catalogue import CLASSES
@@ -134,12 +135,17 @@ async def open_privacy(
 
 
 async def add_privacy_service(
-    config: Config, privacy: PrivacyParts, parts: Parts, server: RpcServer, stack: contextlib.AsyncExitStack
+    config: Config,
+    privacy: PrivacyParts,
+    parts: Parts,
+    server: RpcServer,
+    stack: contextlib.AsyncExitStack,
+    graph: GraphRemoval,
 ) -> None:
-    """Make the service, resume its operations, hand it to the server."""
+    """Make the service, resume its operations, hand it to the server. `graph` is told of erasures."""
     keyring, vault, clock, journal = privacy.keys.keyring, privacy.vault, parts.clock, parts.journal
     trail, rates = AuditTrail(privacy.audit), CallerRates(config.privacy_limits, clock)
-    runner = _runner(config, privacy, parts)
+    runner = _runner(config, privacy, parts, graph)
     await runner.start()
     stack.push_async_callback(runner.close)
     retire_epochs(config, privacy, parts, runner.list, stack)
@@ -212,7 +218,7 @@ async def add_privacy_service(
     )
 
 
-def _runner(config: Config, privacy: PrivacyParts, parts: Parts) -> OperationRunner:
+def _runner(config: Config, privacy: PrivacyParts, parts: Parts, graph: GraphRemoval) -> OperationRunner:
     """What does long work, with every kind of it."""
     keys, age_s = privacy.keys, config.journal.age_max_s
     tail_s, nudge_s = min(_TAIL_S, age_s / 4), min(_NUDGE_S, age_s / 12)
@@ -225,6 +231,7 @@ def _runner(config: Config, privacy: PrivacyParts, parts: Parts) -> OperationRun
         keys.lately,
         keys.blocklist,
         privacy.erased,
+        graph,
         parts.journal,
         parts.barrier,
         parts.clock,

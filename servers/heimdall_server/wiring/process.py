@@ -44,6 +44,7 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
         privacy: PrivacyParts | None = None
         if parts.keys is not None:
             # Loaded where it is wanted, as in `parts`.
+            from heimdall_server.wiring.graph import add_graph_service, graph_removal, open_graph
             from heimdall_server.wiring.privacy import add_privacy_service, open_privacy
 
             privacy = await open_privacy(config, parts.keys, parts, stack)
@@ -51,11 +52,10 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
         server = RpcServer(config.listen, parts.tls, config.access, limits=config.limits, audit=audit)
         export = make_export(config, parts)
         if privacy is not None:
-            await add_privacy_service(config, privacy, parts, server, stack)
-            if "graph" in config.services:
-                from heimdall_server.wiring.graph import add_graph_service
-
-                await add_graph_service(config, privacy, parts, server, stack)
+            graph = open_graph(config, privacy, parts, stack) if "graph" in config.services else None
+            await add_privacy_service(config, privacy, parts, server, stack, graph_removal(privacy, graph))
+            if graph is not None:
+                add_graph_service(privacy, graph, server)
         instance = serve(config, config_files, parts, server, export, privacy)
         instance.publish_gauges()
         if config.metrics_address:

@@ -237,7 +237,7 @@ def _notices(config: Config, *, copied_from: str) -> list[str]:
         notices.append("bytes of what can't be decoded are dropped: dead letters can't be retried")
     if "graph" in config.services:
         notices.append(
-            "deletions and erasures don't reach the graph yet: it keeps what it made of the records (personal values as tokens)"
+            "deletions don't reach the graph yet: it keeps what it made of the records (personal values as tokens)"
         )
     if problem := names_problem(config.privacy_names):
         notices.append(problem)

@@ -19,6 +19,7 @@ from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
 from heimdall_server.protect.readable import Readable
 from heimdall_server.protect.spans import Spans
+from heimdall_server.protect.texts import masked_text
 from heimdall_server.protect.tokenise import Tokenise
 from tests.unit.protect.reference import Row, batch_of, rows_of
 
@@ -171,6 +172,11 @@ def test_other_actions_work_on_what_is_hidden(action: str) -> None:
     done = [protector.protect(batch_of([{"attributes": {"a": text}}])).batch["attributes"] for text in (plain, hidden)]
     assert done[0] == done[1]
     assert "smith" not in str(done[1])
+
+
+def test_a_single_text_is_masked_as_it_reads() -> None:
+    assert masked_text("for a%40b.example, b@c.example and 10.0.0.1") == "for [email], [email] and 10.0.0.1"
+    assert masked_text("a%20b") == "a%20b"
 
 
 PIECES = (

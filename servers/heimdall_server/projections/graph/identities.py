@@ -76,6 +76,15 @@ class Identities:
             self._known.popitem(last=False)
         return found
 
+    def forget(self, tokens: Iterable[str]) -> None:
+        """Ask anew whose these are.
+
+        Args:
+            tokens: In brackets.
+        """
+        for token in tokens:
+            self._known.pop(token[1:-1], None)
+
     def of(self, type_name: str, values: pa.StringArray, learned: Mapping[str, str]) -> pa.StringArray:
         """Say which entities values are.
 

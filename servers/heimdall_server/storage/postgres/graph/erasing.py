@@ -50,6 +50,7 @@ class PostgresGraphEraser:
             await connection.execute(b"DELETE FROM graph_fact_provenance p USING graph_gone g WHERE p.fact = g.id")
             for name in _AUTHORED:
                 await connection.execute(f"DELETE FROM {name} a USING graph_gone g WHERE a.id = g.uid".encode())
+            await connection.execute(b"DELETE FROM graph_content")  # a batch that says the same again must be looked at
             await connection.execute(b"DELETE FROM graph_merge m USING graph_gone g WHERE m.into_id = g.uid")
             for kind_ in (VertexKind.SIGHTING, VertexKind.FIELD_VALUE, VertexKind.ENTITY):
                 await connection.execute(f"DELETE FROM {table(kind_)} v USING graph_gone g WHERE v.id = g.id".encode())

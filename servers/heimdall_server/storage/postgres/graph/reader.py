@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -13,6 +12,7 @@ from psycopg import errors as pg
 
 from heimdall_server.domain.errors import QueryTimeoutError
 from heimdall_server.domain.graph import ENDS, VERTEX_KINDS, EdgeKind, Provenance, Tlp, VertexKind
+from heimdall_server.domain.graph_batches import Profile
 from heimdall_server.domain.graph_reading import (
     EdgeKey,
     Evidence,
@@ -29,6 +29,7 @@ from heimdall_server.storage.postgres.graph.labels import Labels, table
 from heimdall_server.storage.postgres.graph.paths import shortest
 from heimdall_server.storage.postgres.graph.rows import (
     SEEN,
+    VALUE,
     Wanted,
     any_vertex,
     array,
@@ -57,7 +58,7 @@ ORDER BY p.confidence DESC, f.last_ns DESC, p.provenance_id
 """
 _FACT: Final = "t.id, t.provenance, t.first_ns, t.last_ns, t.count, t.first_place, t.last_place"
 _SIGHTINGS: Final = f"""
-SELECT t.id::text::bigint, t.uid, t.properties, t.day, t.hours, t.provenance, {SEEN}
+SELECT t.id::text::bigint, t.uid, {VALUE}, t.day, t.hours, t.provenance, {SEEN}
 FROM {table(VertexKind.ENTITY)} e JOIN {table(EdgeKind.OF_ENTITY)} o ON o.end_id = e.id
 JOIN {table(VertexKind.SIGHTING)} t ON t.id = o.start_id
 WHERE e.uid = %s AND e.tlp_min <= %s AND o.tlp_min <= %s AND t.tlp_min <= %s AND t.day BETWEEN %s AND %s
@@ -71,6 +72,12 @@ SELECT fact::text::bigint, (
         WHERE g.fact = f.fact AND p.tlp <= %s GROUP BY u.n
     ) h
 ) FROM unnest(%s::ag_catalog.graphid[]) AS f (fact)
+"""
+_PROFILES: Final = f"""
+SELECT p.id, p.rank, p.body FROM graph_profile p WHERE p.id = ANY(%s::uuid[]) AND (
+    EXISTS (SELECT FROM {table(VertexKind.DUMP)} t WHERE t.uid = p.id AND t.tlp_min <= %s)
+    OR EXISTS (SELECT FROM {table(VertexKind.FIELD)} t WHERE t.uid = p.id AND t.tlp_min <= %s)
+)
 """
 _STATE: Final = """
 SELECT coalesce(sum(c.reltuples) FILTER (WHERE l.kind = 'v'), 0)::bigint, coalesce(sum(c.reltuples) FILTER (WHERE l.kind = 'e'), 0)::bigint,
@@ -105,6 +112,12 @@ class PostgresGraphReader:
         async with self._reading(_READ_S) as connection:
             found = await select_vertices(connection, (wanted,), filter_)
         return [one.vertex for one in found]
+
+    async def profiles(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Profile]:
+        """See the port."""
+        async with self._reading(_READ_S) as connection:
+            cursor = await connection.execute(_PROFILES, ([one.hex() for one in ids], tlp_max.value, tlp_max.value))
+            return {id_.bytes: Profile(id_.bytes, rank, body) for id_, rank, body in await cursor.fetchall()}
 
     async def evidence(self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp) -> Sequence[Sequence[Evidence]]:
         """See the port. One statement a fact, and for vertices one a kind until it is found."""
@@ -155,7 +168,7 @@ class PostgresGraphReader:
                 cursor = await connection.execute(_HOURS, (ceiling, array(several)), prepare=False)
                 hours |= {fact: told or [] for fact, told in await cursor.fetchall()}
         return [
-            SightingRow(row[1].bytes, _value(row[2]), row[3], seen[row[0]], tuple(hours[row[0]]))
+            SightingRow(row[1].bytes, row[2], row[3], seen[row[0]], tuple(hours[row[0]]))
             for row in rows
             if row[0] in seen
         ]
@@ -210,10 +223,6 @@ def _edge_source(key: EdgeKey) -> tuple[str, list[object]]:
         "AND t.relation = coalesce((SELECT term_id FROM graph_term WHERE term = %s), 0)"
     )
     return source, [*parameters, key.relation]
-
-
-def _value(properties: str) -> str:
-    return str(json.loads(properties)["value"])
 
 
 def _evidence(row: Sequence[Any]) -> Evidence:

@@ -6,10 +6,10 @@ Sums of a fact are of all its provenances. Where some of these lie above the rea
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS, EdgeKind, Tlp, VertexKind
 from heimdall_server.domain.graph_reading import Direction, GraphFilter, Seen, Vertex
@@ -17,7 +17,12 @@ from heimdall_server.storage.postgres.graph.labels import ENTRY_BITS, Labels, ta
 from heimdall_server.storage.postgres.graph.staging import Connection
 
 SEEN: Final = "t.first_ns, t.last_ns, t.count, t.confidence, t.tlp_min, t.tlp_max"
-_VERTEX: Final = f"t.id::text::bigint, t.uid, y.term, t.properties, t.day, {SEEN}"
+VALUE: Final = "agtype_access_operator(VARIADIC ARRAY[t.properties, '\"value\"'::agtype])::text"
+"""A vertex's value, out of what Cypher sees."""
+_VERTEX: Final = f"t.id::text::bigint, t.uid, y.term, {VALUE}, t.day, {SEEN}"
+_TLPS: Final = tuple(Tlp)
+_ROWS_ASIDE: Final = 200
+"""More rows than these are made into values in a thread: that takes more than a millisecond."""
 _VISIBLE_SUMS: Final = (
     "SELECT f.fact::text::bigint, min(f.first_ns), max(f.last_ns), sum(f.count)::bigint, max(p.confidence), min(p.tlp) "
     "FROM graph_fact_provenance f JOIN graph_provenance p ON p.provenance_id = f.provenance "
@@ -25,6 +30,9 @@ _VISIBLE_SUMS: Final = (
 )
 RARITY_MAX: Final = 64
 """Edges that are counted of a neighbour; it is common beyond that."""
+
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,7 @@ async def select_vertices(connection: Connection, wanted: Sequence[Wanted], filt
     cursor = await connection.execute(" UNION ALL ".join(parts).encode(), parameters, prepare=True)
     rows = await cursor.fetchall()
     seen = await seen_of(connection, {row[1]: row[6:] for row in rows}, filter_.tlp_max)
-    return [FoundVertex(row[1], _vertex(VERTEX_KINDS[row[0]], row[1:], seen[row[1]])) for row in rows if row[1] in seen]
+    return await _aside(_vertices_from, rows, seen)
 
 
 async def edges_of(
@@ -139,10 +147,16 @@ async def edges_of(
         filter_: What passes.
         degree_max: Of one vertex, kind and direction.
     """
-    found: dict[int, FoundEdge] = {}
-    more: set[int] = set()
     rows = await _select_edges(connection, graph_ids, filter_, degree_max + 1)
     seen = await seen_of(connection, {row[2]: row[6:] for row in rows}, filter_.tlp_max)
+    return await _aside(lambda some, known: _edges_from(some, known, filter_, degree_max), rows, seen)
+
+
+def _edges_from(
+    rows: Sequence[tuple[Any, ...]], seen: Mapping[int, Seen], filter_: GraphFilter, degree_max: int
+) -> tuple[list[FoundEdge], set[int]]:
+    found: dict[int, FoundEdge] = {}
+    more: set[int] = set()
     counts: dict[tuple[int, int], int] = {}
     for part, origin, graph_id, start, end, relation, *_ in rows:
         count = counts[part, origin] = counts.get((part, origin), 0) + 1
@@ -154,6 +168,14 @@ async def edges_of(
     return list(found.values()), more
 
 
+async def _aside(
+    make: Callable[[Sequence[tuple[Any, ...]], Mapping[int, Seen]], _Made],
+    rows: Sequence[tuple[Any, ...]],
+    seen: Mapping[int, Seen],
+) -> _Made:
+    return await asyncio.to_thread(make, rows, seen) if len(rows) > _ROWS_ASIDE else make(rows, seen)
+
+
 async def seen_of(connection: Connection, sums: Mapping[int, Sequence[Any]], tlp_max: Tlp) -> dict[int, Seen]:
     """What a reader may know of facts.
 
@@ -163,7 +185,7 @@ async def seen_of(connection: Connection, sums: Mapping[int, Sequence[Any]], tlp
         tlp_max: The reader's ceiling.
     """
     seen = {
-        fact: Seen(first_ns, last_ns, count, confidence, Tlp(tlp))
+        fact: Seen(first_ns, last_ns, count, confidence, _TLPS[tlp])
         for fact, (first_ns, last_ns, count, confidence, tlp, _) in sums.items()
     }
     mixed = [fact for fact, row in sums.items() if row[5] > tlp_max]
@@ -181,12 +203,12 @@ async def seen_of(connection: Connection, sums: Mapping[int, Sequence[Any]], tlp
     return seen
 
 
-async def rarity_of(connection: Connection, kind: EdgeKind, graph_ids: Collection[int]) -> dict[int, int]:
-    """How many edges of a kind end at some vertices, up to `RARITY_MAX`."""
+async def rarity_of(connection: Connection, kind: EdgeKind, graph_ids: Collection[int], tlp_max: Tlp) -> dict[int, int]:
+    """How many visible edges of a kind end at some vertices, up to `RARITY_MAX`."""
     cursor = await connection.execute(
         "SELECT f.id::text::bigint, d.count FROM unnest(%s::ag_catalog.graphid[]) AS f (id) CROSS JOIN LATERAL "
-        f"(SELECT count(*) AS count FROM (SELECT FROM {table(kind)} t WHERE t.end_id = f.id LIMIT {RARITY_MAX}) s) d".encode(),
-        (array(graph_ids),),
+        f"(SELECT count(*) AS count FROM (SELECT FROM {table(kind)} t WHERE t.end_id = f.id AND t.tlp_min <= %s LIMIT {RARITY_MAX}) s) d".encode(),
+        (array(graph_ids), tlp_max.value),
         prepare=True,
     )
     return {int(graph_id): int(count) for graph_id, count in await cursor.fetchall()}
@@ -234,5 +256,9 @@ def _passes(seen: Seen, filter_: GraphFilter) -> bool:
     )
 
 
-def _vertex(kind: VertexKind, row: Sequence[Any], seen: Seen) -> Vertex:
-    return Vertex(row[1].bytes, kind, row[2] or "", json.loads(row[3])["value"], seen, row[4])
+def _vertices_from(rows: Sequence[tuple[Any, ...]], seen: Mapping[int, Seen]) -> list[FoundVertex]:
+    return [
+        FoundVertex(graph_id, Vertex(id_.bytes, VERTEX_KINDS[kind], type_ or "", value, seen[graph_id], day))
+        for kind, graph_id, id_, type_, value, day, *_ in rows
+        if graph_id in seen
+    ]

@@ -227,7 +227,7 @@ async def _scores(walk: Walk, found: Mapping[int, Vertex], edges: Sequence[Found
         asked.setdefault(kinds.get(row, EdgeKind.RELATED_TO), []).append(row)
     counts: dict[int, int] = {}
     for kind, rows in asked.items():
-        counts |= await rarity_of(walk.connection, kind, rows)
+        counts |= await rarity_of(walk.connection, kind, rows, walk.filter_.tlp_max)
     most = math.log2(2 + RARITY_MAX)
     return {
         row: score * (1 - 0.5 * math.log2(1 + max(1, counts.get(row, RARITY_MAX))) / most)

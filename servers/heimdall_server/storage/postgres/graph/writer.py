@@ -77,6 +77,7 @@ class PostgresGraphWriter:
         self._policy = policy or WritePolicy()
         self._shared = Shared(Terms(), Provenances())
         self._step = step
+        self._turn = asyncio.Lock()
         self._trials = 0
 
     async def missing(self, origin: Origin) -> Sequence[Range]:
@@ -117,18 +118,19 @@ class PostgresGraphWriter:
             raise StoreError(STORE, f"{error}, {policy.retry_count_max + 1} times") from None
 
     async def _try(self, batch: CheckedBatch, digest: bytes, *, keep: bool) -> Applied:
-        kept = False
-        try:
-            async with self._pool.connection(timeout_s=self._policy.timeout_s) as connection:
-                applied = await self._within(connection, batch, digest)
-                if not keep:
-                    await connection.rollback()
-            kept = keep
-        finally:
-            if not kept:  # numbers that it made are gone with it
-                self._shared.terms.forget()
-                self._shared.provenances.forget()
-        return applied
+        async with self._turn:  # nobody may use numbers that another's transaction made and may take back
+            kept = False
+            try:
+                async with self._pool.connection(timeout_s=self._policy.timeout_s) as connection:
+                    applied = await self._within(connection, batch, digest)
+                    if not keep:
+                        await connection.rollback()
+                kept = keep
+            finally:
+                if not kept:
+                    self._shared.terms.forget()
+                    self._shared.provenances.forget()
+            return applied
 
     async def _within(self, connection: Connection, batch: CheckedBatch, digest: bytes) -> Applied:
         try:

@@ -1,4 +1,4 @@
-"""Erasure: a subject's values become inaccessible at once, and the keys that could open them are destroyed.
+"""Erasure: a subject's values become inaccessible at once, go from the graph, and the keys that could open them are destroyed.
 
 The tokens are in the operation before anything is done, so they outlive the vault: from there the tombstones of every
 erasure come back where a vault was restored from a backup.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from heimdall_server.domain.errors import IntegrityError, KeyDestroyedError
 from heimdall_server.domain.operations import ErasureScope, Operation, OperationKind
@@ -17,6 +18,8 @@ from heimdall_server.ports.vault import Tombstone
 from heimdall_server.services.privacy.logic.kinds.model import SHARD, VAULT_LANE, PrivacyPorts, data_classes
 from heimdall_server.services.privacy.logic.kinds.shredding import shred
 from heimdall_server.services.privacy.logic.steps import Progress, Wait
+
+_GRAPH_WAIT_S: Final = 5.0
 
 
 def names_of(operation: Operation) -> list[TokenName]:
@@ -82,6 +85,11 @@ class Erasure:
             await progress.note(
                 inaccessible_time_ns=ports.clock.now_ns(), stage="inaccessible", facts={"values_deleted": deleted}
             )
+        if not operation.facts.get("graph_erased", False):
+            through = int(progress.operation.facts["through"])
+            if not await ports.graph.erase(list(map(str, names_of(progress.operation))), through=through):
+                return Wait(_GRAPH_WAIT_S, f"inaccessible, waiting for the graph to be as far as position {through}")
+            await progress.note(facts={"graph_erased": True})
         classes = data_classes(ports, sorted({name.data_class for name in names_of(progress.operation)}))
         wait = await shred(ports, progress, classes)
         if wait is None:

@@ -57,6 +57,14 @@ class ErasedValues(Protocol):
         ...
 
 
+class GraphRemoval(Protocol):
+    """The graph, as an erasure acts on it."""
+
+    async def erase(self, tokens: Collection[str], *, through: int) -> bool:
+        """Delete what tokens (in brackets) stand for. False: the graph isn't as far as a position yet; ask again."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PrivacyPorts:
     """Everything that rotation and erasure act on."""
@@ -69,6 +77,7 @@ class PrivacyPorts:
     sealed_lately: SealedLately
     blocklist: Blocklist
     erased: ErasedValues
+    graph: GraphRemoval
     journal: Journal
     barrier: Callable[[], Awaitable[int]]
     """Waits until everything that was protected before the call is durable or dropped; the journal's head then."""
