@@ -214,7 +214,7 @@ def _privacy(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
             raw.get("rules", []),
             version=int(raw.get("version", 1)),
             actions=ALL_ACTIONS,
-            thorough=raw.get("thorough", False),
+            thorough=raw.get("thorough", True),
             ip_prefixes=raw.get("ip_prefixes", DEFAULT_PREFIXES),
         ),
     )
@@ -256,9 +256,7 @@ class Config(BaseSettings):
     retention: Annotated[RetentionConfig, _Told] = Field(default_factory=RetentionConfig)
     privacy_limits: Annotated[PrivacyLimits, _Told] = Field(default_factory=PrivacyLimits)
     privacy_names: Annotated[NamesConfig, _Told] = Field(default_factory=NamesConfig)
-    privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(
-        default_factory=lambda: PrivacyPolicy(thorough=False)
-    )
+    privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(default_factory=PrivacyPolicy)
     postgres: Annotated[PostgresConfig, _Told] = Field(default_factory=PostgresConfig)
     datasets: dict[str, Annotated[Dataset, _Told]]
 

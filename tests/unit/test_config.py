@@ -107,11 +107,12 @@ def test_a_mistyped_variable_and_an_address_that_is_none_are_told(monkeypatch: p
     assert "listen.mesh_address" in told
 
 
-def test_looking_thoroughly_needs_no_other_rules_and_no_keys(tmp_path: Path) -> None:
+def test_not_looking_thoroughly_needs_no_other_rules_and_no_keys(tmp_path: Path) -> None:
     file = tmp_path / "heimdall.toml"
-    file.write_text("[privacy]\nthorough = true\n")
+    file.write_text("[privacy]\nthorough = false\n")
     policy = load(file)[0].privacy
-    assert policy.thorough
+    assert not policy.thorough
+    assert load()[0].privacy.thorough
     assert policy.is_default
     assert PolicyProtector(policy).policy == policy
     file.write_text('[privacy]\nrules = [{ action = "keep", class = "ip*" }, { action = "mask" }]\n')
