@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from heimdall_server.crypto.certificate_files import CertificateFolder, key_path
 from heimdall_server.crypto.certificates import LeafNames, authority_trust_domain, mint_leaf
 from heimdall_server.domain.identity import SpiffeId
+from tests.support.postgres import remove_place
 
 START_WAIT_S = 60.0
 CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20)]
@@ -108,7 +108,7 @@ def running(kept: Path | None = None, /, **variables: str) -> Iterator[Instance]
             except subprocess.TimeoutExpired:
                 process.kill()
             if kept is None:
-                _remove_postgres(folder)
+                remove_place(folder / ".heimdall")
 
 
 def _wait_until_healthy(instance: Instance, process: subprocess.Popen[bytes]) -> None:
@@ -125,13 +125,6 @@ def _wait_until_healthy(instance: Instance, process: subprocess.Popen[bytes]) ->
             return
     message = f"the server didn't start:\n{(instance.folder / 'server.log').read_text()[-2000:]}"
     raise RuntimeError(message)
-
-
-def _remove_postgres(folder: Path) -> None:
-    """Remove what a server that runs as root keeps of PostgreSQL elsewhere."""
-    place = folder / ".heimdall" / "postgres" / "place"
-    if place.is_file():
-        shutil.rmtree(place.read_text().strip(), ignore_errors=True)
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:

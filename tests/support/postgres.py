@@ -43,6 +43,13 @@ def small_postgres(**changes: Any) -> PostgresConfig:
     return PostgresConfig(**{**values, **changes})
 
 
+def remove_place(data_dir: Path) -> None:
+    """Remove what a server that ran as root kept of PostgreSQL outside of its data folder."""
+    place = data_dir / "postgres" / "place"
+    if place.is_file():
+        shutil.rmtree(place.read_text().strip(), ignore_errors=True)
+
+
 class PostgresServer:
     """The server, on an event loop of its own, since it outlives those of tests."""
 

@@ -20,6 +20,7 @@ import pytest
 from heimdall_client import Client, ClientConfig
 from heimdall_server.crypto.certificate_files import key_path
 from tests.support.pki import Pki
+from tests.support.postgres import remove_place
 
 START_S: Final = 60.0
 STOP_S: Final = 30.0
@@ -170,6 +171,7 @@ class ServerProcess:
     def __exit__(self, *_: object) -> None:
         if self.running:
             self.stop()
+        remove_place(self.data_dir)
 
     def _variables(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HEIMDALL_")}

@@ -183,7 +183,9 @@ class PrivacyPolicy:
         return self.rules[index].action if index >= 0 else FALLBACK_ACTION
 
 
-def _flaws(rule: Mapping[str, object]) -> list[str]:
+def _flaws(rule: object) -> list[str]:
+    if not isinstance(rule, Mapping):
+        return ["isn't a table with class, source, field and action"]
     flaws = [f"unknown key {key!r}; use class, source, field and action" for key in rule if key not in _KEYS]
     flaws += [f"{key} must be text" for key in _KEYS if not isinstance(rule.get(key, ""), str)]
     if "action" not in rule:

@@ -74,6 +74,15 @@ def test_protector_refuses_an_unusable_policy() -> None:
         PolicyProtector(PrivacyPolicy(rules=(PrivacyRule("shred"),)))
 
 
+def test_a_rule_that_is_no_table_is_told_with_the_others() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        PrivacyPolicy.parse(["x", {"action": "nothing"}])  # type: ignore[list-item]
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "privacy.rules[0]",
+        "privacy.rules[1].action",
+    ]
+
+
 def problems(*rules: dict[str, object], **policy: object) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
         PrivacyPolicy.parse(list(rules), **policy)  # type: ignore[arg-type]
