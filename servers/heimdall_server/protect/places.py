@@ -161,10 +161,9 @@ class MaskedTexts:
             spans = self._without_ours(spans, indices)
         if not len(spans):
             return False
-        changed = spans.rows[np.flatnonzero(np.diff(spans.rows, prepend=-1))]
-        effects.hits[rule.data_class] += len(changed)
         if action.drops:
-            gone = indices[changed]
+            gone = indices[np.unique(spans.rows)]
+            effects.hits[rule.data_class] += len(gone)
             self.texts.scatter(gone, None)
             self._keep(~np.isin(self._spans.rows, gone))
             return True
@@ -172,6 +171,9 @@ class MaskedTexts:
         written = f"{opening}{stands}{rule.closing if opening else ''}"
         inserts = pa.repeat(pa.scalar(written, pa.large_string()), len(spans))
         texts, values = spliced(large(chosen), spans, inserts)
+        # A mask that stands there already is no find.
+        fresh = pc.not_equal(values, stands).to_numpy(zero_copy_only=False) if action.masks else slice(None)
+        effects.hits[rule.data_class] += len(np.unique(spans.rows[fresh]))
         swallowed, shifts = self._shift(spans.of_rows(indices), len(written.encode()))
         if plain is not None:
             # A value in which masks stand is taken as it was, since it is there that their places are known.
