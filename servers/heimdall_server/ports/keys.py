@@ -79,6 +79,14 @@ class Sealer(Protocol):
         """
         ...
 
+    def seal_bytes(self, data_class: str, words: Sequence[str], values: Sequence[str]) -> tuple[int, list[bytes]]:
+        """As `seal`, as columns: the generation and the sealed bytes. Twice as quick, since it makes no objects.
+
+        Raises:
+            KeyError: The class has no data key.
+        """
+        ...
+
     def open(self, value: SealedValue) -> str:
         """The plain value.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from heimdall_server.domain.personal import SealedValue
+from heimdall_server.domain.sealed_values import SealedRun
 from heimdall_server.protect.lookalikes import escaped_text
 from heimdall_server.protect.partial import partial
 
@@ -22,7 +22,7 @@ class Effects:
 
     hits: Counter[str] = field(default_factory=Counter)
     """Class to the number of texts acted on."""
-    sealed: list[SealedValue] = field(default_factory=list)
+    sealed: list[SealedRun] = field(default_factory=list)
     """Values that are new, for the frame of the records that name them."""
     settlers: list[Callable[[], None]] = field(default_factory=list)
     """Called once the frame is durable."""

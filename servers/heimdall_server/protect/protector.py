@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.domain.records import repeat
-from heimdall_server.domain.sealed_values import SIDECAR, encode, joined
+from heimdall_server.domain.sealed_values import SIDECAR, encode_runs, joined
 from heimdall_server.ports.journal import Entry
 from heimdall_server.ports.protector import Protected, ProtectedControl
 from heimdall_server.protect import control, maps, ours
@@ -195,7 +195,7 @@ def _hits(effects: Effects) -> dict[str, int]:
 
 
 def _sidecars(effects: Effects) -> dict[str, bytes]:
-    return {SIDECAR: encode(effects.sealed)} if effects.sealed else {}
+    return {SIDECAR: encode_runs(effects.sealed)} if effects.sealed else {}
 
 
 def _protected_texts(name: str, texts: pa.StringArray, view: PolicyView, effects: Effects) -> pl.Series:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from heimdall_server.canonical.catalogue import personal_form
 from heimdall_server.domain.personal import EPOCHS, WORD_LENGTH, token
+from heimdall_server.domain.sealed_values import SealedRun
 from heimdall_server.ports.keys import Sealer, Tokeniser
 from heimdall_server.protect.actions import Effects, Forms, Origin
 from heimdall_server.protect.blocklist import Blocklist
@@ -90,9 +91,8 @@ class Tokenise:
             plain = {**plain, **dict(zip(spelt, forms, strict=True))}
         allowed = self._allowed(data_class, unsealed, plain)
         if allowed:
-            sealed = self.sealer.seal(data_class, allowed, [plain[word] for word in allowed])
-            effects.sealed += sealed
-            generation = sealed[0].generation
+            generation, sealed = self.sealer.seal_bytes(data_class, allowed, [plain[word] for word in allowed])
+            effects.sealed.append(SealedRun(data_class, generation, allowed, sealed))
         # What is blocked counts as sealed: it needn't be looked at again.
         pending.words.setdefault((data_class, generation), []).extend(unsealed)
 

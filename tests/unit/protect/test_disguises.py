@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.protect.actions import ACTIONS, Action
 from heimdall_server.protect.disguises import decoded_base64, disguised
 from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
@@ -44,9 +43,9 @@ class Sealer:
         del data_class
         return 1
 
-    def seal(self, data_class: str, words: list[str], values: list[str]) -> list[SealedValue]:
+    def seal_bytes(self, data_class: str, words: list[str], values: list[str]) -> tuple[int, list[bytes]]:
         self.values += [(data_class, value) for value in values]
-        return [SealedValue(TokenName(data_class, word), 1, b"") for word in words]
+        return 1, [b"" for _ in words]
 
 
 VALUES = {
