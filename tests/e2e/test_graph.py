@@ -102,8 +102,12 @@ def test_logs_and_dumps_become_entities_that_are_found_by_value_and_walked(serve
             client.vertex("domain:nothing.example")
         acts = client.audit_entries(action="privacy.match", limit=0)
     assert acts, "who asks by a personal value is in the audit log"
-    with server.client("writer") as client, pytest.raises(PermissionDeniedError):
-        client.vertex("ip:203.0.113.7")
+    with server.client("writer") as client:
+        assert client.vertex("ip:203.0.113.7").vertex.value == "203.0.113.7", "who may search may see the graph"
+        with pytest.raises(PermissionDeniedError):
+            client.cypher("MATCH (e:Entity) RETURN e.value")
+        with pytest.raises(PermissionDeniedError):
+            client.add_label("ip:203.0.113.7", "mine")
 
     gone = json.loads(heimdall(server, "show", "email:bob@example.com", "-o", "json"))["vertex"]["vertex"]
     with server.client() as client:

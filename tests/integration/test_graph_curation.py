@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from heimdall_server.domain.errors import EtagMismatchError, InvalidArgumentError, NotFoundError
 from heimdall_server.domain.graph import Tlp, VertexKind
-from heimdall_server.domain.graph_authored import Embedding, Label, Merge, Note
+from heimdall_server.domain.graph_authored import MERGE_DEPTH_MAX, Embedding, Label, Merge, Note
 from heimdall_server.domain.graph_reading import GraphFilter, GraphLimits
 from heimdall_server.storage.postgres.graph.curation import PostgresGraphCuration
 from heimdall_server.storage.postgres.graph.cypher import PostgresCypherRunner
@@ -48,9 +50,14 @@ async def test_labels_are_put_on_and_taken_off_and_found(graph: GraphStores) -> 
     assert await graph.curation.labelled("c2", tlp_max=Tlp.RED) == [one, two]
     assert await graph.curation.labelled("c2", tlp_max=Tlp.RED, after=one) == [two]
     assert await graph.curation.labelled("c2", tlp_max=Tlp.AMBER) == [one]
-    assert await graph.curation.remove_label(one, "c2")
-    assert not await graph.curation.remove_label(one, "c2")
+    assert not await graph.curation.remove_label(two, "c2", tlp_max=Tlp.AMBER)
+    assert await graph.curation.remove_label(one, "c2", tlp_max=Tlp.AMBER)
+    assert not await graph.curation.remove_label(one, "c2", tlp_max=Tlp.RED)
     assert await graph.curation.labels([one], tlp_max=Tlp.RED) == [labels[2]]
+    less_strict = Label(two, "c2", "carol", 8)
+    await graph.curation.add_label(less_strict)
+    await graph.curation.add_label(labels[1])
+    assert await graph.curation.labels([two], tlp_max=Tlp.RED) == [less_strict]
 
 
 async def test_a_note_is_changed_by_who_saw_its_last_version(graph: GraphStores) -> None:
@@ -58,14 +65,19 @@ async def test_a_note_is_changed_by_who_saw_its_last_version(graph: GraphStores)
     first = note("seen in the wild", about)
     await graph.curation.add_note(first)
     await graph.curation.add_note(note("secret", about, tlp=Tlp.RED))
-    changed = await graph.curation.change_note(first.note_id, "seen at home", etag=first.etag, time_ns=9)
+    changed = await graph.curation.change_note(first.note_id, "seen at home", etag=first.etag, actor="bob", time_ns=9)
     assert (changed.body, changed.update_time_ns, changed.create_time_ns, changed.version) == ("seen at home", 9, 5, 2)
+    assert changed.actor == "bob"
     with pytest.raises(EtagMismatchError):
-        await graph.curation.change_note(first.note_id, "seen nowhere", etag=first.etag, time_ns=10)
+        await graph.curation.change_note(first.note_id, "seen nowhere", etag=first.etag, actor="bob", time_ns=10)
     with pytest.raises(NotFoundError):
-        await graph.curation.change_note(make_id("other"), "x", etag="1", time_ns=10)
+        await graph.curation.change_note(make_id("other"), "x", etag="1", actor="bob", time_ns=10)
     assert await graph.curation.notes([about], tlp_max=Tlp.AMBER) == [changed]
-    assert await graph.curation.remove_note(first.note_id)
+    assert await graph.curation.note(first.note_id) == changed
+    assert await graph.curation.note(make_id("other")) is None
+    with pytest.raises(EtagMismatchError):
+        await graph.curation.remove_note(first.note_id, etag=first.etag)
+    assert await graph.curation.remove_note(first.note_id, etag=changed.etag)
     assert not await graph.curation.remove_note(first.note_id)
 
 
@@ -89,9 +101,48 @@ async def test_merged_entities_are_walked_as_one_until_they_are_split(graph: Gra
     assert [len(path.edges) for path in (await graph.reader.paths(a, c, everything, GraphLimits())).paths] == [0]
     with pytest.raises(InvalidArgumentError, match="part of"):
         await graph.curation.merge(merge(a, c))
-    assert await graph.curation.split(b)
+    assert {one.id for one in await graph.curation.parts(a)} == {b, c}
+    assert await graph.curation.split(b) == merge(b, a)
+    assert await graph.curation.split(b) is None
     assert [sorted(values_of(level)) for level in await graph.walk(start)] == [["start"], ["a"], ["x"]]
     assert {one.id for one in await graph.curation.merges([b])} == {c}
+
+
+async def test_a_merge_is_replaced_and_undone_by_who_saw_it(graph: GraphStores) -> None:
+    a, b, c = (make_id(name) for name in "abc")
+    first = await graph.curation.merge(merge(a, b))
+    assert await graph.curation.merge(Merge(a, b, "bob", 7)) == first, "a repeat changes nothing"
+    for etag in ("", "0" * 16):
+        with pytest.raises(EtagMismatchError):
+            await graph.curation.merge(merge(a, c), etag=etag)
+    second = await graph.curation.merge(merge(a, c), etag=first.etag)
+    with pytest.raises(EtagMismatchError):
+        await graph.curation.merge(merge(b, c), etag=first.etag)
+    with pytest.raises(EtagMismatchError):
+        await graph.curation.split(a, etag=first.etag)
+    assert await graph.curation.split(a, etag=second.etag) == second
+
+
+async def test_merges_are_neither_endlessly_deep_nor_many(graph: GraphStores, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = [make_id(str(number)) for number in range(MERGE_DEPTH_MAX + 2)]
+    for part, into in pairwise(chain[:-1]):
+        await graph.curation.merge(merge(part, into))
+    with pytest.raises(InvalidArgumentError, match="deep"):
+        await graph.curation.merge(merge(chain[-2], chain[-1]))
+    with pytest.raises(InvalidArgumentError, match="part of"):
+        await graph.curation.merge(merge(chain[-2], chain[0]))
+    monkeypatch.setattr("heimdall_server.storage.postgres.graph.curation.GROUP_MAX", MERGE_DEPTH_MAX + 1)
+    with pytest.raises(InvalidArgumentError, match="may be one"):
+        await graph.curation.merge(merge(chain[-1], chain[-2]))
+
+
+async def test_a_part_that_a_reader_must_not_see_is_not_given_away_by_its_merge(graph: GraphStores) -> None:
+    facts = Facts()
+    known, secret = facts.vertex("known"), facts.vertex("secret", by=1)
+    await graph.tell(facts)
+    await graph.curation.merge(merge(secret, known))
+    assert set(await graph.reader.get([secret, known], tlp_max=Tlp.RED)) == {secret, known}
+    assert set(await graph.reader.get([secret, known], tlp_max=Tlp.AMBER)) == {known}
 
 
 async def test_a_rebuild_drops_what_was_observed_and_nothing_that_was_decided(

@@ -10,7 +10,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from heimdall.admin.v1 import admin_service_pb2_grpc
-from heimdall.graph.v1 import graph_service_pb2_grpc
+from heimdall.graph.v1 import curation_service_pb2_grpc, graph_service_pb2_grpc
 from heimdall.ingest.v1 import ingest_service_pb2_grpc
 from heimdall.privacy.v1 import privacy_service_pb2_grpc
 from heimdall.query.v1 import query_service_pb2_grpc
@@ -76,6 +76,10 @@ class Connection:
     @property
     def _graph(self) -> graph_service_pb2_grpc.GraphServiceAsyncStub:
         return graph_service_pb2_grpc.GraphServiceStub(self._open())
+
+    @property
+    def _curation(self) -> curation_service_pb2_grpc.CurationServiceAsyncStub:
+        return curation_service_pb2_grpc.CurationServiceStub(self._open())
 
     async def _unary(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from heimdall.graph.v1 import curation_service_pb2 as curation_pb
+from heimdall.graph.v1 import graph_pb2
 from heimdall.graph.v1 import graph_service_pb2 as pb
 from heimdall_client.client import AsyncClient
 from heimdall_client.graph_calls import Tlp, VertexLike
@@ -74,3 +76,37 @@ class SyncGraphCalls:
     def cypher(self, query: str, *, limit: int = 0) -> pb.RunCypherResponse:
         """Run Cypher; see `AsyncClient.cypher`."""
         return self._run(self._twin.cypher(query, limit=limit))
+
+    def add_label(
+        self, vertex: VertexLike, label: str, *, tlp: Tlp = "", reason: str = ""
+    ) -> curation_pb.AddLabelResponse:
+        """Put a label on a vertex; see `AsyncClient.add_label`."""
+        return self._run(self._twin.add_label(vertex, label, tlp=tlp, reason=reason))
+
+    def remove_label(self, vertex: VertexLike, label: str, *, reason: str = "") -> curation_pb.RemoveLabelResponse:
+        """Take a label off a vertex; see `AsyncClient.remove_label`."""
+        return self._run(self._twin.remove_label(vertex, label, reason=reason))
+
+    def add_note(
+        self, vertex: VertexLike, text: str, *, tlp: Tlp = "", request_id: str | None = None
+    ) -> graph_pb2.Note:
+        """Write a note about a vertex; see `AsyncClient.add_note`."""
+        return self._run(self._twin.add_note(vertex, text, tlp=tlp, request_id=request_id))
+
+    def change_note(self, note_id: str, text: str, *, etag: str) -> graph_pb2.Note:
+        """Give a note another text; see `AsyncClient.change_note`."""
+        return self._run(self._twin.change_note(note_id, text, etag=etag))
+
+    def remove_note(self, note_id: str, *, etag: str = "", reason: str = "") -> graph_pb2.Note:
+        """Delete a note; see `AsyncClient.remove_note`."""
+        return self._run(self._twin.remove_note(note_id, etag=etag, reason=reason))
+
+    def merge_entities(
+        self, entity: VertexLike, into: VertexLike, *, reason: str = "", etag: str = ""
+    ) -> graph_pb2.Merge:
+        """Say that an entity is another one; see `AsyncClient.merge_entities`."""
+        return self._run(self._twin.merge_entities(entity, into, reason=reason, etag=etag))
+
+    def split_entity(self, entity: VertexLike, *, reason: str = "", etag: str = "") -> graph_pb2.Merge:
+        """Take an entity out of another; see `AsyncClient.split_entity`."""
+        return self._run(self._twin.split_entity(entity, reason=reason, etag=etag))

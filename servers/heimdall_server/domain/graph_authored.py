@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from typing import Final
 
 from heimdall_server.domain.graph import Tlp
+
+MERGE_DEPTH_MAX: Final = 16
+"""Merges between an entity and the one that stands for it."""
+GROUP_MAX: Final = 1_000
+"""Entities that are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class Note:
     """The vertex's."""
     body: str = field(repr=False)
     actor: str
+    """Who wrote it, or changed it last."""
     create_time_ns: int
     update_time_ns: int
     tlp: Tlp = Tlp.AMBER
@@ -50,6 +58,12 @@ class Merge:
     actor: str
     create_time_ns: int
     reason: str = ""
+
+    @property
+    def etag(self) -> str:
+        """Of this merge; another one of the same entity has another."""
+        told = self.id + self.into_id + self.create_time_ns.to_bytes(8, "big", signed=True)
+        return hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

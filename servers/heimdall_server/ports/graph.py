@@ -138,7 +138,7 @@ class GraphReader(Protocol):
         last_day: int = 2**31 - 1,
         count_max: int = 1_000,
     ) -> Sequence[SightingRow]:
-        """Sightings of an entity, the newest day first; days since 1970, both inclusive."""
+        """Sightings of an entity and of those that it is merged with, the newest day first; days since 1970, both inclusive."""
         ...
 
     async def state(self) -> GraphState:
@@ -170,11 +170,14 @@ class GraphCuration(Protocol):
     """What people decide. Survives `GraphWriter.forget`."""
 
     async def add_label(self, label: Label) -> None:
-        """Put a label on a vertex; one that is there already stays as it is."""
+        """Put a label on a vertex.
+
+        One that is there already stays as it is, unless it is marked stricter: then this one takes its place, so that all who may see it do.
+        """
         ...
 
-    async def remove_label(self, id_: bytes, label: str) -> bool:
-        """Take a label off. False: it wasn't there."""
+    async def remove_label(self, id_: bytes, label: str, *, tlp_max: Tlp) -> bool:
+        """Take a label off. False: it wasn't there, or is marked stricter than the ceiling."""
         ...
 
     async def labels(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Sequence[Label]:
@@ -191,8 +194,12 @@ class GraphCuration(Protocol):
         """Keep a new note. Idempotent by its id."""
         ...
 
-    async def change_note(self, note_id: bytes, body: str, *, etag: str, time_ns: int) -> Note:
-        """Give a note another text.
+    async def note(self, note_id: bytes) -> Note | None:
+        """A note; None: there is none of this id."""
+        ...
+
+    async def change_note(self, note_id: bytes, body: str, *, etag: str, actor: str, time_ns: int) -> Note:
+        """Give a note another text. Whoever changes it is its actor then.
 
         Raises:
             NotFoundError: There is no such note.
@@ -200,28 +207,60 @@ class GraphCuration(Protocol):
         """
         ...
 
-    async def remove_note(self, note_id: bytes) -> bool:
-        """Delete a note. False: it wasn't there."""
+    async def remove_note(self, note_id: bytes, *, etag: str = "") -> bool:
+        """Delete a note. False: it wasn't there.
+
+        Args:
+            note_id: Which.
+            etag: Of the version that may go; empty: any.
+
+        Raises:
+            EtagMismatchError: It was changed meanwhile.
+        """
         ...
 
     async def notes(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Sequence[Note]:
         """Notes on vertices, the oldest first."""
         ...
 
-    async def merge(self, merge: Merge) -> None:
+    async def merge(self, merge: Merge, *, etag: str = "") -> Merge:
         """Let a vertex, and what was merged into it, be part of another.
 
+        Args:
+            merge: What is said.
+            etag: Of the merge that it replaces; empty: the vertex is part of none.
+
+        Returns:
+            The merge that is kept: the earlier one where the vertex is part of this one already.
+
         Raises:
-            InvalidArgumentError: It is the same one, or the other is part of it.
+            InvalidArgumentError: It is the same one, the other is part of it, or the merges would be more or deeper than `GROUP_MAX` and
+                `MERGE_DEPTH_MAX` of `graph_authored`.
+            EtagMismatchError: It is part of another, and not by the merge that was named.
         """
         ...
 
-    async def split(self, id_: bytes) -> bool:
-        """Take a vertex out of what it was merged into. False: it wasn't."""
+    async def split(self, id_: bytes, *, etag: str = "") -> Merge | None:
+        """Take a vertex out of what it was merged into.
+
+        Args:
+            id_: Which.
+            etag: Of the merge that may go; empty: any.
+
+        Returns:
+            The merge that is undone; None: there was none.
+
+        Raises:
+            EtagMismatchError: It is another merge.
+        """
         ...
 
     async def merges(self, ids: Collection[bytes]) -> Sequence[Merge]:
         """The merges that some vertices take part in, on either side."""
+        ...
+
+    async def parts(self, id_: bytes) -> Sequence[Merge]:
+        """The merges that made a vertex what it is: all that was merged into it, and into that."""
         ...
 
 

@@ -20,8 +20,9 @@ from heimdall_server.rpc.foreign import ANY_AUTHENTICATED, FOREIGN_POLICIES
 DEFAULT_ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "admin": ("*",),
     "writer": ("ingest.append",),
-    "reader": ("query.*",),
-    "analyst": ("query.*", "privacy.match"),
+    "reader": ("query.*", "graph.read"),
+    "analyst": ("query.*", "graph.read", "privacy.match"),
+    "graph_curator": ("graph.*",),
     "operator": ("admin.*", "ingest.dead_letters.*", "query.*"),
     "privacy_officer": ("privacy.*", "audit.read", "query.*"),
 }

@@ -10,15 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from heimdall.graph.v1 import graph_service_pb2_grpc
+from heimdall.graph.v1 import curation_service_pb2_grpc, graph_service_pb2_grpc
 from heimdall_server.config import Config
 from heimdall_server.planner.personal_terms import Matched
 from heimdall_server.projections.graph.follower import SHARD, GraphProjection
 from heimdall_server.projections.graph.identities import Identities
 from heimdall_server.projections.graph.removal import GraphRemoval
 from heimdall_server.projections.trimming import Follower
+from heimdall_server.protect.texts import masked_text
 from heimdall_server.protect.value_terms import ValueTerms
 from heimdall_server.rpc.server import RpcServer
+from heimdall_server.services.graph.curation_servicer import AUDITS_ITSELF, CurationServicer
+from heimdall_server.services.graph.logic.curating import CuratingPorts, GraphCurating
+from heimdall_server.services.graph.logic.finding import VertexFinder
 from heimdall_server.services.graph.logic.naming import VertexNames
 from heimdall_server.services.graph.logic.reading import GraphReading
 from heimdall_server.services.graph.servicer import GraphServicer
@@ -32,6 +36,7 @@ from heimdall_server.wiring.privacy import PrivacyParts
 from heimdall_server.wiring.tasks import cancel, follow
 
 SERVICE: Final = "heimdall.graph.v1.GraphService"
+CURATION_SERVICE: Final = "heimdall.graph.v1.CurationService"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,8 @@ def graph_removal(privacy: PrivacyParts, graph: GraphParts | None) -> GraphRemov
     return GraphRemoval(eraser, graph.projection, graph.identities)
 
 
-def add_graph_service(privacy: PrivacyParts, graph: GraphParts, server: RpcServer) -> None:
-    """Make the service, hand it to the server."""
+def add_graph_services(privacy: PrivacyParts, graph: GraphParts, parts: Parts, server: RpcServer) -> None:
+    """Make the services that read the graph and that let people decide about it; hand them to the server."""
     values = ValueTerms(lambda: privacy.keys.protector.policy)
 
     async def match(data_class: str, value: str) -> None:
@@ -87,14 +92,18 @@ def add_graph_service(privacy: PrivacyParts, graph: GraphParts, server: RpcServe
     names = VertexNames(
         classes=values.classes, may_tokenise=values.may_tokenise, mac=graph.mac, owners=graph.identities, match=match
     )
-    reading = GraphReading(
-        PostgresGraphReader(privacy.postgres.pool),
-        PostgresGraphCuration(privacy.postgres.pool),
-        PostgresCypherRunner(privacy.postgres.cypher_pool),
-        names,
-    )
+    reader, curation = PostgresGraphReader(privacy.postgres.pool), PostgresGraphCuration(privacy.postgres.pool)
+    finder = VertexFinder(reader, names)
+    reading = GraphReading(reader, curation, PostgresCypherRunner(privacy.postgres.cypher_pool), finder)
     server.add(
         SERVICE,
         graph_service_pb2_grpc.add_GraphServiceServicer_to_server,
         GraphServicer(reading, server.drain_signal),
+    )
+    curating = CuratingPorts(reader, curation, finder, privacy.audit, parts.clock, masked_text)
+    server.add(
+        CURATION_SERVICE,
+        curation_service_pb2_grpc.add_CurationServiceServicer_to_server,
+        CurationServicer(GraphCurating(curating)),
+        audits_itself=AUDITS_ITSELF,
     )

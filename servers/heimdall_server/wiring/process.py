@@ -44,7 +44,7 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
         privacy: PrivacyParts | None = None
         if parts.keys is not None:
             # Loaded where it is wanted, as in `parts`.
-            from heimdall_server.wiring.graph import add_graph_service, graph_removal, open_graph
+            from heimdall_server.wiring.graph import add_graph_services, graph_removal, open_graph
             from heimdall_server.wiring.privacy import add_privacy_service, open_privacy
 
             privacy = await open_privacy(config, parts.keys, parts, stack)
@@ -55,7 +55,7 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
             graph = open_graph(config, privacy, parts, stack) if "graph" in config.services else None
             await add_privacy_service(config, privacy, parts, server, stack, graph_removal(privacy, graph))
             if graph is not None:
-                add_graph_service(privacy, graph, server)
+                add_graph_services(privacy, graph, parts, server)
         instance = serve(config, config_files, parts, server, export, privacy)
         instance.publish_gauges()
         if config.metrics_address:

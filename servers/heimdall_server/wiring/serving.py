@@ -99,7 +99,7 @@ def serve(
     if privacy is not None:
         names.append("heimdall.privacy.v1.PrivacyService")
     if "graph" in config.services:
-        names.append("heimdall.graph.v1.GraphService")
+        names += ["heimdall.graph.v1.GraphService", "heimdall.graph.v1.CurationService"]
     instance = RunningInstance(
         start_time_ns=parts.clock.now_ns(),
         services=lambda: names,

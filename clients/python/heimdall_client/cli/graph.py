@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from heimdall.graph.v1 import graph_service_pb2 as pb
     from heimdall_client.graph_calls import Tlp
 
-_NAMES = (
+NAMES = (
     "A vertex is TYPE:VALUE (ip:203.0.113.7, domain:evil.example, email:alice@example.com, dump:NAME), an id, or a token. "
     "Asking by a personal value needs the permission privacy.match, and is audited."
 )
@@ -28,7 +28,7 @@ _app = typer.Typer(
 )
 
 
-def _vertex(name: str) -> str:
+def check_vertex(name: str) -> str:
     """Refuse what names no vertex before anything is sent."""
     from heimdall_client.graph_calls import to_vertex_ref
 
@@ -41,7 +41,7 @@ def _vertex(name: str) -> str:
 
 Vertex = Annotated[
     str,
-    typer.Argument(metavar="VERTEX", help="TYPE:VALUE, an id, or a token.", show_default=False, callback=_vertex),
+    typer.Argument(metavar="VERTEX", help="TYPE:VALUE, an id, or a token.", show_default=False, callback=check_vertex),
 ]
 Ceiling = Annotated[str, typer.Option("--tlp", metavar="LABEL", help="Nothing stricter than this: clear … red.")]
 
@@ -57,6 +57,9 @@ class GraphOutput(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Add the group."""
+    from heimdall_client.cli import graph_curation  # it takes what commands share from here
+
+    graph_curation.add_to(_app)
     app.add_typer(_app)
 
 
@@ -64,7 +67,7 @@ def add_to(app: typer.Typer) -> None:
     epilog=examples(
         "heimdall graph show domain:evil.example",
         "heimdall graph show dump:forum-2026-03 --depth 2 --output dot | dot -Tsvg > forum.svg",
-        more=_NAMES,
+        more=NAMES,
     )
 )
 @connected
@@ -86,7 +89,7 @@ def show(
     with link.client() as client:
         about = client.vertex(vertex)
         pieces = client.neighbourhood(
-            vertex, depth=depth, limit=limit, edges=edge or (), since=since, until=until, tlp=_tlp(tlp)
+            vertex, depth=depth, limit=limit, edges=edge or (), since=since, until=until, tlp=parse_tlp(tlp)
         )
     vertices = [met for piece in pieces for met in piece.vertices]
     edges = [one for piece in pieces for one in piece.edges]
@@ -105,7 +108,7 @@ def show(
 
 
 @_app.command(
-    epilog=examples("heimdall graph path ip:203.0.113.7 email:alice@example.com", more=_NAMES),
+    epilog=examples("heimdall graph path ip:203.0.113.7 email:alice@example.com", more=NAMES),
 )
 @connected
 def path(
@@ -125,7 +128,7 @@ def path(
     from heimdall_client.cli.plain import print_json, to_plain
 
     with link.client() as client:
-        found = client.paths(start, end, length=length, limit=limit, since=since, until=until, tlp=_tlp(tlp))
+        found = client.paths(start, end, length=length, limit=limit, since=since, until=until, tlp=parse_tlp(tlp))
     if output is TextOutput.JSON:
         print_json(to_plain(found))
         return
@@ -153,7 +156,7 @@ def path(
 
 
 @_app.command(
-    epilog=examples("heimdall graph sightings ip:203.0.113.7 --since 30d", more=_NAMES),
+    epilog=examples("heimdall graph sightings ip:203.0.113.7 --since 30d", more=NAMES),
 )
 @connected
 def sightings(
@@ -170,7 +173,7 @@ def sightings(
     from heimdall_client.cli.plain import print_json, to_plain, to_text
 
     with link.client() as client:
-        found = client.sightings(entity, since=since, until=until, limit=limit, tlp=_tlp(tlp))
+        found = client.sightings(entity, since=since, until=until, limit=limit, tlp=parse_tlp(tlp))
     if output is TextOutput.JSON:
         for one in found.sightings:
             print_json(to_plain(one))
@@ -224,7 +227,8 @@ def _show_vertex(about: pb.GetVertexResponse) -> None:
         ["says", _who(about.provenances)],
     ]
     rows += [["labels", ", ".join(vertex.labels)]] if vertex.labels else []
-    rows += [["note", f"{one.text} ({one.actor})"] for one in about.notes]
+    rows += [["note", f"{one.text} ({one.actor}; note {one.note_id}, etag {one.etag})"] for one in about.notes]
+    rows += [["merged", f"{one.vertex_id} is part of {one.into_vertex_id} {_why(one)}"] for one in about.merges]
     show_table(table(["", ""], rows))
     out().print()
 
@@ -268,6 +272,10 @@ def _who(provenances: Sequence[graph_pb2.Provenance]) -> str:
     return "; ".join(told) + (f"; and {left} more" if left > 0 else "")
 
 
+def _why(merge: graph_pb2.Merge) -> str:
+    return f"({merge.actor}: {merge.reason})" if merge.reason else f"({merge.actor})"
+
+
 def _more(more: pb.More) -> str:
     from heimdall.graph.v1 import graph_service_pb2 as pb
 
@@ -291,7 +299,12 @@ def _print_json(about: pb.GetVertexResponse, pieces: Sequence[pb.TraverseRespons
     )
 
 
-def _tlp(label: str) -> Tlp:
+def parse_tlp(label: str) -> Tlp:
+    """A marking as somebody typed it.
+
+    Raises:
+        BadParameter: It is none.
+    """
     from heimdall_client.graph_calls import to_tlp
 
     lowered = label.lower()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from heimdall_server.domain.graph import Tlp
-from heimdall_server.domain.graph_authored import Label, Note
+from heimdall_server.domain.graph_authored import Label, Merge, Note
 from heimdall_server.domain.graph_reading import Edge, Evidence, Level, More, Path, SightingRow, Vertex
 
 DUMP_TYPE = "dump"
@@ -25,12 +25,13 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A vertex with what is said about it."""
+    """A vertex with what is said about it and about what was merged into it."""
 
     vertex: Vertex
     evidence: Sequence[Evidence]
     labels: Sequence[Label]
     notes: Sequence[Note]
+    merges: Sequence[Merge] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +71,17 @@ class Ceiling:
     def tlp(self) -> Tlp:
         """The stricter of both."""
         return self.caller if self.asked is None else min(self.caller, self.asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Curator:
+    """Who decides something about the graph."""
+
+    actor: str
+    """The caller's identity."""
+    request_id: str
+    """Of the call."""
+    method: str
+    """Full name of the call's method."""
+    ceiling: Tlp
+    """What they may see, and how strict a marking they may give."""

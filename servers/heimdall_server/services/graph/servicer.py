@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 
-from heimdall.graph.v1 import graph_pb2
 from heimdall.graph.v1 import graph_service_pb2 as pb
 from heimdall.graph.v1 import graph_service_pb2_grpc as pb_grpc
 from heimdall_server.domain.errors import DrainingError
-from heimdall_server.domain.graph import Tlp
 from heimdall_server.rpc.admission import Drain
-from heimdall_server.rpc.calls import current_call
 from heimdall_server.services.graph import translate
+from heimdall_server.services.graph.callers import ceiling
 from heimdall_server.services.graph.logic.reading import GraphReading
-from heimdall_server.services.graph.model import Ceiling
-
-READ_RED: Final = "graph.read_red"
-"""Without this permission a caller's ceiling is amber+strict."""
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,13 +28,13 @@ class GraphServicer(pb_grpc.GraphServiceServicer):
 
     async def GetVertex(self, request: pb.GetVertexRequest, context: Context) -> pb.GetVertexResponse:
         """See the contract."""
-        return translate.described_out(await self._reading.describe(translate.named_in(request.vertex), _ceiling()))
+        return translate.described_out(await self._reading.describe(translate.named_in(request.vertex), ceiling()))
 
     async def Traverse(self, request: pb.TraverseRequest, context: Context) -> AsyncIterator[pb.TraverseResponse]:
         """See the contract."""
         filter_, limits = translate.walk_in(request)
         starts = [translate.named_in(start) for start in request.starts]
-        async with aclosing(self._reading.traverse(starts, filter_, limits, _ceiling(request.tlp_max))) as levels:
+        async with aclosing(self._reading.traverse(starts, filter_, limits, ceiling(request.tlp_max))) as levels:
             async for level in levels:
                 for piece in translate.level_out(level):
                     yield piece
@@ -55,7 +49,7 @@ class GraphServicer(pb_grpc.GraphServiceServicer):
             translate.named_in(request.end),
             filter_,
             limits,
-            _ceiling(request.tlp_max),
+            ceiling(request.tlp_max),
             count_max=request.path_count_max or translate.PATH_COUNT,
         )
         return translate.connected_out(found)
@@ -65,7 +59,7 @@ class GraphServicer(pb_grpc.GraphServiceServicer):
         first_day, last_day = translate.days_in(request.time_range)
         found = await self._reading.sightings(
             translate.named_in(request.entity),
-            _ceiling(request.tlp_max),
+            ceiling(request.tlp_max),
             first_day=first_day,
             last_day=last_day,
             count_max=request.count_max or translate.SIGHTING_COUNT,
@@ -76,14 +70,8 @@ class GraphServicer(pb_grpc.GraphServiceServicer):
         """See the contract."""
         result = await self._reading.cypher(
             request.query,
-            _ceiling(),
+            ceiling(),
             row_count_max=request.row_count_max or translate.CYPHER_ROWS,
             time_s=translate.time_in(request.timeout_duration, is_set=request.HasField("timeout_duration")),
         )
         return translate.cypher_out(result)
-
-
-def _ceiling(asked: graph_pb2.Tlp.ValueType = graph_pb2.TLP_UNSPECIFIED) -> Ceiling:
-    """What the caller may see."""
-    caller = Tlp.RED if current_call().principal.may(READ_RED) else Tlp.AMBER_STRICT
-    return Ceiling(caller, translate.tlp_in(asked))

@@ -14,7 +14,7 @@ from heimdall.graph.v1 import graph_service_pb2 as pb
 from heimdall.types.v1 import time_range_pb2
 from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.graph import EdgeKind, Tlp, VertexKind
-from heimdall_server.domain.graph_authored import Label
+from heimdall_server.domain.graph_authored import Label, Merge, Note
 from heimdall_server.domain.graph_reading import (
     CypherResult,
     Edge,
@@ -55,7 +55,7 @@ def named_in(ref: graph_pb2.VertexRef) -> Named:
 
 
 def tlp_in(tlp: graph_pb2.Tlp.ValueType) -> Tlp | None:
-    """A ceiling; None: none was asked for."""
+    """A ceiling or a marking; None: none was asked for."""
     return _TLPS_IN.get(tlp)
 
 
@@ -124,12 +124,36 @@ def vertex_out(vertex: Vertex, labels: Sequence[str] = ()) -> graph_pb2.Vertex:
 def described_out(described: Described) -> pb.GetVertexResponse:
     """A vertex with what is said about it."""
     return pb.GetVertexResponse(
-        vertex=vertex_out(described.vertex, [label.label for label in described.labels]),
+        vertex=vertex_out(described.vertex, sorted({label.label for label in described.labels})),
         provenances=[_evidence_out(one) for one in described.evidence],
-        notes=[
-            pb.GetVertexResponse.Note(note_id=note.note_id.hex(), text=note.body, actor=note.actor, tlp=_TLPS[note.tlp])
-            for note in described.notes
-        ],
+        notes=[note_out(note) for note in described.notes],
+        merges=[merge_out(merge) for merge in described.merges],
+    )
+
+
+def note_out(note: Note) -> graph_pb2.Note:
+    """A note."""
+    return graph_pb2.Note(
+        note_id=note.note_id.hex(),
+        text=note.body,
+        actor=note.actor,
+        tlp=_TLPS[note.tlp],
+        vertex_id=note.id.hex(),
+        etag=note.etag,
+        create_time=_time(note.create_time_ns),
+        update_time=_time(note.update_time_ns),
+    )
+
+
+def merge_out(merge: Merge) -> graph_pb2.Merge:
+    """A merge."""
+    return graph_pb2.Merge(
+        vertex_id=merge.id.hex(),
+        into_vertex_id=merge.into_id.hex(),
+        actor=merge.actor,
+        reason=merge.reason,
+        create_time=_time(merge.create_time_ns),
+        etag=merge.etag,
     )
 
 

@@ -357,3 +357,101 @@ class Provenance(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class Note(_message.Message):
+    """Note is what somebody wrote about a vertex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    TLP_FIELD_NUMBER: _builtins.int
+    VERTEX_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    note_id: _builtins.str
+    """Names it: 32 hexadecimal digits."""
+    text: _builtins.str
+    """The text, personal data in it masked."""
+    actor: _builtins.str
+    """Who wrote it, or changed it last."""
+    tlp: Global___Tlp.ValueType
+    """How far it may go."""
+    vertex_id: _builtins.str
+    """The vertex that it is about."""
+    etag: _builtins.str
+    """Of this version: a change names the one that it replaces."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last."""
+
+    def __init__(
+        self,
+        *,
+        note_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        tlp: Global___Tlp.ValueType = ...,
+        vertex_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "etag", b"etag", "note_id", b"note_id", "text", b"text", "tlp", b"tlp", "update_time", b"update_time", "vertex_id", b"vertex_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Note: _TypeAlias = Note  # noqa: Y015
+
+@_typing.final
+class Merge(_message.Message):
+    """Merge says that one entity is another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERTEX_ID_FIELD_NUMBER: _builtins.int
+    INTO_VERTEX_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    vertex_id: _builtins.str
+    """The one that is a part."""
+    into_vertex_id: _builtins.str
+    """The one that it is a part of."""
+    actor: _builtins.str
+    """Who said so."""
+    reason: _builtins.str
+    """Why, personal data in it masked."""
+    etag: _builtins.str
+    """Of this merge: whoever replaces it names it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        vertex_id: _builtins.str = ...,
+        into_vertex_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "etag", b"etag", "into_vertex_id", b"into_vertex_id", "reason", b"reason", "vertex_id", b"vertex_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Merge: _TypeAlias = Merge  # noqa: Y015

@@ -29,7 +29,7 @@ from heimdall.types.v1 import method_policy_pb2 as heimdall_dot_types_dot_v1_dot
 from heimdall.types.v1 import time_range_pb2 as heimdall_dot_types_dot_v1_dot_time__range__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%heimdall/graph/v1/graph_service.proto\x12\x11heimdall.graph.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dheimdall/graph/v1/graph.proto\x1a%heimdall/types/v1/method_policy.proto\x1a\"heimdall/types/v1/time_range.proto\"H\n\x10GetVertexRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\"\x87\x02\n\x11GetVertexResponse\x12)\n\x06vertex\x18\x01 \x01(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12\x32\n\x0bprovenances\x18\x02 \x03(\x0b\x32\x1d.heimdall.graph.v1.Provenance\x12\x38\n\x05notes\x18\x03 \x03(\x0b\x32).heimdall.graph.v1.GetVertexResponse.Note\x1aY\n\x04Note\x12\x0f\n\x07note_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12#\n\x03tlp\x18\x04 \x01(\x0e\x32\x16.heimdall.graph.v1.Tlp\"\xa1\x03\n\x0fTraverseRequest\x12\x38\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\x12\x1c\n\tdepth_max\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x06(\x00\x12\x1e\n\ndegree_max\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12%\n\x10vertex_count_max\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12\x1c\n\nedge_kinds\x18\x05 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x37\n\x0cvertex_kinds\x18\x06 \x03(\x0e\x32\x17.heimdall.graph.v1.KindB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12\x30\n\ntime_range\x18\x07 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x31\n\x07tlp_max\x18\x08 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x10timeout_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd4\x01\n\x04More\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.heimdall.graph.v1.More.Reason\x12\x11\n\tvertex_id\x18\x02 \x01(\t\x12\x13\n\x0bshown_count\x18\x03 \x01(\x03\"t\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_DEGREE\x10\x01\x12\x17\n\x13REASON_VERTEX_COUNT\x10\x02\x12\x14\n\x10REASON_EDGE_SCAN\x10\x03\x12\x10\n\x0cREASON_DEPTH\x10\x04\"\x9d\x01\n\x10TraverseResponse\x12\r\n\x05\x64\x65pth\x18\x01 \x01(\x05\x12+\n\x08vertices\x18\x02 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12&\n\x05\x65\x64ges\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.Edge\x12%\n\x04more\x18\x04 \x03(\x0b\x32\x17.heimdall.graph.v1.More\"\xd6\x02\n\x10\x46indPathsRequest\x12\x33\n\x05start\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\nlength_max\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x06(\x00\x12!\n\x0epath_count_max\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x30\n\ntime_range\x18\x05 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x31\n\x07tlp_max\x18\x06 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x10timeout_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd7\x02\n\x11\x46indPathsResponse\x12\x38\n\x05paths\x18\x01 \x03(\x0b\x32).heimdall.graph.v1.FindPathsResponse.Path\x12+\n\x08vertices\x18\x02 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12%\n\x04more\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.More\x1a`\n\x03Hop\x12%\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Edge\x12\x32\n\x0bprovenances\x18\x02 \x03(\x0b\x32\x1d.heimdall.graph.v1.Provenance\x1aR\n\x04Path\x12\x12\n\nvertex_ids\x18\x01 \x03(\t\x12\x36\n\x04hops\x18\x02 \x03(\x0b\x32(.heimdall.graph.v1.FindPathsResponse.Hop\"\xd0\x01\n\x14ListSightingsRequest\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\ntime_range\x18\x02 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1d\n\tcount_max\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x31\n\x07tlp_max\x18\x04 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\"X\n\x15ListSightingsResponse\x12,\n\tsightings\x18\x01 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x86\x01\n\x10RunCypherRequest\x12\x1a\n\x05query\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80\x04\x12!\n\rrow_count_max\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x33\n\x10timeout_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x86\x01\n\x11RunCypherResponse\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x36\n\x04rows\x18\x02 \x03(\x0b\x32(.heimdall.graph.v1.RunCypherResponse.Row\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x1a\x15\n\x03Row\x12\x0e\n\x06values\x18\x01 \x03(\t2\xaf\x04\n\x0cGraphService\x12h\n\tGetVertex\x12#.heimdall.graph.v1.GetVertexRequest\x1a$.heimdall.graph.v1.GetVertexResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12g\n\x08Traverse\x12\".heimdall.graph.v1.TraverseRequest\x1a#.heimdall.graph.v1.TraverseResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read0\x01\x12h\n\tFindPaths\x12#.heimdall.graph.v1.FindPathsRequest\x1a$.heimdall.graph.v1.FindPathsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12t\n\rListSightings\x12\'.heimdall.graph.v1.ListSightingsRequest\x1a(.heimdall.graph.v1.ListSightingsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12l\n\tRunCypher\x12#.heimdall.graph.v1.RunCypherRequest\x1a$.heimdall.graph.v1.RunCypherResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.cypher\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%heimdall/graph/v1/graph_service.proto\x12\x11heimdall.graph.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dheimdall/graph/v1/graph.proto\x1a%heimdall/types/v1/method_policy.proto\x1a\"heimdall/types/v1/time_range.proto\"H\n\x10GetVertexRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\"\xc4\x01\n\x11GetVertexResponse\x12)\n\x06vertex\x18\x01 \x01(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12\x32\n\x0bprovenances\x18\x02 \x03(\x0b\x32\x1d.heimdall.graph.v1.Provenance\x12&\n\x05notes\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.Note\x12(\n\x06merges\x18\x04 \x03(\x0b\x32\x18.heimdall.graph.v1.Merge\"\xa1\x03\n\x0fTraverseRequest\x12\x38\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\x12\x1c\n\tdepth_max\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x06(\x00\x12\x1e\n\ndegree_max\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12%\n\x10vertex_count_max\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12\x1c\n\nedge_kinds\x18\x05 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x37\n\x0cvertex_kinds\x18\x06 \x03(\x0e\x32\x17.heimdall.graph.v1.KindB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12\x30\n\ntime_range\x18\x07 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x31\n\x07tlp_max\x18\x08 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x10timeout_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd4\x01\n\x04More\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.heimdall.graph.v1.More.Reason\x12\x11\n\tvertex_id\x18\x02 \x01(\t\x12\x13\n\x0bshown_count\x18\x03 \x01(\x03\"t\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_DEGREE\x10\x01\x12\x17\n\x13REASON_VERTEX_COUNT\x10\x02\x12\x14\n\x10REASON_EDGE_SCAN\x10\x03\x12\x10\n\x0cREASON_DEPTH\x10\x04\"\x9d\x01\n\x10TraverseResponse\x12\r\n\x05\x64\x65pth\x18\x01 \x01(\x05\x12+\n\x08vertices\x18\x02 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12&\n\x05\x65\x64ges\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.Edge\x12%\n\x04more\x18\x04 \x03(\x0b\x32\x17.heimdall.graph.v1.More\"\xd6\x02\n\x10\x46indPathsRequest\x12\x33\n\x05start\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\nlength_max\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x06(\x00\x12!\n\x0epath_count_max\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x30\n\ntime_range\x18\x05 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x31\n\x07tlp_max\x18\x06 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x10timeout_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd7\x02\n\x11\x46indPathsResponse\x12\x38\n\x05paths\x18\x01 \x03(\x0b\x32).heimdall.graph.v1.FindPathsResponse.Path\x12+\n\x08vertices\x18\x02 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12%\n\x04more\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.More\x1a`\n\x03Hop\x12%\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Edge\x12\x32\n\x0bprovenances\x18\x02 \x03(\x0b\x32\x1d.heimdall.graph.v1.Provenance\x1aR\n\x04Path\x12\x12\n\nvertex_ids\x18\x01 \x03(\t\x12\x36\n\x04hops\x18\x02 \x03(\x0b\x32(.heimdall.graph.v1.FindPathsResponse.Hop\"\xd0\x01\n\x14ListSightingsRequest\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\ntime_range\x18\x02 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1d\n\tcount_max\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x31\n\x07tlp_max\x18\x04 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\"X\n\x15ListSightingsResponse\x12,\n\tsightings\x18\x01 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x86\x01\n\x10RunCypherRequest\x12\x1a\n\x05query\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80\x04\x12!\n\rrow_count_max\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x33\n\x10timeout_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x86\x01\n\x11RunCypherResponse\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x36\n\x04rows\x18\x02 \x03(\x0b\x32(.heimdall.graph.v1.RunCypherResponse.Row\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x1a\x15\n\x03Row\x12\x0e\n\x06values\x18\x01 \x03(\t2\xaf\x04\n\x0cGraphService\x12h\n\tGetVertex\x12#.heimdall.graph.v1.GetVertexRequest\x1a$.heimdall.graph.v1.GetVertexResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12g\n\x08Traverse\x12\".heimdall.graph.v1.TraverseRequest\x1a#.heimdall.graph.v1.TraverseResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read0\x01\x12h\n\tFindPaths\x12#.heimdall.graph.v1.FindPathsRequest\x1a$.heimdall.graph.v1.FindPathsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12t\n\rListSightings\x12\'.heimdall.graph.v1.ListSightingsRequest\x1a(.heimdall.graph.v1.ListSightingsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12l\n\tRunCypher\x12#.heimdall.graph.v1.RunCypherRequest\x1a$.heimdall.graph.v1.RunCypherResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.cypher\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -85,35 +85,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETVERTEXREQUEST']._serialized_start=227
   _globals['_GETVERTEXREQUEST']._serialized_end=299
   _globals['_GETVERTEXRESPONSE']._serialized_start=302
-  _globals['_GETVERTEXRESPONSE']._serialized_end=565
-  _globals['_GETVERTEXRESPONSE_NOTE']._serialized_start=476
-  _globals['_GETVERTEXRESPONSE_NOTE']._serialized_end=565
-  _globals['_TRAVERSEREQUEST']._serialized_start=568
-  _globals['_TRAVERSEREQUEST']._serialized_end=985
-  _globals['_MORE']._serialized_start=988
-  _globals['_MORE']._serialized_end=1200
-  _globals['_MORE_REASON']._serialized_start=1084
-  _globals['_MORE_REASON']._serialized_end=1200
-  _globals['_TRAVERSERESPONSE']._serialized_start=1203
-  _globals['_TRAVERSERESPONSE']._serialized_end=1360
-  _globals['_FINDPATHSREQUEST']._serialized_start=1363
-  _globals['_FINDPATHSREQUEST']._serialized_end=1705
-  _globals['_FINDPATHSRESPONSE']._serialized_start=1708
-  _globals['_FINDPATHSRESPONSE']._serialized_end=2051
-  _globals['_FINDPATHSRESPONSE_HOP']._serialized_start=1871
-  _globals['_FINDPATHSRESPONSE_HOP']._serialized_end=1967
-  _globals['_FINDPATHSRESPONSE_PATH']._serialized_start=1969
-  _globals['_FINDPATHSRESPONSE_PATH']._serialized_end=2051
-  _globals['_LISTSIGHTINGSREQUEST']._serialized_start=2054
-  _globals['_LISTSIGHTINGSREQUEST']._serialized_end=2262
-  _globals['_LISTSIGHTINGSRESPONSE']._serialized_start=2264
-  _globals['_LISTSIGHTINGSRESPONSE']._serialized_end=2352
-  _globals['_RUNCYPHERREQUEST']._serialized_start=2355
-  _globals['_RUNCYPHERREQUEST']._serialized_end=2489
-  _globals['_RUNCYPHERRESPONSE']._serialized_start=2492
-  _globals['_RUNCYPHERRESPONSE']._serialized_end=2626
-  _globals['_RUNCYPHERRESPONSE_ROW']._serialized_start=2605
-  _globals['_RUNCYPHERRESPONSE_ROW']._serialized_end=2626
-  _globals['_GRAPHSERVICE']._serialized_start=2629
-  _globals['_GRAPHSERVICE']._serialized_end=3188
+  _globals['_GETVERTEXRESPONSE']._serialized_end=498
+  _globals['_TRAVERSEREQUEST']._serialized_start=501
+  _globals['_TRAVERSEREQUEST']._serialized_end=918
+  _globals['_MORE']._serialized_start=921
+  _globals['_MORE']._serialized_end=1133
+  _globals['_MORE_REASON']._serialized_start=1017
+  _globals['_MORE_REASON']._serialized_end=1133
+  _globals['_TRAVERSERESPONSE']._serialized_start=1136
+  _globals['_TRAVERSERESPONSE']._serialized_end=1293
+  _globals['_FINDPATHSREQUEST']._serialized_start=1296
+  _globals['_FINDPATHSREQUEST']._serialized_end=1638
+  _globals['_FINDPATHSRESPONSE']._serialized_start=1641
+  _globals['_FINDPATHSRESPONSE']._serialized_end=1984
+  _globals['_FINDPATHSRESPONSE_HOP']._serialized_start=1804
+  _globals['_FINDPATHSRESPONSE_HOP']._serialized_end=1900
+  _globals['_FINDPATHSRESPONSE_PATH']._serialized_start=1902
+  _globals['_FINDPATHSRESPONSE_PATH']._serialized_end=1984
+  _globals['_LISTSIGHTINGSREQUEST']._serialized_start=1987
+  _globals['_LISTSIGHTINGSREQUEST']._serialized_end=2195
+  _globals['_LISTSIGHTINGSRESPONSE']._serialized_start=2197
+  _globals['_LISTSIGHTINGSRESPONSE']._serialized_end=2285
+  _globals['_RUNCYPHERREQUEST']._serialized_start=2288
+  _globals['_RUNCYPHERREQUEST']._serialized_end=2422
+  _globals['_RUNCYPHERRESPONSE']._serialized_start=2425
+  _globals['_RUNCYPHERRESPONSE']._serialized_end=2559
+  _globals['_RUNCYPHERRESPONSE_ROW']._serialized_start=2538
+  _globals['_RUNCYPHERRESPONSE_ROW']._serialized_end=2559
+  _globals['_GRAPHSERVICE']._serialized_start=2562
+  _globals['_GRAPHSERVICE']._serialized_end=3121
 # @@protoc_insertion_point(module_scope)

@@ -48,67 +48,41 @@ Global___GetVertexRequest: _TypeAlias = GetVertexRequest  # noqa: Y015
 
 @_typing.final
 class GetVertexResponse(_message.Message):
-    """GetVertexResponse is a vertex and what is said about it."""
+    """GetVertexResponse is a vertex and what is said about it. Of an entity that was merged into another it is that other one."""
 
     DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class Note(_message.Message):
-        """Note is what somebody wrote."""
-
-        DESCRIPTOR: _descriptor.Descriptor
-
-        NOTE_ID_FIELD_NUMBER: _builtins.int
-        TEXT_FIELD_NUMBER: _builtins.int
-        ACTOR_FIELD_NUMBER: _builtins.int
-        TLP_FIELD_NUMBER: _builtins.int
-        note_id: _builtins.str
-        """Names it."""
-        text: _builtins.str
-        """The text."""
-        actor: _builtins.str
-        """Who wrote it."""
-        tlp: _graph_pb2.Tlp.ValueType
-        """How far it may go."""
-        def __init__(
-            self,
-            *,
-            note_id: _builtins.str = ...,
-            text: _builtins.str = ...,
-            actor: _builtins.str = ...,
-            tlp: _graph_pb2.Tlp.ValueType = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "note_id", b"note_id", "text", b"text", "tlp", b"tlp"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     VERTEX_FIELD_NUMBER: _builtins.int
     PROVENANCES_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    MERGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vertex(self) -> _graph_pb2.Vertex:
         """The vertex."""
 
     @_builtins.property
     def provenances(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Provenance]:
-        """Who says that it is there."""
+        """Who says that it, or a part of it, is there."""
 
     @_builtins.property
-    def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetVertexResponse.Note]:
-        """Notes on it."""
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Note]:
+        """Notes on it and on its parts."""
+
+    @_builtins.property
+    def merges(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Merge]:
+        """Merges that made it what it is, as far as the caller sees both ends."""
 
     def __init__(
         self,
         *,
         vertex: _graph_pb2.Vertex | None = ...,
         provenances: _abc.Iterable[_graph_pb2.Provenance] | None = ...,
-        notes: _abc.Iterable[Global___GetVertexResponse.Note] | None = ...,
+        notes: _abc.Iterable[_graph_pb2.Note] | None = ...,
+        merges: _abc.Iterable[_graph_pb2.Merge] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vertex", b"vertex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["notes", b"notes", "provenances", b"provenances", "vertex", b"vertex"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merges", b"merges", "notes", b"notes", "provenances", b"provenances", "vertex", b"vertex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,38 +4,50 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from itertools import chain
+from typing import Final
 
-from heimdall_server.domain.errors import NotFoundError
 from heimdall_server.domain.graph_reading import CypherResult, EdgeKey, GraphFilter, GraphLimits
 from heimdall_server.ports.graph import CypherRunner, GraphCuration, GraphReader
-from heimdall_server.services.graph.logic.naming import VertexNames
+from heimdall_server.services.graph.logic.finding import VertexFinder
 from heimdall_server.services.graph.model import Ceiling, Connected, Described, Labelled, Named, Sighted
+
+PARTS_TOLD: Final = 50
+"""Entities that were merged into a vertex whose evidence, labels and notes are told with it."""
+NOTES_TOLD: Final = 100
+"""Of a vertex, the newest ones: together far below the size of a message."""
 
 
 class GraphReading:
     """See the module."""
 
-    def __init__(self, reader: GraphReader, curation: GraphCuration, cypher: CypherRunner, names: VertexNames) -> None:
+    def __init__(
+        self, reader: GraphReader, curation: GraphCuration, cypher: CypherRunner, finder: VertexFinder
+    ) -> None:
         self._reader = reader
         self._curation = curation
         self._cypher = cypher
-        self._names = names
+        self._finder = finder
 
     async def describe(self, named: Named, ceiling: Ceiling) -> Described:
-        """A vertex and what is said about it.
+        """A vertex and what is said about it and about its parts.
 
         Raises:
             NotFoundError: It isn't there, or lies above the ceiling.
             InvalidArgumentError, PermissionDeniedError: As `VertexNames.ids`.
         """
-        id_ = await self._found(named, ceiling)
-        vertices = await self._reader.get([id_], tlp_max=ceiling.tlp)
-        evidence = await self._reader.evidence([id_], tlp_max=ceiling.tlp)
+        _, vertex = await self._finder.find(named, ceiling.tlp)
+        merges = (await self._curation.parts(vertex.id))[:PARTS_TOLD]
+        parts = await self._reader.get([merge.id for merge in merges], tlp_max=ceiling.tlp) if merges else {}
+        ids = [vertex.id, *parts]
+        evidence = await self._reader.evidence(ids, tlp_max=ceiling.tlp)
+        notes = await self._curation.notes(ids, tlp_max=ceiling.tlp)
         return Described(
-            vertices[id_],
-            evidence[0],
-            await self._curation.labels([id_], tlp_max=ceiling.tlp),
-            await self._curation.notes([id_], tlp_max=ceiling.tlp),
+            vertex,
+            list(chain.from_iterable(evidence)),
+            await self._curation.labels(ids, tlp_max=ceiling.tlp),
+            notes[-NOTES_TOLD:],
+            [merge for merge in merges if merge.id in parts and merge.into_id in ids],
         )
 
     async def traverse(
@@ -99,9 +111,4 @@ class GraphReading:
         return await self._cypher.run(text, tlp_max=ceiling.tlp, row_count_max=row_count_max, time_s=time_s)
 
     async def _found(self, named: Named, ceiling: Ceiling) -> bytes:
-        ids = await self._names.ids(named)
-        found = await self._reader.get(ids, tlp_max=ceiling.tlp)
-        for id_ in ids:
-            if id_ in found:
-                return id_
-        raise NotFoundError("vertex", named.id.hex() or f"{named.type}:…")
+        return (await self._finder.find(named, ceiling.tlp))[0]

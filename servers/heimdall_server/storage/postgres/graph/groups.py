@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
 
 from heimdall_server.storage.postgres.graph.staging import Connection
 
@@ -19,6 +21,38 @@ _PARTS = (
     "UNION ALL SELECT m.id, d.root, d.steps + 1 FROM down d JOIN graph_merge m ON m.into_id = d.id WHERE d.steps < 32) "
     "SELECT id, root FROM down"
 )
+
+
+_UP = (
+    "WITH RECURSIVE up (id, steps) AS ("
+    "SELECT %s::uuid, 0 UNION ALL SELECT m.into_id, u.steps + 1 FROM up u JOIN graph_merge m ON m.id = u.id WHERE u.steps < 32) "
+    "SELECT id, steps FROM up ORDER BY steps DESC LIMIT 1"
+)
+_DOWN = (
+    "WITH RECURSIVE down (id, steps) AS ("
+    "SELECT %s::uuid, 0 UNION ALL SELECT m.id, d.steps + 1 FROM down d JOIN graph_merge m ON m.into_id = d.id WHERE d.steps < 32) "
+    "SELECT count(*), max(steps) FROM down"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a vertex stands among those that it is merged with."""
+
+    root: bytes
+    depth: int
+    """Steps up to the root."""
+    height: int
+    """Steps down to what is deepest below it."""
+    size: int
+    """It and all below it."""
+
+
+async def place_of(connection: Connection, id_: bytes) -> Place:
+    """Where a vertex stands."""
+    root, depth = await (await connection.execute(_UP, (id_.hex(),))).fetchone() or (UUID(bytes=id_), 0)
+    size, height = await (await connection.execute(_DOWN, (id_.hex(),))).fetchone() or (1, 0)
+    return Place(root.bytes, depth, height, size)
 
 
 async def roots_of(connection: Connection, ids: Collection[bytes]) -> dict[bytes, bytes]:

@@ -24,7 +24,7 @@ from heimdall_server.domain.graph_reading import (
     SightingRow,
     Vertex,
 )
-from heimdall_server.storage.postgres.graph.groups import any_merges, roots_of
+from heimdall_server.storage.postgres.graph.groups import any_merges, parts_of, roots_of
 from heimdall_server.storage.postgres.graph.labels import Labels, table
 from heimdall_server.storage.postgres.graph.paths import shortest
 from heimdall_server.storage.postgres.graph.rows import (
@@ -61,7 +61,7 @@ _SIGHTINGS: Final = f"""
 SELECT t.id::text::bigint, t.uid, {VALUE}, t.day, t.hours, t.provenance, {SEEN}
 FROM {table(VertexKind.ENTITY)} e JOIN {table(EdgeKind.OF_ENTITY)} o ON o.end_id = e.id
 JOIN {table(VertexKind.SIGHTING)} t ON t.id = o.start_id
-WHERE e.uid = %s AND e.tlp_min <= %s AND o.tlp_min <= %s AND t.tlp_min <= %s AND t.day BETWEEN %s AND %s
+WHERE e.uid = ANY(%s::uuid[]) AND e.tlp_min <= %s AND o.tlp_min <= %s AND t.tlp_min <= %s AND t.day BETWEEN %s AND %s
 ORDER BY t.day DESC, t.id LIMIT %s
 """
 _HOURS: Final = """
@@ -98,8 +98,9 @@ class PostgresGraphReader:
         """See the port."""
         async with self._reading(_READ_S) as connection:
             roots = await roots_of(connection, ids) if await any_merges(connection) else {one: one for one in ids}
-            found = await vertices_by_id(connection, set(roots.values()), any_vertex(tlp_max))
-        return {id_: found[root].vertex for id_, root in roots.items() if root in found}
+            found = await vertices_by_id(connection, {*roots, *roots.values()}, any_vertex(tlp_max))
+        # A part that the reader mustn't see isn't there for them, whatever it was merged into.
+        return {id_: found[root].vertex for id_, root in roots.items() if root in found and id_ in found}
 
     async def list_vertices(
         self, kind: VertexKind, *, tlp_max: Tlp, type_: str = "", after: bytes = b"", count_max: int = 100
@@ -157,8 +158,13 @@ class PostgresGraphReader:
     ) -> Sequence[SightingRow]:
         """See the port."""
         ceiling = tlp_max.value
-        parameters = (entity.hex(), ceiling, ceiling, ceiling, first_day, last_day, count_max)
         async with self._reading(_READ_S) as connection:
+            entities = [entity]
+            if await any_merges(connection):
+                root = (await roots_of(connection, entities))[entity]
+                entities = [root, *await parts_of(connection, (root,))]
+            ids = [one.hex() for one in entities]
+            parameters = (ids, ceiling, ceiling, ceiling, first_day, last_day, count_max)
             cursor = await connection.execute(_SIGHTINGS, parameters)
             rows = await cursor.fetchall()
             seen = await seen_of(connection, {row[0]: row[6:] for row in rows}, tlp_max)
