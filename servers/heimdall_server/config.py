@@ -94,6 +94,9 @@ class WarmConfig:
     database: str = "heimdall"
     memory_bytes_max: int = 4 * 1024 * 1024 * 1024
     """All that chDB may use, caches and merges included."""
+    encrypted: bool = True
+    """chDB encrypts what it writes (AES-256-CTR under a key of the keyring), where the folder is made with it: an older one stays as it
+    is. False where the volume is encrypted anyway."""
     query_connections: int = 10
     """Queries that run at once in the engine: no fewer than `admission` lets in, history included."""
     text_index: bool = True

@@ -56,6 +56,7 @@ def running(folder: Path, rules: list[dict[str, str]]) -> Iterator[ServerProcess
         "HEIMDALL_SERVICES": '["ingest","query","admin","privacy"]',
         "HEIMDALL_PRIVACY": json.dumps({"thorough": True, "rules": rules}),
         "HEIMDALL_SYSLOG__TLS_ADDRESS": "127.0.0.1:0",
+        "HEIMDALL_WARM__ENCRYPTED": "false",  # so that the scan looks into the parts themselves
         "HEIMDALL_JOURNAL__SEGMENT_BYTES": str(4 << 20),
         "HEIMDALL_LOG_LEVEL": "DEBUG",
     }

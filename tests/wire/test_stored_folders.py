@@ -25,7 +25,7 @@ def test_a_former_versions_folder_is_opened_and_gone_on_in(packed: Path, tmp_pat
     with tarfile.open(packed) as archive:
         archive.extractall(server.data_dir, filter="data")
     with server, Client(server.client_config()) as client:
-        assert not client.status().notices
+        assert all("services that don't run here" in notice for notice in client.status().notices)
         old = client.search(f"source:{SOURCE} | fields n, body", consistent=True).to_arrow()
         assert sorted(map(int, old.column("n").to_pylist())) == list(range(COUNT))
         with client.ingester(SOURCE, format="ndjson") as ingester:

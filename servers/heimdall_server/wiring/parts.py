@@ -98,7 +98,7 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
     stack.push_async_callback(journal.close)
     control = IngestState(source_count_max=config.ingest.source_count_max)
     await journal.maintain(control)
-    engine = _engine(config)
+    engine = _engine(config, key)
     datasets = tuple(config.datasets.values())
     warm_config = ClickHouseConfig(
         config.warm.database, datasets, config.warm.query_connections, text_index=config.warm.text_index
@@ -198,10 +198,11 @@ async def _root_key(config: Config, stack: contextlib.AsyncExitStack) -> RootKey
     return key
 
 
-def _engine(config: Config) -> Engine:
+def _engine(config: Config, key: RootKey) -> Engine:
     warm = config.warm
     if warm.engine == "chdb":
-        return ChdbEngine(config.data_dir / "warm", memory_bytes_max=warm.memory_bytes_max)
+        part_key = key.derive("warm parts") if warm.encrypted else None
+        return ChdbEngine(config.data_dir / "warm", memory_bytes_max=warm.memory_bytes_max, key=part_key)
     password = ""
     if warm.password_file is not None:
         try:

@@ -6,10 +6,12 @@ place, report progress and take parameters, which is all that the seam needs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlencode
+from xml.sax.saxutils import escape
 
 import chdb
 import pyarrow as pa
@@ -34,28 +36,80 @@ _OPTIONS: Final = {
     "text_index_header_cache_size": 128 << 20,
 }
 
+DISKS_FILE: Final = "disks.xml"
+"""In a folder whose parts are encrypted: tells the engine where, and that they are."""
+_KEY_VARIABLE: Final = "HEIMDALL_WARM_PART_KEY"
+_SEALED: Final = "SELECT name FROM system.disks WHERE is_encrypted"
+_DISKS: Final = f"""<clickhouse>
+  <storage_configuration>
+    <disks>
+      <plain><type>local</type><path>{{path}}</path></plain>
+      <sealed><type>encrypted</type><disk>plain</disk><algorithm>AES_256_CTR</algorithm><key_hex from_env="{_KEY_VARIABLE}"/></sealed>
+    </disks>
+    <policies><sealed><volumes><main><disk>sealed</disk></main></volumes></sealed></policies>
+  </storage_configuration>
+  <merge_tree><storage_policy>sealed</storage_policy></merge_tree>
+</clickhouse>
+"""
+
 
 class ChdbEngine:
     """chDB on a folder."""
 
-    def __init__(self, path: Path, *, memory_bytes_max: int = 4 << 30) -> None:
+    def __init__(self, path: Path, *, memory_bytes_max: int = 4 << 30, key: bytes | None = None) -> None:
         """Name the folder; nothing is opened yet.
 
         Args:
             path: Made if it doesn't exist. One folder a process.
             memory_bytes_max: All that the engine may use, caches and merges included.
+            key: 32 bytes by which the engine encrypts what it writes (AES-256-CTR), if the folder is new or was made with one; one
+                that is older stays as it is. None: nothing is encrypted.
         """
         self.path = path
-        self.target = f"{path.resolve()}?{urlencode({'max_server_memory_usage': memory_bytes_max, **_OPTIONS})}"
+        self._key = key
+        self._options: dict[str, str | int] = {"max_server_memory_usage": memory_bytes_max, **_OPTIONS}
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the folder's parts are encrypted, or will be once it is made."""
+        return (self.path / DISKS_FILE).exists() or (self._key is not None and self._is_new())
+
+    @property
+    def target(self) -> str:
         """As chDB names a folder and its options."""
+        options = self._options
+        if self.encrypted:
+            options = {"config-file": str(self.path.resolve() / DISKS_FILE), **options}
+        return f"{self.path.resolve()}?{urlencode(options)}"
 
     def connect(self) -> ChdbConnection:
         """Open a connection to the one engine of this process."""
+        encrypted = self.encrypted
         self.path.mkdir(parents=True, exist_ok=True)
+        if encrypted:
+            if self._key is None:
+                raise StoreError(STORE_NAME, f"{self.path} is encrypted, and there is no key for it")
+            # Written at each start: the folder may have been moved.
+            (self.path / DISKS_FILE).write_text(_DISKS.format(path=escape(f"{self.path.resolve()}/encrypted/")))
+            # The engine reads the key from here when it starts; no file and no argument has it.
+            os.environ[_KEY_VARIABLE] = self._key.hex()
         try:
-            return ChdbConnection(self.target)
+            connection = ChdbConnection(self.target)
         except RuntimeError as error:
             raise StoreError(STORE_NAME, f"the folder can't be opened: {EngineError(str(error)).detail}") from error
+        finally:
+            os.environ.pop(_KEY_VARIABLE, None)
+        if encrypted and not len(connection.table(_SEALED)):
+            # The engine passes over a configuration whose name it can't read, and would write in plain.
+            connection.close()
+            raise StoreError(
+                STORE_NAME,
+                f"{self.path} can't be encrypted: its name must hold no & and no %; or set warm.encrypted = false",
+            )
+        return connection
+
+    def _is_new(self) -> bool:
+        return not self.path.exists() or not any(self.path.iterdir())
 
 
 class ChdbConnection:
