@@ -14,7 +14,7 @@ import pytest
 from heimdall_server.domain.errors import StoreError
 from heimdall_server.domain.graph_batches import Applied, GraphBatch, Origin
 from heimdall_server.domain.records import RECORD_SCHEMA
-from heimdall_server.ports.journal import Entry
+from heimdall_server.ports.journal import Deletion, Entry
 from heimdall_server.projections.graph.follower import GraphProjection
 from heimdall_server.projections.graph.identities import Identities
 from heimdall_server.projections.read_ahead import ReadLimits
@@ -167,6 +167,25 @@ async def test_a_frame_with_more_facts_than_a_batch_may_hold_is_applied_in_parts
     async with running(projection(journal, postgres_pool)) as found:
         assert await found.wait_applied(8, 20)
     assert _without_progress(await canonical_dump(postgres_pool)) == _without_progress(expected)
+
+
+@pytest.mark.usefixtures("postgres_clean")
+async def test_nothing_is_made_of_records_that_were_deleted_before_it_came_to_them(
+    journal: EmbeddedJournal, postgres_pool: PostgresPool
+) -> None:
+    await journal.append([frame(1), frame(2)])
+    deletion = Deletion("d-1", "10.0.1.3", None, TIME_NS + 3600 * 10**9 + 10, ("logs",), through=2)
+    await journal.append([Entry(None, deletions=[deletion])])
+    await journal.append([frame(4)])
+    async with running(projection(journal, postgres_pool)) as found:
+        assert await found.wait_applied(4, 10)
+    values = {str(row) for row in await canonical_dump(postgres_pool) if row[0] == "Entity"}
+    held = {address for address in ("10.0.1.2", "10.0.1.3", "10.0.2.3") if any(f'"{address}"' in row for row in values)}
+    assert held == {"10.0.1.2", "10.0.1.3", "10.0.2.3"}, "frame 4 has 10.0.1.3 again, which was not meant"
+    counts = [row for row in await canonical_dump(postgres_pool) if row[0] == "Entity" and '"10.0.1.3"' in str(row)]
+    assert len(counts) == 1
+    first_ns = TIME_NS + 4 * 3600 * 10**9 + 3
+    assert str(first_ns) in str(counts[0]), "it was seen in frame 4 first: what frame 1 said was deleted"
 
 
 @pytest.mark.usefixtures("postgres_clean")

@@ -21,6 +21,7 @@ from heimdall_server.domain.graph_batches import ROWS_MAX, Applied, GraphBatch, 
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.graph import GraphWriter
 from heimdall_server.ports.journal import Frame, Journal
+from heimdall_server.projections.graph.deletions import DeletedRecords
 from heimdall_server.projections.graph.extraction import Facts, look
 from heimdall_server.projections.graph.identities import Identities
 from heimdall_server.projections.graph.observations import TEXT_TYPES
@@ -92,6 +93,7 @@ class GraphProjection:
         self._limits = read
         self._retry = retry or RetryPolicy()
         self._on_applied = on_applied
+        self._deleted = DeletedRecords(journal)
         self._state = ProjectionState.STOPPED
         self._problem = ""
         self._notice = ""
@@ -162,6 +164,7 @@ class GraphProjection:
             self._notice = f"the graph misses what journal positions {first} to {tail - 1} held: the journal let go of them before they were applied"
             LOG.warning("graph is left behind", extra={"first": first, "last": tail - 1})
             first = tail
+        self._deleted.begin(first - 1)
         await self._passed(first - 1)
         return first - 1
 
@@ -178,7 +181,11 @@ class GraphProjection:
     async def _take(self, frames: Sequence[Frame]) -> None:
         """Apply frames, in as many batches as they need."""
         first, last = frames[0].position, frames[-1].position
-        batches = [(frame.position, frame.entry.batch) for frame in frames if frame.entry.batch is not None]
+        await self._deleted.learn()
+        found = [(frame.position, frame.entry.batch) for frame in frames if frame.entry.batch is not None]
+        batches = [
+            (position, await asyncio.to_thread(self._deleted.without, batch, position)) for position, batch in found
+        ]
         facts = await self._facts(batches, last)
         if max(len(facts.vertices), len(facts.edges)) <= ROWS_MAX:
             await self._apply(self._origin(first, last), facts)
