@@ -122,8 +122,12 @@ class Bury:
         buried = await self.vault.bury([Tombstone(name, 100, block, operation.operation_id, 1) for name in names])
         await progress.note(
             inaccessible_time_ns=operation.create_time_ns,
-            affected_count=buried,
-            facts={"keys_destroyed": [{"data_class": "email", "generation": 1, "destroyed_time_ns": 10**18}]},
+            # Two of others were sealed anew.
+            affected_count=buried + 2,
+            facts={
+                "values_deleted": buried,
+                "keys_destroyed": [{"data_class": "email", "generation": 1, "destroyed_time_ns": 10**18}],
+            },
         )
         return None
 

@@ -357,9 +357,12 @@ class IntegrityError(HeimdallError):
 
     place: str
     """Which, without anything of the value."""
+    suggestion: str = ""
+    """What whoever asked may do about it; told to them, other than the place."""
 
     def __str__(self) -> str:
-        return f"{self.place}: the sealed value was changed or belongs elsewhere"
+        told = f"{self.place}: the sealed value was changed or belongs elsewhere"
+        return f"{told}; {self.suggestion}" if self.suggestion else told
 
 
 @dataclass(eq=False)

@@ -149,8 +149,13 @@ class TermPass:
                 return Or((Words(BODY, (name.word,)), Words(TOKENS, (name.word,))))
             readings = self._known.readings(leaf.field, classes, text) if self._known.is_value(text) else ()
             if readings:
-                return self._anywhere(readings, (BODY, TOKENS), plain)
+                return self._anywhere(readings, (BODY, TOKENS), self._plain_anywhere(text, plain))
         return self._in_field(leaf, text, classes, plain)
+
+    def _plain_anywhere(self, text: str, plain: Expression) -> Expression:
+        """A value of a class field where it may be kept: a field of that name has it, or a body, as in a phrase that was typed."""
+        words = words_of(text)
+        return any_of((*operands_of(plain), Words(BODY, words, text))) if words else plain
 
     def _anywhere(self, readings: Sequence[Reading], columns: Sequence[FieldRef], plain: Expression) -> Expression:
         """A value in any field of a record."""

@@ -40,6 +40,13 @@ _ARRAY_CHARACTERS_MAX: Final = 32 * 1024
 _BEFORE_NEGATIVE: Final = frozenset(" \t\r\n:[,(=_")
 _PLACE: Final = "\ue001"
 """`rules.PLACE`."""
+_RESULT: Final = re.compile(
+    r"[0-9]{1,5}(?:\.[0-9]+)?(?:/[0-9]+|%|[mun\u00b5]?s)?|(?i:true|false|yes|no|ok|null|none|fail(?:ed)?|https?:.*)",
+    re.ASCII,
+)
+_IBAN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2}[0-9]{2})")
+_IBAN_CHARACTERS_MAX: Final = 42
+"""With a separator between its groups of four."""
 _SEPARATORS: Final = str.maketrans("", "", " -")
 
 # ISO 13616: length of a country's IBAN.
@@ -97,9 +104,16 @@ def card(match: re.Match[str]) -> int:
         digits = text[start:end].translate(_SEPARATORS)
         is_phone = before == "+" and len(digits) <= PHONE_DIGITS_MAX
         goes_on = text[end : end + 1] == "." and _digit(text[end + 1 : end + 2])
-        if plausible_card(digits) and not is_phone and not goes_on:
+        if plausible_card(digits) and not is_phone and not goes_on and not _in_iban(text, start, end):
             return end
     return REJECTED
+
+
+def _in_iban(text: str, start: int, end: int) -> bool:
+    """Whether digits belong to an account number whose checksum holds."""
+    first = max(0, start - _IBAN_CHARACTERS_MAX)
+    heads = _IBAN_HEAD.finditer(text, first, start)
+    return any(_iban_end(text, head.start(1), len(text)) >= end for head in heads)
 
 
 def json_card(match: re.Match[str]) -> int:
@@ -135,7 +149,7 @@ def sure_cards(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
     # An escape may stand in front: then what is left isn't digits, and the value is checked by itself.
     digits = digits.str.tail(CARD_DIGITS_MAX)
     count = placed.str.count_matches(_PLACE, literal=True)
-    near = r"(?:^|[ \t\r\n:\[,(=_])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]"
+    near = r"(?:^|[ \t\r\n:\[,(=_])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]|[A-Za-z]{2}[0-9]{2}[ -]"
     sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (count == 1) & ~values.str.contains(near)
     return (count == 0) | (sure & digits.map_batches(_luhn_column, return_dtype=pl.Boolean))
 
@@ -176,22 +190,34 @@ def card_numbers(values: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
 
 def iban(match: re.Match[str]) -> int:
     """An account number of its country's length whose checksum holds; words behind it are left."""
-    text, start = match.string, match.end(1)
-    length = _IBAN_LENGTHS.get(text[start : start + 2], 0)
+    return _iban_end(match.string, match.end(1), match.end())
+
+
+def _iban_end(text: str, start: int, limit: int) -> int:
+    length = _IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
     end, seen = start, 0
-    while end < match.end() and seen < length:
-        seen += text[end] != " "
+    while end < limit and seen < length:
+        if text[end] not in " -":
+            if not (text[end].isascii() and text[end].isalnum()):
+                return REJECTED
+            seen += 1
         end += 1
     if not length or seen < length or (end < len(text) and text[end].isascii() and text[end].isalnum()):
         return REJECTED
-    compact = text[start:end].replace(" ", "")
+    compact = text[start:end].translate(_SEPARATORS)
     number = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
     return end if int(number) % 97 == 1 else REJECTED
 
 
 def unless_literal(match: re.Match[str]) -> int:
     """A value that isn't one of JSON's literals."""
-    return REJECTED if match[0][len(match[1]) :] in ("null", "true", "false") else match.end()
+    return REJECTED if match[0][len(match[match.lastindex or 0]) :] in ("null", "true", "false") else match.end()
+
+
+def unless_result(match: re.Match[str]) -> int:
+    """A value that isn't what a test says of itself: how many passed, in what time, whether, where to a proxy passes on."""
+    value = match.string[match.end(match.lastindex or 0) : match.end()]
+    return REJECTED if _RESULT.fullmatch(value) else match.end()
 
 
 def unless_in_number(match: re.Match[str]) -> int:
@@ -202,7 +228,7 @@ def unless_in_number(match: re.Match[str]) -> int:
 
 def phone(match: re.Match[str]) -> int:
     """A number of a plausible length that isn't a piece of a longer one; groups behind it are left."""
-    text, start = match.string, match.end(1)
+    text, start = match.string, match.end(match.lastindex or 0)
     for end in _ends(match):
         digits = sum(map(_digit, text[start:end]))
         if PHONE_DIGITS_MIN <= digits <= PHONE_DIGITS_MAX and _stands_alone(text, start, end):

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from heimdall_server.protect.checks import unless_literal
-from heimdall_server.protect.rules import START, Rule, unless
+from heimdall_server.protect.checks import unless_literal, unless_result
+from heimdall_server.protect.rules import SPARSE, START, Rule, unless
+from heimdall_server.protect.stems import folded
 
-_STRONG: Final = r"pass(?:word|wd|phrase)|pwd"
+_HASH: Final = r"(?:[_-]?hash)?"
+_STRONG: Final = (
+    rf"pass(?:(?:word|wd){_HASH}|wort|phrase)|pwd{_HASH}|kennwort|mot[_-]?de[_-]?passe|contrase(?:n|ñ)a|has(?:l|ł)o"
+    r"|clave[_-](?:de[_-])?acceso"
+)
 _WEAK: Final = r"secret|token|(?:api|access|secret|private|signing|encryption)[_-]?key|credentials?"
 _ANY: Final = rf"{_STRONG}|{_WEAK}"
 ANY_SECRET_GATE: Final = rf"(?i:{_ANY})"
 _SIGN: Final = r"[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}"
 
-_QUOTED_GATE: Final = rf"""(?i:{_ANY}|authorization)(?:{_SIGN})?\\*["']"""
+_QUOTED_GATE: Final = rf"""(?i:(?:{_ANY})s?|authorization)(?:{_SIGN})?\\*["']"""
 
 # A word: masks that stand in it, escapes (not of white space: those end it), and what isn't punctuation.
 _PIECE: Final = r"""\[[a-z0-9]+\]|\\{1,7}u[0-9A-Fa-f]{4}|\\[^nrtu"'\[ \t\r\n]"""
@@ -30,6 +35,12 @@ _WORD_WITH_DIGIT: Final = rf"(?:[0-9]|[^{_STOPS}:=0-9\[][^{_STOPS}0-9\[]*[0-9]){
 
 # In JSON text a bare quote behind `password=` closes the string, so a value doesn't begin with what may follow there.
 _AFTER_STRING: Final = r",}\]: \t\r\n"
+
+_MEMBER_PIECE: Final = r'[^{}"\\]|"(?:[^"\\]|\\.)*"'
+_MEMBERS: Final = rf"\{{(?:{_MEMBER_PIECE}|\{{(?:{_MEMBER_PIECE})*\}})*\}}"
+_ITEMS: Final = r"""\[(?:[0-9.eE+, \t\r\n-]|null|true|false|"(?:[^"\\]|\\.)*")*\]"""
+_ALONE: Final = r"(?:(?:^|[^A-Za-z0-9]|\\{1,7}[bfnrt])(?i:pass)|[a-z0-9]Pass)"
+"""Not the end of `bypass`."""
 
 SECRET_RULES: Final = (
     Rule(
@@ -53,8 +64,8 @@ SECRET_RULES: Final = (
         "secret",
         _QUOTED_GATE,
         rf'((?i:{_ANY}|authorization)"[ \t\r\n]*:[ \t\r\n]*)'
-        rf"(?:{_JSON_WORD}"
-        r'|\[(?:[0-9.eE+, \t\r\n-]|null|true|false|"(?:[^"\\]|\\.)*")*\])',
+        rf"(?:{_JSON_WORD}|{_ITEMS})"
+        rf'|((?i:{_STRONG}|credential)s?"[ \t\r\n]*:[ \t\r\n]*)(?:{_MEMBERS}|{_ITEMS})',
         opening='"',
         closing='"',
         check=unless_literal,
@@ -87,6 +98,16 @@ SECRET_RULES: Final = (
         rf"|((?i:{_WEAK})(?:[ \t]{{0,3}}(?:=>|:=|=)[ \t]{{0,3}}|:)){_WORD}"
         rf"|((?i:{_WEAK})[ \t]{{0,3}}:[ \t]{{0,3}}){_WORD_WITH_DIGIT}",
         group="words",
+    ),
+    Rule(
+        "pass",
+        "secret",
+        folded(("pass=",)),
+        rf"""({_ALONE}"{_SIGN}")(?:[^"\\]|\\.)+|({_ALONE}(?:\\*["'])?{_SIGN}\\*["'])(?:{_PIECE}|[^"'\\\[{_AFTER_STRING}])(?:{_PIECE}|[^"'\\])*"""
+        rf"|({_ALONE}[ \t]{{0,3}}(?:=>|:=|=)[ \t]{{0,3}}){_WORD}|({_ALONE}[ \t]{{0,3}}:[ \t]{{0,3}}){_WORD_WITH_DIGIT}",
+        check=unless_result,
+        group=SPARSE,
+        stems=("pass=",),
     ),
     Rule(
         "xml_secret",

@@ -81,7 +81,8 @@ def disguised(texts: pa.StringArray) -> Indices:
         ]
     )
     rows = np.searchsorted(offsets, places, "right") - 1
-    return np.unique(rows)
+    # What begins at a text's last byte doesn't go on in the next text.
+    return np.unique(rows[places + 1 < offsets[rows + 1]])
 
 
 def _marks(data: Buffer, begin: int, end: int) -> Indices:

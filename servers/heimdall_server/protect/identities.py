@@ -15,6 +15,8 @@ _WITH_QUOTE: Final = rf"(?:(?:[oOdDnNlL]|[{_LOCAL}]{{2,}})')?"
 _AT_DOMAIN: Final = (
     r"@(?:[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?\.)+(?:xn--[A-Za-z0-9-]{2,}|[A-Za-z]{2,}|[À-ӿ]{2,})"
 )
+# Digits after the bank's four characters, or every second hash would have to be looked at.
+_LOWER_IBAN: Final = r"[a-z]{2}[0-9]{2}[ -]?[a-z0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}"
 _CARD_GATE: Final = r"[0-9]{13}|[0-9]{4}[ -][0-9]{4}[ -]?[0-9]{2}"
 _NANP: Final = r"[2-9][0-9]{2}"
 # Area 000, 666 and 9xx, group 00 and serial 0000 were never issued.
@@ -22,7 +24,17 @@ _SSN_AREA: Final = r"(?:00[1-9]|0[1-9][0-9]|[1-57-8][0-9]{2}|6[0-57-9][0-9]|66[0
 _SSN_GROUP: Final = r"(?:0[1-9]|[1-9][0-9])"
 _SSN_SERIAL: Final = r"(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 _LABELLED: Final = r"""\\*["']?(?:[ \t]{0,2}(?:=>|[:=#])?[ \t]{0,2}|>)\\*["']?"""
-_PHONE_NAMES: Final = r"phone|telephone|tel|mobile|msisdn"
+_PHONE_NAMES: Final = r"phone|telephone|telefono?|tel|mobile?|handy|msisdn"
+
+_INTERNATIONAL: Final = (
+    r"\+[1-9][0-9]{7,14}"
+    r"|\+[1-9][0-9]{0,2} ?\(0\) ?[0-9]{1,9}(?:(?: ?[/.-] ?| )[0-9]{1,9}){0,6}"
+    r"|\+[1-9][0-9]{0,2}[ .-]?\(?[0-9]{1,5}\)?(?:[ .-][0-9]{1,9}){0,4}[ .-][0-9]{2,9}"
+)
+# Behind 00 a country from which one dials so; groups of four digits would be those of a dump in hexadecimal.
+_DIALLED: Final = (
+    r"00(?:2[0-9]|3[0-9]|4[0-9]|5[1-8]|6[0-6]|8[1246]|9[0-58])(?:[0-9]{8,11}|[ -][0-9]{2,5}[ /-][0-9]{5,8})"
+)
 
 IPV6_RULE: Final = Rule(
     "ipv6",
@@ -47,8 +59,9 @@ ACCOUNT_RULES: Final = (
     Rule(
         "iban",
         "iban",
-        r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4} ?[A-Z0-9]{4}",
-        START + r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+        rf"[A-Z]{{2}}[0-9]{{2}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{4}}|{_LOWER_IBAN}",
+        START + r"(?:[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?"
+        rf"|{_LOWER_IBAN}(?:[ -]?[a-z0-9]{{4}}){{0,5}}(?:[ -]?[a-z0-9]{{1,3}})?)\b",
         check=checks.iban,
         group="words",
     ),
@@ -90,10 +103,18 @@ NUMBER_RULES: Final = (
         "labelled_phone",
         "phone",
         rf"(?i:{_PHONE_NAMES})",
-        rf"""((?:(?:\b|_)(?i:{_PHONE_NAMES})|[a-z](?:Phone|Telephone|Tel|Mobile))(?i:(?:[ _-]?(?:number|no|nr))?)\.?\\*["']?"""
+        rf"""((?:(?:\b|_)(?i:{_PHONE_NAMES})|[a-z](?:Phone|Telephone|Telefono?|Tel|Mobile?))(?i:(?:[ _-]?(?:number|no|nr))?)\.?\\*["']?"""
         r"""(?:[ \t]{0,2}(?:=>|[:=])[ \t]{0,2}|>)\\*["']?)"""
         r"[+(]{0,2}[0-9][0-9 ()/-]{5,18}[0-9]\b",
         check=checks.labelled_phone,
+        group="words",
+    ),
+    Rule(
+        "called_phone",
+        "phone",
+        rf"(?i:{_PHONE_NAMES})",
+        rf"""((?:\b|_)(?i:{_PHONE_NAMES})\.?[ \t]{{1,2}})0[0-9][0-9 ()/-]{{5,18}}[0-9]\b""",
+        check=checks.phone,
         group="words",
     ),
     Rule(
@@ -110,7 +131,7 @@ NUMBER_RULES: Final = (
         "card",
         "card",
         _CARD_GATE,
-        START + r"(?:[2-6][0-9]{12,18}"
+        r"(\\{1,7}[bfnrt]|[A-Za-z]_|\b)(?:[2-6][0-9]{12,18}"
         r"|[2-6][0-9]{3}(?: [0-9]{4}){3}(?: [0-9]{1,3})?|[2-6][0-9]{3}(?:-[0-9]{4}){3}(?:-[0-9]{1,3})?"
         r"|3[0-9]{3} [0-9]{6} [0-9]{4,5}|3[0-9]{3}-[0-9]{6}-[0-9]{4,5})\b",
         check=checks.card,
@@ -129,11 +150,11 @@ NUMBER_RULES: Final = (
     Rule(
         "phone",
         "phone",
-        r"\+[1-9]|[0-9]{3}(?:\) ?|[.-])[0-9]{3}[ .-][0-9]{4}|\+\(",
+        rf"\+[1-9]|[0-9]{{3}}(?:\) ?|[.-])[0-9]{{3}}[ .-][0-9]{{4}}|\+\(|{_DIALLED}",
         rf"(^|[^0-9A-Za-z_+.\]-]|\\{{1,7}}[bfnrt])(?:\+1[ .-]?\(?{_NANP}\)?[ .-]?{_NANP}[ .-]?[0-9]{{4}}"
         rf"|\({_NANP}\) ?{_NANP}[ .-][0-9]{{4}}|(?:1[.-])?{_NANP}-{_NANP}-[0-9]{{4}}|{_NANP}\.{_NANP}\.[0-9]{{4}}"
-        r"|\+[1-9][0-9]{7,14}"
-        r"|\+[1-9][0-9]{0,2}[ .-]?\(?[0-9]{1,5}\)?(?:[ .-][0-9]{1,9}){0,4}[ .-][0-9]{2,9})\b",
+        rf"|{_INTERNATIONAL}|{_DIALLED})\b"
+        rf"|([A-Za-z][.-])(?:{_INTERNATIONAL})\b",
         check=checks.phone,
         column_check=checks.sure_phones,
         group=NUMBERS,

@@ -243,7 +243,10 @@ TABLE: Final[Mapping[type[errors.HeimdallError], _Row]] = dict(
             errors.IntegrityError,
             _C.DATA_LOSS,
             _R.ERROR_REASON_INTEGRITY_FAILED,
-            sentence=lambda _: "a sealed value was changed or belongs elsewhere; the operator has the place in the log",
+            sentence=lambda error: (
+                "a sealed value was changed or belongs elsewhere; "
+                f"{error.suggestion or 'the operator has the place in the log'}"
+            ),
         ),
         _row(errors.KeyDestroyedError, _C.NOT_FOUND, _R.ERROR_REASON_VALUE_ERASED),
         _row(

@@ -74,12 +74,20 @@ async def test_what_was_encrypted_or_kept_its_form_is_revealed_from_arguments_an
     assert (named.code, named.lines()[1].split()[-1]) == (ExitCode.OK, ALICE)
     elsewhere = await run("privacy", "reveal", encrypted[1], "--reason", "ticket 4711")
     assert elsewhere.code == ExitCode.INCOMPLETE
+    assert "name the field in which it stands in its record, as in --field attributes.user" in elsewhere.err
+    wrong = await run("privacy", "reveal", encrypted[1], "--field", "attributes.y", "--reason", "ticket 4711")
+    assert wrong.code == ExitCode.INCOMPLETE
+    assert "see whether the right one is named" in wrong.err
     (number,) = Ff1Preserver(served.keyring.identity_key).encrypt("phone", ["4915112345678"])
     assert number is not None
     kept = await run("privacy", "reveal", number, "--class", "phone", "--reason", "ticket 4711", "-o", "json")
     assert kept.json()["value"] == "4915112345678"
     listed = await run("privacy", "reveal", "-", "--class", "phone", "--reason", "ticket", stdin=number.encode())
     assert listed.lines()[1].split() == [number, "4915112345678"]
+
+
+async def test_help_shows_an_encrypted_value_as_it_is_written(run: Run) -> None:
+    assert "'[enc:email:AgAA…]' --field" in (await run("privacy", "reveal", "--help")).out
 
 
 def test_encrypted_values_of_a_record_are_found_with_their_fields() -> None:
@@ -118,6 +126,12 @@ async def test_an_erasure_is_shown_first_and_its_certificate_can_be_checked(
     certificate.write_text(certificate.read_text().replace("art. 17", "art. 18"))
     forged = await run("privacy", "certificate", "--verify", certificate, "--public-key", key)
     assert forged.code == ExitCode.FAILED
+    without = await run("privacy", "certificate", "--verify", certificate)
+    assert without.code == ExitCode.USAGE
+    assert "heimdall keys list" in without.err
+    nonsense = await run("privacy", "certificate", "--verify", certificate, "--public-key", "zz")
+    assert nonsense.code == ExitCode.USAGE
+    assert "isn't a public key" in nonsense.err
     listed = await run("privacy", "operations", "list")
     assert operation_id in listed.out
     assert (await run("privacy", "operations", "show", operation_id, "-o", "json")).json()["state"] == "done"

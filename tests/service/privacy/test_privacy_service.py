@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from prometheus_client import REGISTRY
 
 from heimdall_client import errors, status
 from heimdall_client.client import AsyncClient
@@ -127,6 +128,7 @@ async def test_an_audited_method_of_another_service_is_written_by_the_intercepto
 
 
 async def test_an_erasure_is_counted_done_and_certified(pki: Pki, served: PrivacyServer) -> None:
+    erased_before = REGISTRY.get_sample_value("heimdall_privacy_erased_values_total") or 0.0
     alice, bob = await served.keep("email", ALICE, BOB)
     served.stored.rows += [json.dumps({"body": f"login {alice}"}), json.dumps({"body": f"login {bob}"})]
     async with client(pki, served) as officer:
@@ -139,7 +141,7 @@ async def test_an_erasure_is_counted_done_and_certified(pki: Pki, served: Privac
         assert again.operation_id == begun.operation_id
         seen = [one async for one in officer.watch_operation(begun.operation_id)]
         assert seen[-1].state == seen[-1].STATE_DONE
-        assert (seen[-1].reason, seen[-1].affected_count) == ("art. 17, [name]", 1)
+        assert (seen[-1].reason, seen[-1].affected_count) == ("art. 17, [name]", 3)
         erased, kept = await officer.reveal([alice, bob], reason="look again")
         assert isinstance(status.from_status(erased.error), errors.ValueErasedError)
         assert kept.value == BOB
@@ -154,6 +156,7 @@ async def test_an_erasure_is_counted_done_and_certified(pki: Pki, served: Privac
     Ed25519PublicKey.from_public_bytes(signed.public_key).verify(signed.signature, signed.certificate)
     said = json.loads(signed.certificate)
     assert (said["tokens"], said["erased_value_count"], said["shredded_time"]) == ([alice], 1, None)
+    assert REGISTRY.get_sample_value("heimdall_privacy_erased_values_total") == erased_before + 1
     assert said["keys_destroyed"][0]["destroyed_time"] == "2001-09-09T01:46:40Z"
     assert signed.certificate == json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 

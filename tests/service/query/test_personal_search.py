@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from heimdall.query.v1 import query_service_pb2 as pb
 from heimdall.types.v1 import expression_pb2, position_pb2
+from heimdall_server.protect.policy import PrivacyRule
 from heimdall_server.rpc.logs import JsonFormatter
 from heimdall_server.rpc.status import DETAILS_KEY
 from heimdall_server.services.query.logic.matching import MatchLimits
@@ -93,6 +94,20 @@ async def test_an_analyst_finds_records_by_a_value_that_no_store_has(
     shared: PersonalServer, text: str, numbers: list[int]
 ) -> None:
     assert await shared.numbers(text) == numbers
+
+
+async def test_what_a_policy_keeps_of_some_sources_is_found_in_their_bodies_too(
+    pki: Pki, tmp_path: Path, chdb_engine: ChdbEngine
+) -> None:
+    rules = (PrivacyRule("keep", source="keep-*"), PrivacyRule("tokenise"))
+    async with personal_server(pki, tmp_path, chdb_engine, rules=rules) as server:
+        await server.put(
+            [f"login of {ALICE}", f"login of {ALICE}", f"login of {BOB}"],
+            record_number=[0, 1, 2],
+            source=["keep-1", "web", "keep-1"],
+        )
+        assert await server.numbers(f"email:{ALICE}") == [0, 1]
+        assert await server.numbers(f"email:{ALICE} AND source:keep-1") == [0]
 
 
 async def test_sql_and_a_tree_are_rewritten_as_well(shared: PersonalServer) -> None:

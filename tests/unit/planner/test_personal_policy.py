@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heimdall_server.crypto.keyring import Keyring
+from heimdall_server.domain.errors import QuerySyntaxError
 from heimdall_server.domain.expression.fields import CORE_FIELDS, FieldKind, resolve
 from heimdall_server.domain.expression.tree import Compare, Operator, Or
 from heimdall_server.language.format import format_query
@@ -90,8 +91,13 @@ def test_the_policy_in_force_decides_at_each_call(ring: Keyring) -> None:
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
-        ("email:Alice@example.com", 'email:"Alice@example.com"'),
-        ("phone:+4915112345678", 'phone:>=4915112345678 AND phone:<=4915112345678 OR phone:"+4915112345678"'),
+        ("email:Alice@example.com", 'email:"Alice@example.com" OR "alice example com"'),
+        (
+            "phone:+4915112345678",
+            'phone:>=4915112345678 AND phone:<=4915112345678 OR phone:"+4915112345678" OR 4915112345678',
+        ),
+        ('personal.name:"Ada Lovelace"', 'personal.name:"Ada Lovelace" OR "ada lovelace"'),
+        ("ip:10.1.2.3", 'ip:"10.1.2.3" OR "10 1 2 3"'),
         ("alice@example.com", '"alice example com"'),
         ('"mail alice@example.com"', '"mail alice example com"'),
         ("mail:alice@example.com", 'mail:"alice@example.com"'),
@@ -118,6 +124,16 @@ def test_a_text_with_classes_that_may_be_kept_apart_is_asked_for_in_every_mixtur
 def test_a_network_in_another_field_is_asked_for_where_addresses_may_be_kept(mixed: Search) -> None:
     query = parse("client:10.1.2.0/24", now_ns=0)
     assert mixed.terms.rewrite(query).query is query
+
+
+def test_a_network_in_another_field_is_refused_only_if_no_policy_so_far_kept_addresses(ring: Keyring) -> None:
+    search = Search.of(ring)
+    with pytest.raises(QuerySyntaxError, match="ask ip:ADDRESS/BITS"):
+        search.asked("client_ip:198.51.100.0/24")
+    once_kept = Search.of(ring, PrivacyPolicy(rules=DEFAULT_KEYED_RULES))
+    once_kept.protector.replace(PrivacyPolicy(version=2, rules=(PrivacyRule("tokenise"),)))
+    query = parse("client_ip:198.51.100.0/24", now_ns=0)
+    assert once_kept.terms.rewrite(query).query is query
 
 
 def test_the_fields_that_are_rewritten_are_those_that_are_protected(search: Search) -> None:

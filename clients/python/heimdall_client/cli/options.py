@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import StrEnum
@@ -164,7 +165,8 @@ Until = Annotated[
 
 def examples(*lines: str, more: str = "") -> str:
     """Examples at the end of a command's help."""
-    shown = ["  $ " + line.replace("[", r"\[") for line in lines]
+    # The empty style parts what Rich would take for the name of an emoji: `[enc:email:…]`.
+    shown = ["  $ " + re.sub(r":(?=\S*?:)", ":[none][/none]", line.replace("[", r"\[")) for line in lines]
     return "\n".join(["Examples:", *shown, *([f"\n{more}"] if more else [])])
 
 

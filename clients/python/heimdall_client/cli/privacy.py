@@ -100,7 +100,7 @@ def certificate(
         raise typer.BadParameter(msg)
     if verify is not None:
         if not public_key:
-            msg = "is needed: a certificate proves nothing by the key that stands in itself"
+            msg = "is needed (see heimdall keys list): a certificate proves nothing by the key that stands in itself"
             raise typer.BadParameter(msg, param_hint="--public-key")
         _verify(verify, public_key)
         return
@@ -220,8 +220,12 @@ def _show_scope(scope: operation_pb2.ErasureScope, output: TextOutput | None) ->
 def _verify(file: Path, public_key: str) -> None:
     from heimdall_client.certificates import check_certificate
 
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", public_key):
+        msg = "isn't a public key: that has 64 hexadecimal digits, as `heimdall keys list` tells it"
+        raise typer.BadParameter(msg, param_hint="--public-key")
+    key = bytes.fromhex(public_key)
     try:
-        document = check_certificate(file.read_bytes(), bytes.fromhex(public_key))
+        document = check_certificate(file.read_bytes(), key)
     except OSError as error:
         msg = f"{file}: {error.strerror}"
         raise typer.BadParameter(msg, param_hint="--verify") from error

@@ -171,7 +171,8 @@ class CertificateUseCase:
             "blocked": bool(operation.parameters.get("block", False)),
             "vault_value_count": scope.vault_value_count,
             "record_count": scope.record_count,
-            "erased_value_count": operation.affected_count,
+            # Not `affected_count`, in which those of others are that were sealed anew.
+            "erased_value_count": operation.facts.get("values_deleted", 0),
             "keys_destroyed": [
                 {
                     "data_class": key["data_class"],

@@ -46,7 +46,8 @@ def count_ended(operation: Operation) -> None:
     """Count an operation that has just ended."""
     ENDED.labels(operation.kind.value, operation.state.value).inc()
     if operation.kind is OperationKind.ERASE and operation.state is OperationState.DONE:
-        ERASED.inc(operation.affected_count)
+        # Not `affected_count`, in which those of others are that were sealed anew.
+        ERASED.inc(operation.facts.get("values_deleted", 0))
 
 
 def count_applied(value_count: int, seconds: float) -> None:

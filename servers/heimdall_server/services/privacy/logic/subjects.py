@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from heimdall_server.domain.errors import InvalidArgumentError, KeyDestroyedError
 from heimdall_server.domain.personal import PersonalValue, TokenName
+from heimdall_server.planner.personal_values import ADDRESS_CLASSES, address_readings
 from heimdall_server.ports.keys import Sealer, Tokeniser
 from heimdall_server.ports.vault import Vault
+
+_ADDRESS: Final = "ip"
+"""Stands for the classes of both versions, as in a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +63,24 @@ class SubjectNames:
         """The tokens of what was named.
 
         Raises:
-            InvalidArgumentError: No such class, nothing named, or a token of another class; all problems at once.
+            InvalidArgumentError: No such class, nothing named, no address where `ip` is said, or a token of another class; all problems
+                at once.
             StoreError: The vault can't be reached, where a token was named.
             IntegrityError: What a named token stands for was changed.
         """
+        self._check(values, [TokenName.parse(one.value) for one in values])
+        values = [each for one in values for each in _of_classes(one)]
         tokens = [TokenName.parse(one.value) for one in values]
-        self._check(values, tokens)
         opened = await self._opened([name for name in tokens if name is not None])
         return await asyncio.to_thread(self._named, values, tokens, opened)
 
     def _check(self, values: Sequence[PersonalValue], tokens: Sequence[TokenName | None]) -> None:
         problems: list[tuple[str, str]] = []
         for index, (one, name) in enumerate(zip(values, tokens, strict=True)):
-            if one.data_class not in self._classes:
+            if one.data_class == _ADDRESS:
+                if not _of_classes(one):
+                    problems.append((f"subject[{index}].value", "is neither an IP address nor the token of one"))
+            elif one.data_class not in self._classes:
                 problems.append(
                     (f"subject[{index}].data_class", f"no such class; there are {', '.join(self._classes)}")
                 )
@@ -112,3 +122,13 @@ class SubjectNames:
             for word in self._tokeniser.words_of_all_epochs(one.data_class, form):
                 names[TokenName(one.data_class, word)] = None
         return Subject(tuple(names), tuple(digests))
+
+
+def _of_classes(one: PersonalValue) -> list[PersonalValue]:
+    """An IP address in each form that records may have of it, by its version; what has a class is itself. Empty: it is no address."""
+    if one.data_class != _ADDRESS:
+        return [one]
+    name = TokenName.parse(one.value)
+    if name is not None:
+        return [PersonalValue(name.data_class, one.value)] if name.data_class in ADDRESS_CLASSES else []
+    return [PersonalValue(each.data_class, each.form) for each in address_readings(one.value.strip())]

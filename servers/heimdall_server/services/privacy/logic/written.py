@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -16,6 +17,8 @@ _FIELDS: Final = (
     "resource", _DEAD_LETTER,
 )  # fmt: skip
 """Where it is looked for if nobody says where it stood: fields without a key, and keys themselves (`attributes`)."""
+_NO_FIELD: Final = "name the field in which it stands in its record, as in --field attributes.user: it is bound to that"
+_WRONG_FIELD: Final = "it is bound to the field in which it stands in its record: see whether the right one is named"
 
 
 class WrittenValues:
@@ -51,13 +54,10 @@ class WrittenValues:
         return value
 
     def _decrypted(self, data_class: str, text: str, name: str) -> str:
-        refused: IntegrityError | None = None
         for candidate in _candidates(name):
-            try:
+            with contextlib.suppress(IntegrityError):
                 return self._cipher.decrypt(data_class, text, candidate)
-            except IntegrityError as error:
-                refused = error
-        raise refused or IntegrityError(f"an encrypted value of class {data_class}")
+        raise IntegrityError(f"an encrypted value of class {data_class}", _WRONG_FIELD if name else _NO_FIELD)
 
 
 def _candidates(name: str) -> Iterator[str]:
