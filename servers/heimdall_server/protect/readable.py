@@ -63,25 +63,29 @@ class _Units:
 class Readable:
     """A column's texts as they read. Immutable."""
 
-    def __init__(self, texts: pl.Series) -> None:
+    def __init__(self, texts: pl.Series, *, escapes: bool = True) -> None:
         """Read texts.
 
         Args:
             texts: String; a null reads as an empty text.
+            escapes: Undo percent-encoding and JSON's escapes, too; else only what single characters are, and only values that hold such
+                are found: others are left to who knows how they are written (JSON's quotes).
 
         Cost: some tens of nanoseconds a byte; for the few texts that hide something.
         """
+        self._only_hidden: Final = not escapes
         self._starts, data = bytes_of(large(texts.fill_null("")))
         begin = int(self._starts[0])
         self._starts, data = self._starts - begin, data[begin:]
-        offsets, origins = self._starts, np.arange(len(data))
-        for units_of in (_escaped, _percent, _percent, _percent, _characters):
+        offsets, origins, ends = self._starts, np.arange(len(data)), np.arange(1, len(data) + 1)
+        for units_of in (*((_escaped, _percent, _percent, _percent) if escapes else ()), _characters):
             units = units_of(data, offsets)
             if len(units.starts):
-                data, kept, offsets = _rewritten(data, offsets, units)
-                origins = origins[kept]
+                data, kept, last, offsets = _rewritten(data, offsets, units)
+                origins, ends = origins[kept], ends[last]
         self._offsets: Final = offsets
         self._origins: Final = np.append(origins, self._starts[-1])
+        self._ends: Final = np.append(ends, self._starts[-1])
         array = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
         self.texts: Final = pl.Series("", array, pl.String)
         """As they read."""
@@ -98,23 +102,27 @@ class Readable:
         """
         chosen = self.texts.gather(indices)
         spans = rule.spans(chosen)
-        read = spliced(large(chosen), spans, pa.nulls(len(spans), pa.large_string()).fill_null(""))[1]
         here = self.original(spans.of_rows(indices))
+        read = spliced(large(chosen), spans, pa.nulls(len(spans), pa.large_string()).fill_null(""))[1]
+        if self._only_hidden:
+            hidden = here.ends - here.starts != spans.ends - spans.starts
+            spans, here = spans.where(hidden), here.where(hidden)
+            read = read.filter(pa.array(hidden))
         return Spans(spans.rows, here.starts, here.ends), read
 
     def original(self, spans: Spans) -> Spans:
         """Where pieces of the readable texts stand in the texts as they were."""
-        base = self._offsets[spans.rows]
-        ends = np.minimum(self._origins[base + spans.ends], self._starts[spans.rows + 1])
-        starts = self._starts[spans.rows]
-        return Spans(spans.rows, self._origins[base + spans.starts] - starts, ends - starts)
+        base, starts = self._offsets[spans.rows], self._starts[spans.rows]
+        # To the end of what the last byte stands for: what has no width behind it isn't part of the piece.
+        begins, ends = self._origins[base + spans.starts], self._ends[base + spans.ends - 1]
+        return Spans(spans.rows, begins - starts, np.where(spans.ends > spans.starts, ends, begins) - starts)
 
 
-def _rewritten(data: Buffer, offsets: Indices, units: _Units) -> tuple[Buffer, Indices, Indices]:
+def _rewritten(data: Buffer, offsets: Indices, units: _Units) -> tuple[Buffer, Indices, Indices, Indices]:
     """Write characters in place of units.
 
     Returns:
-        Bytes, where each came from, and offsets.
+        Bytes, where each came from, the last byte of what it stands for, and offsets.
     """
     codes = units.codes
     sizes = np.where(codes == GONE, 0, 1 + (codes >= _ASCII_END) + (codes >= 0x800)).astype(np.int64)
@@ -130,7 +138,11 @@ def _rewritten(data: Buffer, offsets: Indices, units: _Units) -> tuple[Buffer, I
     np.add.at(change, units.ends, -1)
     keep = np.cumsum(change)[:-1] == 0
     kept = np.flatnonzero(keep)
-    return data[kept], kept, np.append(0, np.cumsum(keep))[offsets]
+    last = np.arange(len(data))
+    for byte in range(3):
+        longer = sizes > byte
+        last[units.starts[longer] + byte] = units.ends[longer] - 1
+    return data[kept], kept, last[kept], np.append(0, np.cumsum(keep))[offsets]
 
 
 def hexadecimal(data: Buffer, at: Indices, digits: int) -> tuple[_Codes, Flags]:

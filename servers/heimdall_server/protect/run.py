@@ -59,12 +59,17 @@ class Group:
             self._texts = _mask(steps, escaped, labelled, effects)
             return
         self._masked = MaskedTexts(escaped, ledger)
+        theirs = [step for step in steps if step[0] is not ours.RULE]
+        if disguised:
+            # First: what nobody sees in the middle of a value would end it for the rules, which would leave its front.
+            self._run(steps[: len(steps) - len(theirs)], effects)
+            self._run(theirs, effects, read=True, escapes=False)
         self._run(steps, effects, labelled)
         if not disguised:
             return
         for _ in range(_ROUNDS_MAX):
             before = self._masked.texts.clone()
-            self._run([step for step in steps if step[0] is not ours.RULE], effects, read=True)
+            self._run(theirs, effects, read=True)
             if self._masked.texts.eq_missing(before).all():
                 break
             # What was found leaves a mask, beside which a rule may find what it didn't before.
@@ -77,6 +82,7 @@ class Group:
         labelled: Flags | None = None,
         *,
         read: bool = False,
+        escapes: bool = True,
     ) -> None:
         masked = self._masked
         if masked is None or not steps:
@@ -84,7 +90,7 @@ class Group:
         rules = [rule for rule, _ in steps]
 
         def gates() -> tuple[Readable | None, dict[str, pl.Series]]:
-            reading = Readable(masked.texts) if read else None
+            reading = Readable(masked.texts, escapes=escapes) if read else None
             return reading, passed_gates(rules, masked.texts if reading is None else reading.texts, labelled)
 
         reading, passed = gates()

@@ -65,6 +65,10 @@ class Spans:
         order = np.lexsort((starts, rows))
         return cls(rows[order], starts[order], np.concatenate([part.ends for part in parts])[order])
 
+    def where(self, flags: Flags) -> Spans:
+        """Some of them."""
+        return Spans(self.rows[flags], self.starts[flags], self.ends[flags])
+
     def of_rows(self, rows: Indices) -> Spans:
         """The same where the rows have other numbers: row n was `rows[n]`, ascending."""
         return Spans(rows[self.rows], self.starts, self.ends)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -10,6 +12,7 @@ from heimdall_server.protect.actions import mask
 from heimdall_server.protect.catalogue import ADDRESS_CLASSES, RULES
 from heimdall_server.protect.disguises import disguised
 from heimdall_server.protect.readable import Readable
+from heimdall_server.protect.rules import Rule
 
 
 def masked_text(text: str, *, addresses: bool = False) -> str:
@@ -22,13 +25,20 @@ def masked_text(text: str, *, addresses: bool = False) -> str:
         addresses: Whether addresses of machines go, too.
     """
     rules = [rule for rule in RULES if addresses or rule.data_class not in ADDRESS_CLASSES]
+    # First: what nobody sees in the middle of a value would end it for the rules, which would leave its front.
+    text = _masked_as_read(text, rules, escapes=False)
     for rule in rules:
         text = rule.substitute_text(text, mask(rule.data_class))
+    return _masked_as_read(text, rules, escapes=True)
+
+
+def _masked_as_read(text: str, rules: Sequence[Rule], *, escapes: bool) -> str:
     if not len(disguised(pa.array([text], pa.string()))):
         return text
     raw = text.encode()
     for rule in rules:
-        spans, _ = Readable(pl.Series([raw.decode()], dtype=pl.String)).found(rule, np.zeros(1, np.int64))
+        read = Readable(pl.Series([raw.decode()], dtype=pl.String), escapes=escapes)
+        spans, _ = read.found(rule, np.zeros(1, np.int64))
         for start, end in reversed(list(zip(spans.starts.tolist(), spans.ends.tolist(), strict=True))):
             raw = raw[:start] + mask(rule.data_class).encode() + raw[end:]
     return raw.decode()

@@ -198,6 +198,15 @@ def test_what_is_read_can_be_found_in_what_stands(texts: list[str]) -> None:
         assert Readable(pl.Series([piece.decode()], dtype=pl.String)).texts[0] == read.texts[row]
 
 
+@pytest.mark.parametrize(
+    "hidden", ["\u200b", "\u200d", "\u2060", "\ufeff", "\xad", "\u200e", "\u180e", "\ufe0f", "\u034f"]
+)
+def test_what_nobody_sees_neither_ends_a_value_nor_belongs_to_it_behind_its_end(hidden: str) -> None:
+    bodies = [f"of ivy.hid{hidden}den@planted.example{hidden} and", f"4111 11{hidden}11 1111 1111", f"a{hidden}b"]
+    protected = MASKING.protect(batch_of([{"body": body} for body in bodies])).batch
+    assert protected["body"].to_pylist() == [f"of [email]{hidden} and", "[card]", f"a{hidden}b"]
+
+
 @settings(max_examples=20, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=6))
 def test_protecting_twice_is_protecting_once(texts: list[str]) -> None:
