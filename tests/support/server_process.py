@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -53,6 +54,8 @@ class ServerProcess:
         module: Sequence[str] = ("heimdall_server",),
     ) -> None:
         self.data_dir = folder / "data"
+        # Not when it is stopped: a test may start it again on what it has.
+        atexit.register(remove_place, self.data_dir)
         self.certs = self.data_dir / "certs"
         self.log = folder / "server.log"
         self.client_file = folder / "client.toml"
@@ -171,7 +174,6 @@ class ServerProcess:
     def __exit__(self, *_: object) -> None:
         if self.running:
             self.stop()
-        remove_place(self.data_dir)
 
     def _variables(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HEIMDALL_")}
