@@ -46,7 +46,6 @@ FOUND = [
     ("to DE75-5121-0800-1245-1261-99 paid", "to [iban] paid"),
     ("to de75 5121 0800 1245 1261 99 paid", "to [iban] paid"),
     ("iban de75512108001245126199", "iban [iban]"),
-    ("file a_4556737586899855", "file a_[card]"),
 ]
 
 
@@ -135,7 +134,6 @@ def test_a_name_in_whatever_language_tells_the_class_of_its_value(key: str, data
     [
         ("k.+4915559876543.x", "k.[phone].x"),
         ("+4915559876543", "[phone]"),
-        ("a_4556737586899855", "a_[card]"),
         ("a_4556737586899856", "a_4556737586899856"),
     ],
 )
