@@ -197,6 +197,11 @@ async def test_frames_that_the_journal_let_go_are_passed_over_and_said(
     async with running(projection(journal, postgres_pool)) as found:
         assert await found.wait_applied(4, 10)
         assert "misses what journal positions 1 to 2 held" in found.progress.notice
+    # What it passed over stays missing, and is no reason to read again what was applied behind it.
+    await journal.append([frame(number) for number in range(4, 7)])
+    async with running(projection(journal, postgres_pool)) as found:
+        assert await found.wait_applied(7, 10)
+        assert found.progress.state is ProjectionState.RUNNING
 
 
 def _without_progress(graph: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:

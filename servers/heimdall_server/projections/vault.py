@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
-from heimdall_server.domain.errors import NotFoundError, StoreError
+from heimdall_server.domain.errors import NotFoundError
 from heimdall_server.domain.personal import SealedValue
 from heimdall_server.domain.sealed_values import SIDECAR, decode
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Frame, Journal
 from heimdall_server.ports.vault import Tombstone, Vault
+from heimdall_server.projections.optional import OptionalProjection
 from heimdall_server.projections.warm import ProjectionState, RetryPolicy
 
-_T = TypeVar("_T")
 SHARD: Final = 0
 """Tombstones hold for positions of one shard, so the vault follows one."""
 
@@ -94,7 +93,7 @@ class _Batch:
     begin_s: float = 0.0
 
 
-class VaultProjection:
+class VaultProjection(OptionalProjection):
     """The projection into the vault. One `run` at a time."""
 
     def __init__(
@@ -107,24 +106,19 @@ class VaultProjection:
         retry: RetryPolicy | None = None,
         hooks: VaultHooks | None = None,
     ) -> None:
+        super().__init__(retry)
         self._journal = journal
         self._vault = vault
         self._clock = clock
         self._limits = limits or VaultLimits()
-        self._retry = retry or RetryPolicy()
         self._hooks = hooks or VaultHooks()
-        self._state = ProjectionState.STOPPED
-        self._problem = ""
         self._gaps: list[tuple[int, int]] = []
-        self._applied = 0
         self._noted = 0
         self._noted_s = 0.0
         self._read = 0
         self._read_time_ns = 0
         self._values = 0
-        self._retries = 0
         self._batch = _Batch()
-        self._advanced = asyncio.Condition()
 
     @property
     def progress(self) -> VaultProgress:
@@ -143,19 +137,6 @@ class VaultProjection:
             notice=self._notice(),
             needs_rebuild=bool(self._gaps),
         )
-
-    async def wait_applied(self, position: int, timeout_s: float) -> bool:
-        """Wait until every value of frames up to a position can be read.
-
-        Returns:
-            False if the time ran out first.
-        """
-        try:
-            async with asyncio.timeout(timeout_s), self._advanced:
-                await self._advanced.wait_for(lambda: self._applied >= position)
-        except TimeoutError:
-            return False
-        return True
 
     async def run(self) -> None:
         """Ask the vault how far it is, then follow the journal until cancelled.
@@ -284,27 +265,6 @@ class VaultProjection:
         return await self._vault.apply(
             batch.values, batch.positions, journal_id=self._journal.journal_id, through=self._read
         )
-
-    async def _patiently(self, act: Callable[[], Awaitable[_T]]) -> _T:
-        """Do it until the vault doesn't fail, waiting longer each time."""
-        failures = 0
-        while True:
-            try:
-                done = await act()
-            except StoreError as error:
-                self._retries += 1
-                self._state, self._problem = ProjectionState.RETRYING, str(error)
-                wait_s = min(self._retry.wait_s_max, self._retry.first_wait_s * 2 ** min(failures, 16))
-                failures += 1
-                # Jitter, not secrecy: many projections must not knock at once when a store comes back.
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
-            else:
-                self._state, self._problem = ProjectionState.RUNNING, ""
-                return done
-
-    async def _tell(self) -> None:
-        async with self._advanced:
-            self._advanced.notify_all()
 
     def _notice(self) -> str:
         if not self._gaps:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import pyarrow as pa
 
-from heimdall_server.domain.errors import NotFoundError, StoreError
+from heimdall_server.domain.errors import NotFoundError
 from heimdall_server.domain.graph_batches import ROWS_MAX, Applied, GraphBatch, Origin
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.graph import GraphWriter
@@ -25,10 +24,10 @@ from heimdall_server.projections.graph.deletions import DeletedRecords
 from heimdall_server.projections.graph.extraction import Facts, look
 from heimdall_server.projections.graph.identities import Identities
 from heimdall_server.projections.graph.observations import TEXT_TYPES
+from heimdall_server.projections.optional import OptionalProjection
 from heimdall_server.projections.read_ahead import ReadAhead, ReadLimits
 from heimdall_server.projections.warm import ProjectionState, RetryPolicy
 
-_T = TypeVar("_T")
 LOG: Final = logging.getLogger(__name__)
 SHARD: Final = 0
 DEFAULT_READ: Final = ReadLimits(batch_rows=65_536, linger_s=1.0, held_rows_max=131_072, held_bytes_max=64 << 20)
@@ -58,7 +57,7 @@ class GraphProgress:
     """What is missing, if anything is."""
 
 
-class GraphProjection:
+class GraphProjection(OptionalProjection):
     """The projection into the graph. One `run` at a time."""
 
     def __init__(
@@ -85,22 +84,18 @@ class GraphProjection:
             retry: How long it waits for a store that fails.
             on_applied: After each batch: what became of it, seconds it took.
         """
+        super().__init__(retry)
         self._journal = journal
         self._writer = writer
         self._identities = identities
         self._clock = clock
         self._types = types
         self._limits = read
-        self._retry = retry or RetryPolicy()
         self._on_applied = on_applied
         self._deleted = DeletedRecords(journal)
-        self._state = ProjectionState.STOPPED
-        self._problem = ""
         self._notice = ""
-        self._applied = 0
         self._oldest_ns = 0
-        self._vertices = self._edges = self._refused = self._retries = 0
-        self._advanced = asyncio.Condition()
+        self._vertices = self._edges = self._refused = 0
 
     @property
     def progress(self) -> GraphProgress:
@@ -118,19 +113,6 @@ class GraphProjection:
             problem=self._problem,
             notice=self._notice,
         )
-
-    async def wait_applied(self, position: int, timeout_s: float) -> bool:
-        """Wait until the facts of frames up to a position can be read.
-
-        Returns:
-            False if the time ran out first.
-        """
-        try:
-            async with asyncio.timeout(timeout_s), self._advanced:
-                await self._advanced.wait_for(lambda: self._applied >= position)
-        except TimeoutError:
-            return False
-        return True
 
     async def run(self) -> None:
         """Ask the store what is missing, then follow the journal until cancelled.
@@ -156,17 +138,21 @@ class GraphProjection:
     async def _begin(self) -> int:
         """Where to go on. What the journal no longer has is passed over, and said."""
         head, tail = self._journal.head()[SHARD], self._journal.tail()[SHARD]
-        missing: Sequence[tuple[int, int]] = ()
-        if head:
-            missing = await self._patiently(lambda: self._writer.missing(self._origin(1, head)))
+        missing = await self._missing(tail, head)
+        gone = await self._missing(1, tail - 1)
+        if gone:
+            first, last = gone[0][0], gone[-1][1]
+            self._notice = f"the graph misses what journal positions {first} to {last} held: the journal let go of them before they were applied"
+            LOG.warning("graph is left behind", extra={"first": first, "last": last})
         first = missing[0][0] if missing else head + 1
-        if first < tail:
-            self._notice = f"the graph misses what journal positions {first} to {tail - 1} held: the journal let go of them before they were applied"
-            LOG.warning("graph is left behind", extra={"first": first, "last": tail - 1})
-            first = tail
         self._deleted.begin(first - 1)
         await self._passed(first - 1)
         return first - 1
+
+    async def _missing(self, first: int, last: int) -> Sequence[tuple[int, int]]:
+        if last < first:
+            return ()
+        return await self._patiently(lambda: self._writer.missing(self._origin(first, last)))
 
     async def _follow(self, after: int) -> None:
         reader = ReadAhead(self._journal, SHARD, self._clock, self._limits)
@@ -224,27 +210,9 @@ class GraphProjection:
             )
         self._on_applied(applied, self._clock.monotonic_s() - began_s)
 
-    async def _patiently(self, act: Callable[[], Awaitable[_T]]) -> _T:
-        """Do it until the store doesn't fail, waiting longer each time."""
-        failures = 0
-        while True:
-            try:
-                done = await act()
-            except StoreError as error:
-                self._retries += 1
-                self._state, self._problem = ProjectionState.RETRYING, str(error)
-                wait_s = min(self._retry.wait_s_max, self._retry.first_wait_s * 2 ** min(failures, 16))
-                failures += 1
-                # Jitter, not secrecy: many projections must not knock at once when a store comes back.
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
-            else:
-                self._state, self._problem = ProjectionState.RUNNING, ""
-                return done
-
     async def _passed(self, position: int) -> None:
         self._applied = max(self._applied, position)
-        async with self._advanced:
-            self._advanced.notify_all()
+        await self._tell()
 
     def _origin(self, first: int, last: int, *, part: str = "") -> Origin:
         return Origin(f"journal/{self._journal.journal_id}/{SHARD}{part}", first, last)

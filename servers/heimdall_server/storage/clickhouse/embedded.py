@@ -89,8 +89,7 @@ class ChdbEngine:
         if encrypted:
             if self._key is None:
                 raise StoreError(STORE_NAME, f"{self.path} is encrypted, and there is no key for it")
-            # Written at each start: the folder may have been moved.
-            (self.path / DISKS_FILE).write_text(_DISKS.format(path=escape(f"{self.path.resolve()}/encrypted/")))
+            self._tell_disks()
             # The engine reads the key from here when it starts; no file and no argument has it.
             os.environ[_KEY_VARIABLE] = self._key.hex()
         try:
@@ -107,6 +106,12 @@ class ChdbEngine:
                 f"{self.path} can't be encrypted: its name must hold no & and no %; or set warm.encrypted = false",
             )
         return connection
+
+    def _tell_disks(self) -> None:
+        """Say where the encrypted parts are; anew only if the folder has been moved."""
+        file, text = self.path / DISKS_FILE, _DISKS.format(path=escape(f"{self.path.resolve()}/encrypted/"))
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
 
     def _is_new(self) -> bool:
         return not self.path.exists() or not any(self.path.iterdir())
