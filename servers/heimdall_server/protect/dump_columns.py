@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heimdall_server.domain.expression.literals import number_text
 from heimdall_server.protect.columns import FlatMap, Indices, text_bytes
 from heimdall_server.protect.names import class_of_name
 from heimdall_server.protect.structured import SAMPLE_VALUES, classify_column
@@ -110,8 +111,7 @@ def as_texts(cells: pa.Array) -> pa.StringArray:
     """Cells as they would be written: whole numbers without a point."""
     if pa.types.is_string(cells.type):
         return cells
-    numbers = cells.to_pylist()
-    return pa.array([str(int(one)) if one.is_integer() else str(one) for one in numbers], pa.string())
+    return pa.array(map(number_text, cells.to_pylist()), pa.string())
 
 
 def _columns(

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from heimdall_server.domain.expression.literals import number_text
 from heimdall_server.domain.graph import EdgeKind, Provenance, VertexKind
 from heimdall_server.domain.graph_ids import dump_id, field_id, field_value_ids
-from heimdall_server.domain.records import SAFE_INTEGER_MAX
 from heimdall_server.projections.graph.facts import spans
-from heimdall_server.projections.graph.observations import entries
 from heimdall_server.projections.graph.tables import edges, vertices
+from heimdall_server.protect.columns import FlatMap
 
 VALUE_CHARACTERS_MAX: Final = 1024
 """A longer text of a field is no value of the graph: it says something about something."""
@@ -29,20 +30,22 @@ class DumpFacts:
     edges: list[pa.Table]
 
 
-def fields_of(records: pa.Table) -> pl.DataFrame:
+def fields_of(records: pa.RecordBatch) -> pl.DataFrame:
     """What each attribute of records of dumps says.
 
     Returns:
         `FIELDS`; numbers and truth values as they are written.
     """
-    in_dump = records.column("dump").to_numpy() != ""
+    in_dump = pl.Series(records.column("dump")) != ""
     parts = [pl.DataFrame(schema=dict(FIELDS))]
     if not in_dump.any():
         return parts[0]
     for name in ("attributes", "attributes_number", "attributes_bool"):
-        rows, keys, items = entries(records.column(name))
-        part = pl.DataFrame({"row": rows, "field": keys, "text": _written(pl.Series(items))}, schema=dict(FIELDS))
-        parts.append(part.filter(pl.Series(in_dump[rows])))
+        entries = FlatMap.of(records.column(name))
+        rows = entries.rows().astype(np.uint32)
+        keys, texts = pl.Series(entries.keys, dtype=pl.String), _written(pl.Series(entries.items))
+        part = pl.DataFrame({"row": rows, "field": keys, "text": texts}, schema=dict(FIELDS))
+        parts.append(part.filter(in_dump.gather(rows)))
     return pl.concat(parts)
 
 
@@ -123,7 +126,6 @@ def _values(said: pl.DataFrame, seen: pl.DataFrame, names: pl.DataFrame) -> pl.D
 def _written(items: pl.Series) -> pl.Series:
     if items.dtype == pl.String:
         return items
-    if items.dtype == pl.Boolean:
-        return items.replace_strict({True: "true", False: "false"}, return_dtype=pl.String)
-    whole = (items == items.floor()) & (items.abs() <= SAFE_INTEGER_MAX)
-    return items.cast(pl.String).zip_with(~whole, items.set(~whole, 0.0).cast(pl.Int64).cast(pl.String))
+    spell = {True: "true", False: "false"}.__getitem__ if items.dtype == pl.Boolean else number_text
+    distinct = items.unique()
+    return items.replace_strict(distinct, pl.Series(list(map(spell, distinct.to_list())), dtype=pl.String))

@@ -89,7 +89,7 @@ def look(frames: Sequence[tuple[int, pa.RecordBatch]], *, instance: str, types: 
     if not frames:
         nothing = pl.DataFrame(schema=_DESCRIBED)
         return Looked(nothing, pl.DataFrame(schema=dict(OBSERVATIONS)), pl.DataFrame(schema=dict(FIELDS)), ())
-    records = pa.Table.from_batches([batch for _, batch in frames])
+    records = pa.Table.from_batches([batch for _, batch in frames]).combine_chunks().to_batches()[0]
     positions = pl.concat([pl.repeat(position, len(batch), dtype=pl.Int64, eager=True) for position, batch in frames])
     codes, provenances = _who(records, instance)
     numbers = pl.Series(records.column("record_number")).cast(pl.Int64)
@@ -101,7 +101,7 @@ def look(frames: Sequence[tuple[int, pa.RecordBatch]], *, instance: str, types: 
     return Looked(described, observe(records, types), fields_of(records), tuple(provenances))
 
 
-def _who(records: pa.Table, instance: str) -> tuple[pl.Series, list[Provenance]]:
+def _who(records: pa.RecordBatch, instance: str) -> tuple[pl.Series, list[Provenance]]:
     """The provenance of each row, as an index of those that there are."""
     who = pl.DataFrame({name: pl.Series(records.column(name), dtype=pl.String) for name in _WHO})
     distinct = who.unique(maintain_order=True).with_row_index("code")

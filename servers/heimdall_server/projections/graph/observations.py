@@ -19,6 +19,7 @@ import pyarrow as pa
 from heimdall_server.canonical.catalogue import CANONICALISERS
 from heimdall_server.canonical.column import to_arrow
 from heimdall_server.canonical.observables import OBSERVABLE_TYPES, find_observables
+from heimdall_server.protect.columns import FlatMap
 
 TEXT_TYPES: Final = tuple(name for name in OBSERVABLE_TYPES if name != "url")
 """What texts are searched for. Not URLs: nearly every one is another, and their hosts are found."""
@@ -50,7 +51,7 @@ _NAMED_TYPES: Final[Mapping[str, str]] = {
 _WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", re.ASCII)
 
 
-def observe(records: pa.Table, types: Collection[str] = TEXT_TYPES) -> pl.DataFrame:
+def observe(records: pa.RecordBatch, types: Collection[str] = TEXT_TYPES) -> pl.DataFrame:
     """Look for values.
 
     Args:
@@ -60,32 +61,15 @@ def observe(records: pa.Table, types: Collection[str] = TEXT_TYPES) -> pl.DataFr
     Returns:
         `OBSERVATIONS`; a value once a field of a record.
     """
-    body = _texts(records.column(BODY))
-    parts = [
-        _searched(
-            body, np.arange(len(body), dtype=np.uint32), pl.repeat(BODY, len(body), eager=True), types, keep=False
-        )
-    ]
+    body = records.column(BODY)
+    in_order = np.arange(len(body), dtype=np.uint32)
+    parts = [_searched(body, in_order, pl.repeat(BODY, len(body), eager=True), types, keep=False)]
     for scope in SCOPES:
-        rows, keys, items = entries(records.column(scope))
-        if len(items):
-            parts += [_searched(items, rows, keys, types, keep=True), _named(items, rows, keys)]
+        entries = FlatMap.of(records.column(scope))
+        if len(entries):
+            rows, keys = entries.rows().astype(np.uint32), pl.Series(entries.keys, dtype=pl.String)
+            parts += [_searched(entries.items, rows, keys, types, keep=True), _named(entries.items, rows, keys)]
     return pl.concat(parts).unique(["row", "field", "type", "value"], keep="first", maintain_order=True)
-
-
-def entries(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.uint32], pl.Series, pa.Array]:
-    """A map column as flat arrays.
-
-    Returns:
-        By entry: the row, the key and the item.
-    """
-    maps = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(maps, pa.ChunkedArray):
-        maps = pa.concat_arrays(maps.chunks) if maps.num_chunks else maps.type.wrap_array(pa.array([], maps.type))
-    offsets = maps.offsets.to_numpy(zero_copy_only=False)
-    first, count = int(offsets[0]), int(offsets[-1] - offsets[0])
-    rows = np.repeat(np.arange(len(maps), dtype=np.uint32), np.diff(offsets))
-    return rows, pl.Series("field", maps.keys.slice(first, count), pl.String), maps.items.slice(first, count)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -93,10 +77,6 @@ def type_of_name(name: str) -> str | None:
     """What a field's name says that it holds: `client.ip` and `clientIp` are of the type `ip`."""
     words = [word.lower() for word in _WORD.findall(name)]
     return _NAMED_TYPES.get("_".join(words[-2:])) or _NAMED_TYPES.get(words[-1] if words else "")
-
-
-def _texts(column: pa.ChunkedArray) -> pa.StringArray:
-    return to_arrow(pl.Series(column, dtype=pl.String))
 
 
 def _searched(

@@ -11,7 +11,8 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 
-from heimdall_server.canonical.catalogue import CANONICALISERS, personal_form
+from heimdall_server.canonical.catalogue import TYPES, personal_form
+from heimdall_server.canonical.column import Refused
 from heimdall_server.canonical.identity import PERSONAL_TYPES, entity_ids, personal_entity_ids
 from heimdall_server.domain import graph_ids
 from heimdall_server.domain.errors import InvalidArgumentError, NotFoundError
@@ -75,11 +76,11 @@ class VertexNames:
         name = TokenName.parse(named.value)
         if name is not None:
             return await self._of_token(name)
-        if named.type not in CANONICALISERS and named.type not in self._classes:
+        if named.type not in TYPES and named.type not in self._classes:
             raise InvalidArgumentError("vertex.typed.type", f"there is no type {named.type!r} of entities")
         ids: tuple[bytes, ...] = ()
         for type_name, value in self._canonical(named):
-            if type_name not in PERSONAL_TYPES and type_name in CANONICALISERS:
+            if type_name not in PERSONAL_TYPES and type_name in TYPES:
                 ids += _packed(entity_ids(type_name, pa.array([value])))
             if type_name in PERSONAL_TYPES or self._may_tokenise(type_name):
                 form = personal_form(type_name, pa.array([value]))
@@ -96,15 +97,13 @@ class VertexNames:
 
     def _canonical(self, named: Named) -> list[tuple[str, str]]:
         """Type and canonical value; an address says its version itself."""
-        rule = CANONICALISERS.get(named.type)
-        if rule is None:
+        known = TYPES.get(named.type)
+        if known is None:
             return [(named.type, named.value)]
-        column = rule(pa.array([named.value]))
-        value = column.values[0].as_py()
-        if value is None:
-            raise InvalidArgumentError(
-                "vertex.typed.value", f"not a value of type {named.type}: {column.reasons[0].as_py()}"
-            )
+        read = known.read(named.value)
+        if isinstance(read, Refused):
+            raise InvalidArgumentError("vertex.typed.value", f"not a value of type {named.type}: {read.reason}")
+        value = read.value
         type_name = named.type if named.type != _ADDRESS else "ipv6" if ":" in value else "ipv4"
         return [(type_name, value)]
 
