@@ -19,6 +19,9 @@ class ReadLimits:
     more."""
     linger_s: float = 0.4
     """A batch that isn't full is taken this long after its oldest frame was read."""
+    linger_max_s: float = 2.0
+    """Nor is it longer than this where the consumer is slow: what it takes long for costs less in fewer, larger batches, so a batch is
+    waited for as long as the one before took."""
     held_rows_max: int = 786_432
     """Reading pauses while more rows than this wait."""
     held_bytes_max: int = 256 << 20
@@ -38,6 +41,8 @@ class ReadAhead:
         self._bytes = 0
         self._changed = asyncio.Condition()
         self._failure: BaseException | None = None
+        self._taken_s: float | None = None
+        """When the last batch was taken; None: none yet."""
 
     @property
     def held_rows(self) -> int:
@@ -74,11 +79,12 @@ class ReadAhead:
             CorruptionError: The journal is damaged right behind what was taken last.
             NotFoundError: The frames behind what was taken last are gone.
         """
+        linger_s = self._linger_s()
         async with self._changed:
             await self._changed.wait_for(lambda: self._held or self._failure)
             if not self._held and self._failure:
                 raise self._failure
-            wait_s = self._held[0][1] + self._limits.linger_s - self._clock.monotonic_s()
+            wait_s = self._held[0][1] + linger_s - self._clock.monotonic_s()
             if wait_s > 0:
                 try:
                     async with asyncio.timeout(wait_s):
@@ -86,8 +92,13 @@ class ReadAhead:
                 except TimeoutError:
                     pass  # What there is has waited long enough.
             taken = self._take_batch()
+            self._taken_s = self._clock.monotonic_s()
             self._changed.notify_all()
             return taken
+
+    def _linger_s(self) -> float:
+        took_s = 0.0 if self._taken_s is None else self._clock.monotonic_s() - self._taken_s
+        return max(self._limits.linger_s, min(took_s, self._limits.linger_max_s))
 
     def _has_room(self) -> bool:
         return not self._held or (self._rows < self._limits.held_rows_max and self._bytes < self._limits.held_bytes_max)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import pyarrow as pa
+
 from heimdall_server.domain.sealed_values import SealedRun
 from heimdall_server.protect.lookalikes import escaped_text
 from heimdall_server.protect.partial import partial
@@ -46,8 +48,8 @@ class Origin:
 class Forms:
     """What is written in place of some values, in their order."""
 
-    texts: Sequence[str]
-    words: Sequence[str] = ()
+    texts: Sequence[str] | pa.LargeStringArray
+    words: Sequence[str] | pa.LargeStringArray = ()
     """Words by which a value is found, for those that stand outside the body; none: it isn't found."""
     networks: Sequence[str | None] = ()
     """Words by which the network of an address is found, wherever the address stands; None: it has none."""

@@ -100,7 +100,7 @@ class Ledger:
             forms = action.forms(data_class, values.to_pylist(), places, effects)
             order.append(ids)
             for column, written in ((texts, forms.texts), (words, forms.words), (networks, forms.networks)):
-                array = pa.array(written, pa.large_string()) if written else pa.nulls(len(values), pa.large_string())
+                array = _array(written, len(values))
                 column.append(array if codes is None else array.take(codes))
         back = np.zeros(self._count, np.int64)
         if order:
@@ -108,6 +108,12 @@ class Ledger:
             back[numbers] = np.arange(len(numbers))
         spread = pa.array(back)
         return Written(*(_spread(column, spread) for column in (texts, words, networks)))
+
+
+def _array(written: Sequence[str | None] | pa.Array, count: int) -> pa.Array:
+    if isinstance(written, pa.Array):
+        return written
+    return pa.array(written, pa.large_string()) if written else pa.nulls(count, pa.large_string())
 
 
 def _spread(parts: list[pa.Array], order: pa.Array) -> pa.Array:

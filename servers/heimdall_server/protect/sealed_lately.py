@@ -16,28 +16,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 from heimdall_server.domain.personal import WORD_LENGTH, TokenName
 
 _ENTRY_BYTES: Final = 300
 """What a spelling costs beside its text: two strings, a place in two tables."""
+_FORGOTTEN_AT_ONCE: Final = 8
+"""When it is full, one of so many goes, of each class those that are known longest. A look-up is one step, then: nothing is noted of how
+lately a value was seen, and what is seen often is soon learnt again."""
 
 
 @dataclass(slots=True)
 class _OfClass:
-    """What is known of one class, in two ages: what isn't used while the younger fills up is forgotten with the older."""
+    """What is known of one class, the oldest first."""
 
     epoch: int = -1
     generation: int = 0
     spellings: dict[str, str] = field(default_factory=dict, repr=False)
-    older_spellings: dict[str, str] = field(default_factory=dict, repr=False)
-    sealed: set[str] = field(default_factory=set)
-    older_sealed: set[str] = field(default_factory=set)
-
-    def age(self) -> None:
-        self.older_spellings, self.spellings = self.spellings, {}
-        self.older_sealed, self.sealed = self.sealed, set()
+    sealed: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -64,8 +62,7 @@ class SealedLately:
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
         self._classes: dict[str, _OfClass] = {}
-        self._young_entries = 0
-        self._young_bytes = 0
+        self._bytes = 0
         self._erasures = 0
 
     def __repr__(self) -> str:
@@ -73,40 +70,28 @@ class SealedLately:
 
     def __len__(self) -> int:
         with self._lock:
-            return sum(len(one.spellings) + len(one.older_spellings) for one in self._classes.values())
+            return self._entries()
 
     def words(self, data_class: str, epoch: int, spellings: Sequence[str]) -> list[str | None]:
         """What the spellings led to under an epoch; None: not known."""
         with self._lock:
-            known = self._of_epoch(data_class, epoch)
-            young, old = known.spellings, known.older_spellings
-            words = [young.get(spelling) for spelling in spellings]
-            if old:
-                for index, word in enumerate(words):
-                    if word is None and (again := old.get(spellings[index])) is not None:
-                        words[index] = young[spellings[index]] = again
-                        self._count(spellings[index])
-            return words
+            return list(map(self._of_epoch(data_class, epoch).spellings.get, spellings))
 
     def learn(self, data_class: str, epoch: int, words: Mapping[str, str]) -> None:
         """Keep what spellings lead to."""
         with self._lock:
-            self._of_epoch(data_class, epoch).spellings.update(words)
-            for spelling in words:
-                self._count(spelling)
-            if self._young_entries > self._entries_max // 2 or self._young_bytes > self._bytes_max // 2:
-                for known in self._classes.values():
-                    known.age()
-                self._young_entries = self._young_bytes = 0
+            known = self._of_epoch(data_class, epoch).spellings
+            count = len(known)
+            known.update(words)
+            # Two threads may have learnt the same: what is too much by it goes with the next clearing.
+            self._bytes += sum(map(len, words)) + _ENTRY_BYTES * (len(known) - count)
+            if self._entries() > self._entries_max or self._bytes > self._bytes_max:
+                self._forget_oldest()
 
     def unsealed(self, data_class: str, generation: int, words: Iterable[str]) -> list[str]:
         """Which words have no sealed copy of this generation that is known to be durable; each once."""
         with self._lock:
-            known = self._of_generation(data_class, generation)
-            missing = set(words).difference(known.sealed)
-            again = missing & known.older_sealed
-            known.sealed |= again
-        return list(missing - again)
+            return list(set(words).difference(self._of_generation(data_class, generation).sealed))
 
     def pending(self) -> Pending:
         """Begin to note what a frame will carry."""
@@ -121,7 +106,7 @@ class SealedLately:
             for (data_class, generation), words in pending.words.items():
                 known = self._classes.get(data_class)
                 if known is not None and known.generation == generation:
-                    known.sealed.update(words)
+                    known.sealed.update(dict.fromkeys(words))
 
     def forget(self, names: Collection[TokenName]) -> None:
         """Forget values that are erased: their spellings, and that they were sealed."""
@@ -134,33 +119,43 @@ class SealedLately:
                 known = self._classes.get(data_class)
                 if known is None:
                     continue
-                known.sealed -= gone
-                known.older_sealed -= gone
-                for ages in (known.spellings, known.older_spellings):
-                    for spelling in [one for one, word in ages.items() if word[:WORD_LENGTH] in gone]:
-                        del ages[spelling]
+                for word in gone:
+                    known.sealed.pop(word, None)
+                for spelling in [one for one, word in known.spellings.items() if word[:WORD_LENGTH] in gone]:
+                    del known.spellings[spelling]
 
     def clear(self) -> None:
         """Forget everything, and what is pending, too: for when sealed copies may have been lost."""
         with self._lock:
             self._erasures += 1
             self._classes.clear()
-            self._young_entries = self._young_bytes = 0
+            self._bytes = 0
 
-    def _count(self, spelling: str) -> None:
-        self._young_entries += 1
-        self._young_bytes += len(spelling) + _ENTRY_BYTES
+    def _entries(self) -> int:
+        return sum(len(one.spellings) for one in self._classes.values())
+
+    def _forget_oldest(self) -> None:
+        for known in self._classes.values():
+            for some in (known.spellings, known.sealed):
+                _shorten(some, len(some) // _FORGOTTEN_AT_ONCE + 1)
+        texts = sum(sum(map(len, one.spellings)) for one in self._classes.values())
+        self._bytes = texts + _ENTRY_BYTES * self._entries()
 
     def _of_epoch(self, data_class: str, epoch: int) -> _OfClass:
         known = self._classes.setdefault(data_class, _OfClass())
         if known.epoch != epoch:
             known.epoch = epoch
-            known.spellings, known.older_spellings = {}, {}
+            known.spellings = {}
         return known
 
     def _of_generation(self, data_class: str, generation: int) -> _OfClass:
         known = self._classes.setdefault(data_class, _OfClass())
         if known.generation != generation:
             known.generation = generation
-            known.sealed, known.older_sealed = set(), set()
+            known.sealed = {}
         return known
+
+
+def _shorten(some: dict[str, Any], count: int) -> None:
+    for key in list(islice(some, count)):
+        del some[key]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from heimdall_server.canonical.catalogue import personal_form
-from heimdall_server.domain.personal import EPOCHS, WORD_LENGTH, token
+from heimdall_server.domain.personal import EPOCHS, WORD_LENGTH
 from heimdall_server.domain.sealed_values import SealedRun
 from heimdall_server.ports.keys import Sealer, Tokeniser
 from heimdall_server.protect.actions import Effects, Forms, Origin
@@ -44,16 +46,17 @@ class Tokenise:
         del origins
         epoch = self.tokeniser.live_epochs[-1]
         words: list[str | None] = self.lately.words(data_class, epoch, values)
-        new = [index for index, word in enumerate(words) if word is None]
         # Of a value that was seen before, but isn't sealed, the canonical form is needed once more.
         plain: dict[str, str] = {}
-        if new:
+        if None in words:
+            new = [index for index, word in enumerate(words) if word is None]
             plain = self._name(data_class, epoch, [values[index] for index in new], new, words)
-        known = [word or "" for word in words]
+        known = cast("list[str]", words)
         alone = [word[:WORD_LENGTH] for word in known] if data_class in self._network_classes() else known
         self._seal(data_class, alone, values, plain, effects)
         networks = [word[WORD_LENGTH + 1 :] or None for word in known] if alone is not known else ()
-        return Forms([token(data_class, word) for word in alone], alone, networks)
+        column = pa.array(alone, pa.large_string())
+        return Forms(_tokens(data_class, column), column, networks)
 
     def _name(
         self, data_class: str, epoch: int, spellings: Sequence[str], indices: Sequence[int], words: list[str | None]
@@ -117,6 +120,13 @@ class Tokenise:
         four, six = self.ip_prefixes
         classes = {"ipv4": f"ipv4_{four}" if four else "", "ipv6": f"ipv6_{six}" if six else ""}
         return {data_class: network for data_class, network in classes.items() if network}
+
+
+def _tokens(data_class: str, words: pa.LargeStringArray) -> pa.LargeStringArray:
+    """`personal.token` of each word."""
+    pieces = (f"[{data_class}:", words, "]", "")
+    texts = (pa.scalar(one, pa.large_string()) if isinstance(one, str) else one for one in pieces)
+    return pc.binary_join_element_wise(*texts)
 
 
 @dataclass(frozen=True, slots=True)

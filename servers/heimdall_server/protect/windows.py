@@ -49,7 +49,7 @@ _LIKE_LOGS: Final = """ /api/ /v1/ account address admin agent alert api.com app
  in index info initialized input insert instance internal international invalid io.netty java.lang job key kernel latency length level
  limit line list load local location log login lookup machine manager master max memory merge message method metric metrics migration
  missing mode module monitor name namespace native network node not null number object of offset on open operation order org.apache out
- output over package page parameter parent parse partition password path payment payments pending permission place placed plan plugin
+ output over package page parameter parent parse partition password path payment payments pending permission person place placed plan plugin
  point policy pool port position post process processing product profile protocol provider proxy public query queue range rate read
  ready reason received recommendations reconnect record refresh refused region register registration reload remote replica request
  required reset resource response result retry role rollback route row rows run running runtime scheduled scheduler schema scope search
