@@ -34,6 +34,8 @@ from heimdall_server.domain.datasets import DEFAULT_DATASETS, Dataset
 from heimdall_server.domain.errors import ConfigurationError, HeimdallError
 from heimdall_server.edge.config import HttpConfig
 from heimdall_server.edge.syslog.config import SyslogConfig
+from heimdall_server.projections.graph.config import GraphConfig, WarninglistsConfig
+from heimdall_server.projections.graph.hunt_config import HuntConfig
 from heimdall_server.projections.read_ahead import ReadLimits
 from heimdall_server.protect.names_config import NamesConfig
 from heimdall_server.protect.policy import ALL_ACTIONS, DEFAULT_PREFIXES, PrivacyPolicy
@@ -172,7 +174,9 @@ for _leaf in (
     AccessPolicy,
     AdmissionLimits,
     Dataset,
+    GraphConfig,
     HttpConfig,
+    HuntConfig,
     IngestConfig,
     JournalConfig,
     KekConfig,
@@ -188,6 +192,7 @@ for _leaf in (
     SyslogConfig,
     TlsConfig,
     WarmConfig,
+    WarninglistsConfig,
 ):
     setattr(_leaf, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010 - pydantic's hook, not the leaf's
 
@@ -200,6 +205,13 @@ def _read(text: str) -> Any:  # noqa: ANN401 - whatever it holds
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _tables_read(value: Any) -> Any:  # noqa: ANN401 - whatever the file or the environment holds
+    """Lists and tables of variables, as HEIMDALL_GRAPH__SOURCES: they are JSON."""
+    if isinstance(value, Mapping):
+        return {key: _tables_read(one) for key, one in value.items()}
+    return _read(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
 
 
 def _privacy(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
@@ -261,6 +273,7 @@ class Config(BaseSettings):
     privacy_names: Annotated[NamesConfig, _Told] = Field(default_factory=NamesConfig)
     privacy: Annotated[PrivacyPolicy, BeforeValidator(_privacy)] = Field(default_factory=PrivacyPolicy)
     postgres: Annotated[PostgresConfig, _Told] = Field(default_factory=PostgresConfig)
+    graph: Annotated[GraphConfig, _Told, BeforeValidator(_tables_read)] = Field(default_factory=GraphConfig)
     datasets: dict[str, Annotated[Dataset, _Told]]
 
     @field_validator("services")
@@ -336,7 +349,7 @@ def load(path: Path | None = None, **overrides: object) -> tuple[Config, tuple[s
 
     Args:
         path: TOML file; None: `HEIMDALL_CONFIG`, else `heimdall.toml` in the data folder if there is one.
-        overrides: Values of the command line; they win over the file, variables win over them.
+        overrides: Values of the command line; they win over the file, variables win over them. None: not given.
 
     Returns:
         The configuration, and the files it was read from.
@@ -345,7 +358,8 @@ def load(path: Path | None = None, **overrides: object) -> tuple[Config, tuple[s
         ConfigurationError: With every problem.
     """
     named = path or (Path(os.environ["HEIMDALL_CONFIG"]) if "HEIMDALL_CONFIG" in os.environ else None)
-    data_dir = Path(os.environ.get("HEIMDALL_DATA_DIR", str(overrides.get("data_dir", DATA_DIR))))
+    given = {name: value for name, value in overrides.items() if value is not None}
+    data_dir = Path(os.environ.get("HEIMDALL_DATA_DIR", str(given.get("data_dir", DATA_DIR))))
     file = named or data_dir / CONFIG_FILE
     values: dict[str, Any] = {}
     if named is not None or file.is_file():
@@ -355,7 +369,7 @@ def load(path: Path | None = None, **overrides: object) -> tuple[Config, tuple[s
             raise ConfigurationError((f"{file}: {error}",)) from error
     strangers = _unknown_variables()
     try:
-        config = Config(**{**values, **{k: v for k, v in overrides.items() if v is not None}})
+        config = Config(**{**values, **given})
     except ValidationError as error:
         raise ConfigurationError((*_problems(error), *strangers)) from error
     except HeimdallError as error:

@@ -22,7 +22,9 @@ from tests.bench import corpus, load
 from tests.bench.big_store import kept_store
 from tests.bench.canonical import measure_canonical
 from tests.bench.cores import measure_cores
+from tests.bench.dumps import ROWS, add_dumps
 from tests.bench.graph import add_graph
+from tests.bench.graph_cost import add_graph_cost
 from tests.bench.idle import idle_share, settled_bytes_per_row
 from tests.bench.instance import Instance, running
 from tests.bench.mixed import measure_mixed
@@ -105,6 +107,11 @@ def main() -> None:
         sections["canonical"] = lambda: _canonical(report)
     sections["detection"] = lambda: _detection(report)
     sections["graph"] = lambda: add_graph(report, quick=quick)
+    sections["graph-dump"] = lambda: add_dumps(report, rows=arguments.dump_rows or (20_000 if quick else ROWS))
+    if not quick or "graph-cost" in (arguments.only or ()):
+        sections["graph-cost"] = lambda: add_graph_cost(
+            report, doors.ndjson, pairs=3 if quick else 7, seconds=min(seconds, 20.0)
+        )
     rows = arguments.rows or (1_000_000 if quick else 20_000_000)
     protected_rows = 200_000 if quick else 1_000_000
     if not quick or "protection" in (arguments.only or ()):
@@ -126,6 +133,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=lambda text: int(float(text)), default=0, help="of the queries' store (2e7; quick: 1e6)"
     )
+    parser.add_argument(
+        "--dump-rows", type=lambda text: int(float(text)), default=0, help="of the dump in the graph (1e6; quick: 2e4)"
+    )
     parser.add_argument("--store", type=Path, help="keep the queries' store in this folder, and use what is there")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="folder of the results")
     parser.add_argument(
@@ -141,6 +151,8 @@ def _arguments() -> argparse.Namespace:
             "detection",
             "protection",
             "graph",
+            "graph-cost",
+            "graph-dump",
             "queries",
         ),
         help="this section; may be given more than once",

@@ -8,10 +8,11 @@ things, too, shows only there what the work costs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -134,6 +135,17 @@ def measure_graph(entities: int, edges: int, *, rounds: int) -> GraphFigures:
 
 
 async def _measure(folder: Path, entities: int, edges: int, rounds: int) -> GraphFigures:
+    async with graph_server(folder) as (pool, data):
+        return await _with_pool(pool, data, entities, edges, rounds)
+
+
+@contextlib.asynccontextmanager
+async def graph_server(folder: Path) -> AsyncIterator[tuple[PostgresPool, Path]]:
+    """An embedded PostgreSQL with an empty graph: a pool, and the folder of its data.
+
+    Args:
+        folder: For its files; another account must be able to go there.
+    """
     config = PostgresConfig()
     server = await EmbeddedPostgres.start(
         config, data_dir=folder / "data_dir", keys_dir=folder / "keys", places=folder / "places"
@@ -146,11 +158,12 @@ async def _measure(folder: Path, entities: int, edges: int, rounds: int) -> Grap
         async with await psycopg.AsyncConnection.connect(pool.conninfo(), autocommit=True) as connection:
             await migrate(connection)
         await pool.open()
-        found = await _with_pool(pool, server.data, entities, edges, rounds)
-        await pool.close()
+        try:
+            yield pool, server.data
+        finally:
+            await pool.close()
     finally:
         await server.stop()
-    return found
 
 
 async def _with_pool(pool: PostgresPool, data: Path, entities: int, edges: int, rounds: int) -> GraphFigures:
@@ -230,10 +243,10 @@ class _Growing:
 async def _write(writer: PostgresGraphWriter, batches: Iterator[GraphBatch], data: Path) -> WriteFigure:
     facts, elapsed_s, cpu_s = 0, 0.0, 0.0
     for batch in batches:  # making them isn't measured
-        begin_s, begin_cpu_s = time.monotonic(), _cpu_s(data)
+        begin_s, begin_cpu_s = time.monotonic(), cpu_time_s(data)
         applied = await writer.apply(batch)
         elapsed_s += time.monotonic() - begin_s
-        cpu_s += _cpu_s(data) - begin_cpu_s
+        cpu_s += cpu_time_s(data) - begin_cpu_s
         if applied.refused:
             msg = f"facts were refused: {applied.refused[0].reason}"
             raise RuntimeError(msg)
@@ -244,18 +257,18 @@ async def _write(writer: PostgresGraphWriter, batches: Iterator[GraphBatch], dat
 async def _walk(name: str, act: Callable[[], Awaitable[int]], data: Path, rounds: int) -> WalkFigure:
     for _ in range(8):  # plans are made, pages are read
         await act()
-    begin_cpu_s = _cpu_s(data)
+    begin_cpu_s = cpu_time_s(data)
     times_s, results = [], []
     for _ in range(rounds):
         begin_s = time.monotonic()
         results.append(await act())
         times_s.append(time.monotonic() - begin_s)
-    cpu_s = (_cpu_s(data) - begin_cpu_s) / rounds
+    cpu_s = (cpu_time_s(data) - begin_cpu_s) / rounds
     p50_s, p95_s = np.percentile(times_s, [50, 95])
     return WalkFigure(name, float(p50_s), float(p95_s), cpu_s, float(np.mean(results)))
 
 
-def _cpu_s(data: Path) -> float:
+def cpu_time_s(data: Path) -> float:
     """CPU time of this process and of PostgreSQL's, so far. What ended meanwhile is the postmaster's."""
     ticks = 0
     for pid in processes_of(data):

@@ -74,7 +74,14 @@ class _Sent:
     waiting: list[int] = field(default_factory=list)
 
 
-def append(instance: Instance, name: str, rounds: Sequence[corpus.Round], *, seconds: float = math.inf) -> IngestFigure:
+def append(
+    instance: Instance,
+    name: str,
+    rounds: Sequence[corpus.Round],
+    *,
+    seconds: float = math.inf,
+    settle: Callable[[Instance], None] | None = None,
+) -> IngestFigure:
     """Feed one source a round, in parallel, as fast as they are taken.
 
     Args:
@@ -82,16 +89,24 @@ def append(instance: Instance, name: str, rounds: Sequence[corpus.Round], *, sec
         name: Of the figure, and in the names of the sources.
         rounds: What to send.
         seconds: How long the rounds go round; infinite: each is sent once.
+        settle: Waits for what follows the journal; None: `wait_applied`.
     """
     latencies: list[float] = []
 
     def feed(round_: corpus.Round) -> int:
         return _feed(instance, f"{name}-{id(round_)}-{time.time_ns()}", round_, latencies, seconds=seconds, every_s=0)
 
-    return _timed(instance, name, latencies, lambda: _parallel(feed, rounds))
+    return _timed(instance, name, latencies, lambda: _parallel(feed, rounds), settle)
 
 
-def offered(instance: Instance, round_: corpus.Round, *, rows_per_s: float, seconds: float) -> IngestFigure:
+def offered(
+    instance: Instance,
+    round_: corpus.Round,
+    *,
+    rows_per_s: float,
+    seconds: float,
+    settle: Callable[[Instance], None] | None = None,
+) -> IngestFigure:
     """Feed one source at a steady rate in small batches; what counts is how soon it is acknowledged."""
     latencies: list[float] = []
     name = f"NDJSON, {rows_per_s / 1000:.0f} k/s offered"
@@ -102,6 +117,7 @@ def offered(instance: Instance, round_: corpus.Round, *, rows_per_s: float, seco
         lambda: _feed(
             instance, f"offered-{time.time_ns()}", round_, latencies, seconds=seconds, every_s=OFFERED_EVERY_S
         ),
+        settle,
     )
 
 
@@ -133,14 +149,14 @@ def export(instance: Instance, requests: Sequence[bytes], *, seconds: float) -> 
     return _timed(instance, "OTLP, 5,000 a request", latencies, lambda: _parallel(exporter, range(EXPORTERS)))
 
 
-def wait_applied(instance: Instance) -> None:
-    """Wait until the store has everything."""
+def wait_applied(instance: Instance, *, only_required: bool = False) -> None:
+    """Wait until the store has everything, and whatever else follows the journal unless only what is required is asked for."""
     with instance.channel() as channel:
         stub = admin_service_pb2_grpc.AdminServiceStub(channel)
         deadline = time.monotonic() + CALL_TIMEOUT_S
         while time.monotonic() < deadline:
             status = stub.GetStatus(admin_service_pb2.GetStatusRequest(), timeout=60)
-            if all(projection.lag_frame_count == 0 for projection in status.projections):
+            if all(one.lag_frame_count == 0 for one in status.projections if one.required or not only_required):
                 return
             time.sleep(0.05)
     message = "the store didn't catch up"
@@ -191,13 +207,19 @@ def _feed(
     return accepted
 
 
-def _timed(instance: Instance, name: str, latencies: list[float], work: Callable[[], int]) -> IngestFigure:
+def _timed(
+    instance: Instance,
+    name: str,
+    latencies: list[float],
+    work: Callable[[], int],
+    settle: Callable[[Instance], None] | None = None,
+) -> IngestFigure:
     with watch_stalls(instance) as stalls, _peak_memory(instance) as memory:
         cpu_s = instance.cpu_s()
         started = time.monotonic()
         row_count = work()
         elapsed_s = time.monotonic() - started
-        wait_applied(instance)
+        (settle or wait_applied)(instance)
         stored_s = time.monotonic() - started
         cpu_s = instance.cpu_s() - cpu_s
     found: Stalls = stalls.result()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 
 from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.graph import EdgeKind, Provenance, Tlp, VertexKind
-from heimdall_server.domain.graph_batches import Origin, Profile
+from heimdall_server.domain.graph_batches import Origin, ProfilePart, RecordMarks
+from heimdall_server.domain.graph_profiles import Profile
 from heimdall_server.domain.graph_reading import Direction, EdgeKey, GraphFilter, GraphLimits, MoreReason
 from heimdall_server.storage.postgres.graph.curation import PostgresGraphCuration
 from heimdall_server.storage.postgres.graph.cypher import PostgresCypherRunner
@@ -349,13 +351,28 @@ async def test_pages_of_vertices_follow_one_another(graph: GraphStores) -> None:
     assert len(await graph.reader.list_vertices(VertexKind.ENTITY, tlp_max=Tlp.RED, type_="ip")) == 10
 
 
-async def test_the_profile_of_the_highest_rank_stays(graph: GraphStores) -> None:
+async def test_profiles_add_up_by_provenance_and_a_batch_that_comes_again_adds_nothing(graph: GraphStores) -> None:
     facts = Facts()
     id_ = facts.vertex("leak", VertexKind.DUMP)
-    for position, (rank, body) in enumerate(
-        ((5, '{"rows":5}'), (9, '{"rows":9}'), (9, '{"rows":8}'), (1, "{}")), start=1
-    ):
-        await graph.tell(facts, position, profiles=[Profile(id_, rank, body)])
-    found = await graph.reader.profiles([id_, make_id("nobody")], tlp_max=Tlp.GREEN)
-    assert found == {id_: Profile(id_, 9, '{"rows":9}')}
+    facts.vertex("leak", VertexKind.DUMP, by=1)
+    for position, (rows, by) in enumerate(((5, 0), (9, 0), (100, 1)), start=1):
+        for _ in range(2):
+            await graph.tell(facts, position, profiles=[ProfilePart(id_, by, Profile(row_count=rows))])
+    found = await graph.reader.profiles([id_, make_id("nobody")], tlp_max=Tlp.RED)
+    assert found == {id_: Profile(row_count=114)}
+    assert await graph.reader.profiles([id_], tlp_max=Tlp.GREEN) == {id_: Profile(row_count=14)}
     assert await graph.reader.profiles([id_], tlp_max=Tlp.CLEAR) == {}
+
+
+async def test_records_of_a_dump_are_known_by_what_they_said_until_the_graph_is_forgotten(graph: GraphStores) -> None:
+    facts = Facts()
+    facts.vertex("leak", VertexKind.DUMP)
+    numbers = np.array([1, 2, 4_095, 4_096, 1_000_000], np.int64)
+    hashes = np.array([11, 12, 13, 14, 2**64 - 1], np.uint64)
+    for position, some in enumerate(([0, 2, 3], [1, 4]), start=1):
+        await graph.tell(facts, position, records=[RecordMarks(OURS, numbers[some], hashes[some])])
+    asked = np.array([4_096, 1, 3, 1_000_000, 2, 9_999], np.int64)
+    assert (await graph.writer.marks(OURS, asked)).tolist() == [14, 11, 0, 2**64 - 1, 12, 0]
+    assert not (await graph.writer.marks(THEIRS, asked)).any()
+    await graph.writer.forget()
+    assert not (await graph.writer.marks(OURS, asked)).any()

@@ -72,6 +72,10 @@ def test_logs_and_dumps_become_entities_that_are_found_by_value_and_walked(serve
         ("app", ""),
         ("leak", "forum-2026-03"),
     }
+    # Addresses for documentation are on a warninglist.
+    assert shown["vertex"]["warninglists"] == ["documentation-addresses"]
+    assert {one["confidence"] for one in shown["vertex"]["provenances"]} == {25}
+    assert "public-resolvers" in heimdall(server, "warninglists")
     sightings = [
         json.loads(line)
         for line in heimdall(server, "sightings", "ip:203.0.113.7", "-o", "json").splitlines()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from heimdall_server.domain.graph import EdgeKind, Tlp, VertexKind
+from heimdall_server.domain.graph import VERTEX_KINDS, EdgeKind, Tlp, VertexKind
 from heimdall_server.domain.graph_authored import Label
+from heimdall_server.domain.graph_batches import ProfilePart, RecordMarks
+from heimdall_server.domain.graph_profiles import Profile
 from heimdall_server.storage.postgres.graph.curation import PostgresGraphCuration
 from heimdall_server.storage.postgres.graph.erasing import PostgresGraphEraser
 from heimdall_server.storage.postgres.graph.reader import PostgresGraphReader
 from heimdall_server.storage.postgres.graph.writer import PostgresGraphWriter
 from heimdall_server.storage.postgres.pool import PostgresPool
-from tests.support.graphs import NOON_NS, Facts, canonical_dump
+from tests.support.graphs import NOON_NS, OURS, Facts, canonical_dump
 
 ADA = "[email:1" + "a" * 26 + "]"
 BOB = "[email:1" + "b" * 26 + "]"
@@ -53,3 +58,24 @@ async def test_an_erased_entity_goes_with_all_that_hangs_on_it_and_others_stay(p
     assert not await curation.labels([ids[ADA]], tlp_max=Tlp.RED)
     assert set(await PostgresGraphReader(postgres_pool).get(ids.values(), tlp_max=Tlp.RED)) == {ids[BOB]}
     assert await eraser.erase([ADA, "[email:1" + "c" * 26 + "]"]) == 0
+
+
+@pytest.mark.usefixtures("postgres_clean")
+async def test_records_that_told_of_what_was_erased_are_taken_in_again_and_profiles_show_it_no_more(
+    postgres_pool: PostgresPool,
+) -> None:
+    who = replace(OURS, dump="forum")
+    facts, _ = _told(ADA, BOB)
+    facts.provenances[0] = who
+    for row in (*facts.vertices, *facts.edges):
+        place = 7 if ADA in repr(row) or row["first_place"] else 8
+        row |= {"first_place": place, "last_place": place}
+    field = next(row["id"] for row in facts.vertices if row["kind"] == VERTEX_KINDS.index(VertexKind.FIELD))
+    profile = Profile(value_count=2, types={"email": 2}, samples=((1, ADA), (2, BOB)))
+    marks = RecordMarks(who, np.array([6, 7, 8, 5_000]), np.array([1, 2, 3, 4], np.uint64))
+    writer = PostgresGraphWriter(postgres_pool)
+    await writer.apply(facts.batch(1, profiles=[ProfilePart(field, 0, profile)], records=[marks]))
+    await PostgresGraphEraser(postgres_pool).erase([ADA])
+    assert (await writer.marks(who, marks.numbers)).tolist() == [1, 0, 3, 4]
+    found = await PostgresGraphReader(postgres_pool).profiles([field], tlp_max=Tlp.RED)
+    assert found[field] == replace(profile, samples=((2, BOB),))

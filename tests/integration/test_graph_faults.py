@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from heimdall_server.domain.errors import ConfigurationError, StoreError
 from heimdall_server.domain.graph import VertexKind
-from heimdall_server.domain.graph_batches import GraphBatch, Origin, Profile
+from heimdall_server.domain.graph_batches import GraphBatch, Origin, ProfilePart
+from heimdall_server.domain.graph_profiles import Profile
 from heimdall_server.storage.postgres.extensions import require
 from heimdall_server.storage.postgres.graph.labels import table
 from heimdall_server.storage.postgres.graph.transaction import _WRITER_LOCK
@@ -39,7 +41,7 @@ async def test_a_deadlock_is_tried_again(
 ) -> None:
     facts = Facts()
     id_ = facts.vertex("leak", VertexKind.DUMP)
-    batch = facts.batch(profiles=[Profile(id_, 1, "{}")])
+    batch = facts.batch(profiles=[ProfilePart(id_, 0, Profile(row_count=1))])
     async with await psycopg.AsyncConnection.connect(postgres_server.pool(postgres_database).conninfo()) as other:
         await other.execute("LOCK TABLE graph_profile IN ACCESS EXCLUSIVE MODE")
         writing = asyncio.create_task(PostgresGraphWriter(postgres_pool).apply(batch))
@@ -49,6 +51,7 @@ async def test_a_deadlock_is_tried_again(
         applied = await writing
     assert applied.retry_count >= 1
     assert applied.new_vertex_count == 1
+    assert REGISTRY.get_sample_value("heimdall_postgres_retries_total", {"user": "graph_writer", "kind": "deadlock"})
 
 
 async def _until_waiting(server: PostgresServer) -> None:

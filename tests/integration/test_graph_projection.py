@@ -12,7 +12,9 @@ import pyarrow as pa
 import pytest
 
 from heimdall_server.domain.errors import StoreError
-from heimdall_server.domain.graph_batches import Applied, GraphBatch, Origin
+from heimdall_server.domain.graph import Provenance
+from heimdall_server.domain.graph_batches import Applied, GraphBatch, Numbers, Origin
+from heimdall_server.domain.graph_profiles import Hashes
 from heimdall_server.domain.records import RECORD_SCHEMA
 from heimdall_server.ports.journal import Deletion, Entry
 from heimdall_server.projections.graph.follower import GraphProjection
@@ -48,6 +50,9 @@ class Unsteady:
 
     async def missing(self, origin: Origin) -> Sequence[tuple[int, int]]:
         return await self._writer.missing(origin)
+
+    async def marks(self, provenance: Provenance, numbers: Numbers) -> Hashes:
+        return await self._writer.marks(provenance, numbers)
 
     async def apply(self, batch: GraphBatch) -> Applied:
         self.calls += 1

@@ -208,35 +208,49 @@ async def canonical_dump(pool: PostgresPool) -> list[tuple[object, ...]]:
     found: list[tuple[object, ...]] = []
     async with pool.connection() as connection:
         await connection.execute("SET LOCAL search_path = heimdall, ag_catalog")
-        for kind in VERTEX_KINDS:
-            statement = _DUMP.format(
-                table=table(kind),
-                further="t.uid, y.term, t.properties, t.day, t.mark, t.hours",
-                joins="LEFT JOIN graph_term y ON y.term_id = t.type",
-            )
-            found += [(kind.value, *row) for row in await (await connection.execute(statement.encode())).fetchall()]
-        vertices = " UNION ALL ".join(f"SELECT id, uid FROM {table(kind)}" for kind in VERTEX_KINDS)
-        for edge_kind in EDGE_KINDS:
-            joins = (
-                f"JOIN ({vertices}) a ON a.id = t.start_id JOIN ({vertices}) z ON z.id = t.end_id "
-                "LEFT JOIN graph_term y ON y.term_id = t.relation"
-            )
-            statement = _DUMP.format(
-                table=table(edge_kind), further="a.uid, z.uid, y.term, t.properties, t.rank", joins=joins
-            )
-            found += [
-                (edge_kind.value, *row) for row in await (await connection.execute(statement.encode())).fetchall()
-            ]
-        for name in ("graph_applied", "graph_profile"):
-            cursor = await connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2".encode())
-            found += [(name, *row) for row in await cursor.fetchall()]
+        for name, statement in canonical_statements():
+            found += [(name, *row) for row in await (await connection.execute(statement.encode())).fetchall()]
     return sorted(found, key=repr)
+
+
+def canonical_statements(*, who: str = "p.digest", places: bool = True) -> list[tuple[str, str]]:
+    """What `canonical_dump` asks, by what it is about; with AGE's schema in the search path.
+
+    Args:
+        who: What a provenance `p` is told by.
+        places: Whether places are told; those of logs are journal positions, which differ from journal to journal.
+    """
+    dump = _DUMP.replace("p.digest", who)
+    if not places:
+        for column in ("first_place", "last_place"):
+            dump = dump.replace(f" coalesce(f.{column}, t.{column}),", "").replace(f" t.{column},", "")
+    found = [
+        (
+            kind.value,
+            dump.format(
+                table=table(kind),
+                further="t.uid, y.term, t.properties::text, t.day, t.mark, t.hours",
+                joins="LEFT JOIN graph_term y ON y.term_id = t.type",
+            ),
+        )
+        for kind in VERTEX_KINDS
+    ]
+    vertices = " UNION ALL ".join(f"SELECT id, uid FROM {table(kind)}" for kind in VERTEX_KINDS)
+    joins = (
+        f"JOIN ({vertices}) a ON a.id = t.start_id JOIN ({vertices}) z ON z.id = t.end_id "
+        "LEFT JOIN graph_term y ON y.term_id = t.relation"
+    )
+    further = "a.uid, z.uid, y.term, t.properties::text, t.rank"
+    found += [(kind.value, dump.format(table=table(kind), further=further, joins=joins)) for kind in EDGE_KINDS]
+    profiles = (
+        f"SELECT g.id, {who}, g.body FROM graph_profile g JOIN graph_provenance p ON p.provenance_id = g.provenance"
+    )
+    return [*found, ("graph_profile", profiles), ("graph_applied", "SELECT * FROM graph_applied")]
 
 
 _DUMP = """
 SELECT {further}, t.first_ns, t.last_ns, t.count, t.first_place, t.last_place, t.confidence, t.tlp_min, t.tlp_max, (
-    SELECT array_agg(row(p.digest, coalesce(f.first_ns, t.first_ns), coalesce(f.last_ns, t.last_ns), coalesce(f.count, t.count),
-        coalesce(f.first_place, t.first_place), coalesce(f.last_place, t.last_place), f.hours)::text ORDER BY p.digest)
+    SELECT array_agg(row(p.digest, coalesce(f.first_ns, t.first_ns), coalesce(f.last_ns, t.last_ns), coalesce(f.count, t.count), coalesce(f.first_place, t.first_place), coalesce(f.last_place, t.last_place), f.hours)::text ORDER BY p.digest)
     FROM graph_provenance p LEFT JOIN graph_fact_provenance f ON f.provenance = p.provenance_id AND f.fact = t.id
     WHERE p.provenance_id = t.provenance OR f.fact IS NOT NULL
 )

@@ -15,7 +15,7 @@ import pyarrow as pa
 from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from heimdall.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
+from heimdall.admin.v1 import admin_service_pb2, admin_service_pb2_grpc, database_pb2
 from heimdall.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc, source_pb2
 from heimdall.query.v1 import query_service_pb2, query_service_pb2_grpc
 from heimdall.types.v1 import position_pb2
@@ -323,6 +323,16 @@ class FakeAdmin(admin_service_pb2_grpc.AdminServiceServicer):
         second = request.page_token == "2"  # noqa: S105 - a page token
         dataset = admin_service_pb2.Dataset(dataset_id="logs" if second else "dumps")
         return admin_service_pb2.ListDatasetsResponse(datasets=[dataset], next_page_token="" if second else "2")
+
+    async def ReportIndexes(  # noqa: N802
+        self, _request: database_pb2.ReportIndexesRequest, _context: Any
+    ) -> database_pb2.ReportIndexesResponse:
+        return database_pb2.ReportIndexesResponse()
+
+    async def ListSlowStatements(  # noqa: N802
+        self, _request: database_pb2.ListSlowStatementsRequest, _context: Any
+    ) -> database_pb2.ListSlowStatementsResponse:
+        return database_pb2.ListSlowStatementsResponse()
 
 
 @dataclass

@@ -34,6 +34,15 @@ def test_variables_win_over_the_file_and_the_file_over_defaults(
     assert files == (str(file),)
 
 
+def test_the_file_in_the_data_folder_is_read_whether_or_not_the_command_line_names_a_folder(tmp_path: Path) -> None:
+    (tmp_path / ".heimdall").mkdir()
+    write(tmp_path / ".heimdall" / "heimdall.toml", "[journal]\nage_max_s = 60.0\n")
+    for overrides in ({}, {"data_dir": None}, {"data_dir": tmp_path / ".heimdall"}):
+        config, files = load(**overrides)
+        assert config.journal.age_max_s == 60.0
+        assert len(files) == 1
+
+
 def test_paths_follow_the_data_folder(tmp_path: Path) -> None:
     config, _ = load(write(tmp_path / "h.toml", 'data_dir = "/var/lib/heimdall"\n'))
     assert config.journal.path == Path("/var/lib/heimdall/journal")

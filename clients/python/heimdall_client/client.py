@@ -9,15 +9,31 @@ from heimdall.admin.v1 import admin_service_pb2
 from heimdall_client.config import load_config
 from heimdall_client.connection import UNARY_TIMEOUT_S
 from heimdall_client.curation_calls import CurationCalls
+from heimdall_client.database_calls import DatabaseCalls
 from heimdall_client.graph_calls import GraphCalls
+from heimdall_client.graph_dump_calls import GraphDumpCalls
+from heimdall_client.graph_hunt_calls import GraphHuntCalls
+from heimdall_client.graph_view_calls import GraphViewCalls
 from heimdall_client.ingest_calls import IngestCalls
+from heimdall_client.interchange_calls import InterchangeCalls
 from heimdall_client.privacy_calls import PrivacyCalls
 from heimdall_client.query_calls import QueryCalls
 
 PAGE_SIZE: Final = 1000
 
 
-class AsyncClient(IngestCalls, QueryCalls, PrivacyCalls, GraphCalls, CurationCalls):
+class AsyncClient(
+    IngestCalls,
+    QueryCalls,
+    PrivacyCalls,
+    GraphCalls,
+    GraphViewCalls,
+    GraphHuntCalls,
+    GraphDumpCalls,
+    CurationCalls,
+    InterchangeCalls,
+    DatabaseCalls,
+):
     """A client of one or several Heimdall servers. Made by `connect_async`; use it as a context manager.
 
     All methods may be used at once from one event loop. Errors are those of `heimdall_client.errors`.

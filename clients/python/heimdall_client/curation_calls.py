@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from typing import Final
 
 from heimdall.graph.v1 import curation_service_pb2 as pb
-from heimdall.graph.v1 import graph_pb2
+from heimdall.graph.v1 import graph_pb2, rebuild_pb2
 from heimdall_client.connection import Connection
 from heimdall_client.graph_calls import Tlp, VertexLike, to_tlp, to_vertex_ref
+
+REBUILD_TIMEOUT_S: Final = 150.0
+"""Until a rebuild has begun: readers of the graph are waited for."""
 
 
 class CurationCalls(Connection):
@@ -121,3 +125,35 @@ class CurationCalls(Connection):
         """
         request = pb.SplitEntityRequest(entity=to_vertex_ref(entity), etag=etag, reason=reason)
         return (await self._unary(self._curation.SplitEntity, request)).merge
+
+    async def rebuild_graph(self, *, reason: str = "") -> rebuild_pb2.Rebuild:
+        """Begin to make again what the graph was told by records; what is under way already is told instead.
+
+        What people decided, imports and embeddings stay. It goes on without you; follow it with `graph_rebuild`.
+
+        Args:
+            reason: Why; kept with it, and in the audit log.
+        """
+        request = rebuild_pb2.RebuildGraphRequest(reason=reason)
+        return (await self._unary(self._curation.RebuildGraph, request, timeout_s=REBUILD_TIMEOUT_S)).rebuild
+
+    async def graph_rebuild(self, rebuild_id: str = "") -> rebuild_pb2.Rebuild:
+        """How far a rebuild is.
+
+        Args:
+            rebuild_id: Which; empty: the newest one.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        request = rebuild_pb2.GetRebuildRequest(rebuild_id=rebuild_id)
+        return (await self._unary(self._curation.GetRebuild, request)).rebuild
+
+    async def refused_facts(self, *, limit: int = 0) -> list[rebuild_pb2.RefusedFact]:
+        """Facts that the graph's store refused, the newest first, without their values.
+
+        Args:
+            limit: At most so many; 0: 100.
+        """
+        request = rebuild_pb2.ListRefusedFactsRequest(count_max=limit)
+        return list((await self._unary(self._curation.ListRefusedFacts, request)).facts)

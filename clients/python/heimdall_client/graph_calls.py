@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 import grpc.aio
 
-from heimdall.graph.v1 import graph_pb2
+from heimdall.graph.v1 import graph_pb2, warninglists_pb2
 from heimdall.graph.v1 import graph_service_pb2 as pb
 from heimdall_client import status, translate
 from heimdall_client.connection import Connection
@@ -69,6 +69,7 @@ class GraphCalls(Connection):
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         tlp: Tlp = "",
+        sure: int | None = None,
     ) -> AsyncGenerator[pb.TraverseResponse, None]:
         """Walk from some vertices, nearest first.
 
@@ -81,6 +82,7 @@ class GraphCalls(Connection):
             since: Only facts seen at or after it.
             until: Only facts seen before it.
             tlp: A lower ceiling than your own.
+            sure: Walk on only through entities with at least this confidence; none: 20, which most warninglists are below.
         """
         request = pb.TraverseRequest(
             starts=[to_vertex_ref(start) for start in starts],
@@ -90,6 +92,7 @@ class GraphCalls(Connection):
             edge_kinds=edges,
             time_range=translate.to_time_range(since, until),
             tlp_max=to_tlp(tlp),
+            walk_confidence_min=sure,
         )
         call = self._graph.Traverse(request, timeout=WALK_TIMEOUT_S)
         try:
@@ -110,10 +113,11 @@ class GraphCalls(Connection):
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         tlp: Tlp = "",
+        sure: int | None = None,
     ) -> list[pb.TraverseResponse]:
         """All pieces of a walk; see `traverse`."""
         pieces = self.traverse(
-            *starts, depth=depth, degree=degree, limit=limit, edges=edges, since=since, until=until, tlp=tlp
+            *starts, depth=depth, degree=degree, limit=limit, edges=edges, since=since, until=until, tlp=tlp, sure=sure
         )
         async with aclosing(pieces):
             return [piece async for piece in pieces]
@@ -128,6 +132,7 @@ class GraphCalls(Connection):
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         tlp: Tlp = "",
+        sure: int | None = None,
     ) -> pb.FindPathsResponse:
         """Shortest ways between two vertices, with who says each step.
 
@@ -139,6 +144,7 @@ class GraphCalls(Connection):
             since: Only facts seen at or after it.
             until: Only facts seen before it.
             tlp: A lower ceiling than your own.
+            sure: No way leads through entities with less confidence than this; none: 20.
         """
         request = pb.FindPathsRequest(
             start=to_vertex_ref(start),
@@ -147,6 +153,7 @@ class GraphCalls(Connection):
             path_count_max=limit,
             time_range=translate.to_time_range(since, until),
             tlp_max=to_tlp(tlp),
+            walk_confidence_min=sure,
         )
         return await self._unary(self._graph.FindPaths, request, timeout_s=WALK_TIMEOUT_S)
 
@@ -175,6 +182,10 @@ class GraphCalls(Connection):
             tlp_max=to_tlp(tlp),
         )
         return await self._unary(self._graph.ListSightings, request)
+
+    async def warninglists(self) -> warninglists_pb2.ListWarninglistsResponse:
+        """The warninglists in force: what is on one is believed less."""
+        return await self._unary(self._graph.ListWarninglists, warninglists_pb2.ListWarninglistsRequest())
 
     async def cypher(self, query: str, *, limit: int = 0) -> pb.RunCypherResponse:
         """Run a reading openCypher query.

@@ -22,8 +22,13 @@ from heimdall_client.ingester import AsyncIngester, IngestSummary
 from heimdall_client.loop_thread import LoopThread
 from heimdall_client.search import AsyncSearch, OnProgress
 from heimdall_client.stream_ingest import OnIngestProgress
+from heimdall_client.sync_database import SyncDatabaseCalls
 from heimdall_client.sync_graph import SyncGraphCalls
+from heimdall_client.sync_graph_dumps import SyncGraphDumpCalls
+from heimdall_client.sync_graph_hunts import SyncGraphHuntCalls
+from heimdall_client.sync_graph_views import SyncGraphViewCalls
 from heimdall_client.sync_ingest import Ingester, RecordIngester
+from heimdall_client.sync_interchange import SyncInterchangeCalls
 from heimdall_client.sync_privacy import SyncPrivacyCalls
 from heimdall_client.sync_streams import Search, Watches, iterate
 from heimdall_client.translate import FormatLike, Question, TimeLike
@@ -33,7 +38,15 @@ from heimdall_client.watches import AsyncWatches
 _Result = TypeVar("_Result")
 
 
-class Client(SyncPrivacyCalls, SyncGraphCalls):
+class Client(
+    SyncPrivacyCalls,
+    SyncGraphCalls,
+    SyncGraphViewCalls,
+    SyncGraphHuntCalls,
+    SyncGraphDumpCalls,
+    SyncInterchangeCalls,
+    SyncDatabaseCalls,
+):
     """A blocking client. Made by `connect`; use it as a context manager. Thread-safe.
 
     Each method is that of `AsyncClient`, where its arguments are told. Callbacks come from the loop's thread: they must

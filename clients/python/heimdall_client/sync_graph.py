@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from heimdall.graph.v1 import curation_service_pb2 as curation_pb
-from heimdall.graph.v1 import graph_pb2
+from heimdall.graph.v1 import graph_pb2, rebuild_pb2, warninglists_pb2
 from heimdall.graph.v1 import graph_service_pb2 as pb
 from heimdall_client.client import AsyncClient
 from heimdall_client.graph_calls import Tlp, VertexLike
@@ -39,11 +39,20 @@ class SyncGraphCalls:
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         tlp: Tlp = "",
+        sure: int | None = None,
     ) -> list[pb.TraverseResponse]:
         """A walk; see `AsyncClient.traverse`."""
         return self._run(
             self._twin.neighbourhood(
-                *starts, depth=depth, degree=degree, limit=limit, edges=edges, since=since, until=until, tlp=tlp
+                *starts,
+                depth=depth,
+                degree=degree,
+                limit=limit,
+                edges=edges,
+                since=since,
+                until=until,
+                tlp=tlp,
+                sure=sure,
             )
         )
 
@@ -57,9 +66,11 @@ class SyncGraphCalls:
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         tlp: Tlp = "",
+        sure: int | None = None,
     ) -> pb.FindPathsResponse:
         """Ways between two vertices; see `AsyncClient.paths`."""
-        return self._run(self._twin.paths(start, end, length=length, limit=limit, since=since, until=until, tlp=tlp))
+        found = self._twin.paths(start, end, length=length, limit=limit, since=since, until=until, tlp=tlp, sure=sure)
+        return self._run(found)
 
     def sightings(
         self,
@@ -72,6 +83,10 @@ class SyncGraphCalls:
     ) -> pb.ListSightingsResponse:
         """Sightings of an entity; see `AsyncClient.sightings`."""
         return self._run(self._twin.sightings(entity, since=since, until=until, limit=limit, tlp=tlp))
+
+    def warninglists(self) -> warninglists_pb2.ListWarninglistsResponse:
+        """The warninglists in force; see `AsyncClient.warninglists`."""
+        return self._run(self._twin.warninglists())
 
     def cypher(self, query: str, *, limit: int = 0) -> pb.RunCypherResponse:
         """Run Cypher; see `AsyncClient.cypher`."""
@@ -110,3 +125,15 @@ class SyncGraphCalls:
     def split_entity(self, entity: VertexLike, *, reason: str = "", etag: str = "") -> graph_pb2.Merge:
         """Take an entity out of another; see `AsyncClient.split_entity`."""
         return self._run(self._twin.split_entity(entity, reason=reason, etag=etag))
+
+    def rebuild_graph(self, *, reason: str = "") -> rebuild_pb2.Rebuild:
+        """Make the graph again; see `AsyncClient.rebuild_graph`."""
+        return self._run(self._twin.rebuild_graph(reason=reason))
+
+    def graph_rebuild(self, rebuild_id: str = "") -> rebuild_pb2.Rebuild:
+        """How far a rebuild is; see `AsyncClient.graph_rebuild`."""
+        return self._run(self._twin.graph_rebuild(rebuild_id))
+
+    def refused_facts(self, *, limit: int = 0) -> list[rebuild_pb2.RefusedFact]:
+        """What the graph's store refused; see `AsyncClient.refused_facts`."""
+        return self._run(self._twin.refused_facts(limit=limit))

@@ -88,6 +88,8 @@ _SPECIAL_SUFFIXES: Final = frozenset(["corp", "example", "home", "internal", "la
 _PACKAGES: Final = frozenset(
     ["com", "de", "edu", "gov", "io", "java", "javax", "jdk", "kotlin", "net", "org", "scala", "sun"]
 )
+ENDS: Final = ".,;:!?)]}'\">"
+"""What ends a sentence, or closes what was opened before a value."""
 _DOMAIN_CHARACTERS_MIN: Final = 4
 _IPV6_CHARACTERS_MIN: Final = 6
 
@@ -109,7 +111,7 @@ def find_observables(texts: pa.StringArray, types: Iterable[str] | None = None) 
 
     Args:
         texts: Any; null counts as "".
-        types: Only these of `OBSERVABLE_TYPES`; none: all.
+        types: Only these of `OBSERVABLE_TYPES` and `ASKED_TYPES`; none: all of the former.
 
     Returns:
         `OBSERVABLE_SCHEMA`, by type and row; each value once a text.
@@ -119,7 +121,7 @@ def find_observables(texts: pa.StringArray, types: Iterable[str] | None = None) 
 
     Cost: 0.4 to 1 µs a text that holds nothing, 3 to 6 one that does (text of 100 bytes, a core).
     """
-    kinds = _KINDS if types is None else {name: _KINDS[name] for name in types}
+    kinds = _KINDS if types is None else {name: _ASKED[name] if name in _ASKED else _KINDS[name] for name in types}
     series = pl.Series("text", texts, dtype=pl.String)
     found = [
         part
@@ -187,7 +189,8 @@ def _domains(runs: pa.StringArray) -> pa.StringArray:
     """Hosts of URLs, and names below a public suffix that are neither files nor code."""
     texts = pl.Series(_without_ends(runs), dtype=pl.String)
     of_url = texts.str.starts_with("//")
-    names = texts.str.strip_prefix("//").str.extract(r"^([^/]+)").fill_null("")
+    # A backslash escapes or parts something: that isn't a name as it is written.
+    names = texts.str.strip_prefix("//").str.extract(r"^([^/\\]+)(?:/|$)").fill_null("")
     labels = names.str.split(".")
     likely = (
         (names.str.len_chars() >= _DOMAIN_CHARACTERS_MIN)
@@ -197,7 +200,8 @@ def _domains(runs: pa.StringArray) -> pa.StringArray:
         & (names == texts)
     )
     column = CANONICALISERS["domain"](to_arrow(names.set(~(of_url | likely), None)))
-    special = pc.is_in(to_arrow(labels.list.last()), value_set=pa.array(list(_SPECIAL_SUFFIXES)))
+    last = pl.Series(column.values, dtype=pl.String).str.extract(r"([^.]+)$")
+    special = pc.is_in(to_arrow(last), value_set=pa.array(list(_SPECIAL_SUFFIXES)))
     known = pc.or_(pc.greater(column.confidence, UNKNOWN_SUFFIX_CONFIDENCE), special)
     return pc.if_else(known, column.values, pa.scalar(None, pa.string()))
 
@@ -208,7 +212,7 @@ def _tokens(runs: pa.StringArray) -> pa.StringArray:
 
 def _without_ends(runs: pa.StringArray) -> pa.StringArray:
     """Without what ends a sentence or closes what was opened before the value."""
-    return to_arrow(pl.Series(runs, dtype=pl.String).str.strip_chars(".,;:!?)]}'\">"))
+    return to_arrow(pl.Series(runs, dtype=pl.String).str.strip_chars(ENDS))
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
@@ -220,7 +224,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         r"(?-u:[\w:.-]*::[\w:.-]*|[\w:.-]*(?:[0-9A-Fa-f]{1,4}:){7}[\w:.-]*)",
         _ipv6,
     ),
-    "domain": _Kind(r"[a-z0-9]\.[a-z]{2}", r"(?-u:[\w@./\\$%-]*[a-z0-9-]\.[a-z]{2}[\w@./\\$-]*)", _domains),
+    "domain": _Kind(r"[a-z0-9-]\.[a-z]{2}", r"(?-u:[\w@./\\$%-]*[a-z0-9-]\.[a-z]{2}[\w@./\\$-]*)", _domains),
     "url": _Kind(r"://", r"(?i)\b(?:https?|ftps?|wss?)://[^\s\"'<>|\\^`{}]+", _by_type("url")),
     "sha256": _Kind(r"[0-9A-Fa-f]{64}", r"(?-u:[\w-]*[0-9A-Fa-f]{64}[\w-]*)", _by_type("sha256")),
     "sha512": _Kind(r"[0-9A-Fa-f]{128}", r"(?-u:[\w-]*[0-9A-Fa-f]{128}[\w-]*)", _by_type("sha512")),
@@ -230,3 +234,33 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 
 OBSERVABLE_TYPES: Final = tuple(_KINDS)
 """Types that are found in running text."""
+
+
+def run_pattern(type_name: str) -> str:
+    """RE2 of the runs that may be values of a type; each found one is read with what `ENDS` has at its ends taken off.
+
+    For stores that look themselves: it finds the runs that `find_observables` looks at.
+    """
+    return _KINDS[type_name].run.replace("(?-u:", "(?:")
+
+
+def gate_pattern(type_name: str) -> str:
+    """RE2 of what every text with such a run has, and few others: cheaper to look for."""
+    return _KINDS[type_name].gate
+
+
+_ASKED: Final[Mapping[str, _Kind]] = {
+    **{
+        name: _Kind(rf"[0-9A-Fa-f]{{{digits}}}", rf"(?-u:[\w-]*[0-9A-Fa-f]{{{digits}}}[\w-]*)", _by_type(name))
+        for name, digits in (("md5", 32), ("sha1", 40), ("sha224", 56), ("sha384", 96))
+    },
+    "mac": _Kind(
+        r"[0-9A-Fa-f][:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]",
+        r"(?-u:[\w:.-]*[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}[\w:.-]*)",
+        _by_type("mac"),
+    ),
+    "asn": _Kind(r"AS[0-9]", r"(?-u:[\w.-]*\bASN?[0-9]{1,10}[\w.-]*)", _by_type("asn")),
+}
+
+ASKED_TYPES: Final = tuple(_ASKED)
+"""Types that are found only where somebody who knows the texts asks for them: 32 hexadecimal digits are an id more often than an MD5."""

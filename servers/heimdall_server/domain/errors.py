@@ -285,9 +285,11 @@ class UnimplementedError(HeimdallError):
     """No such method, or its service doesn't run in this process."""
 
     method: str
+    missing: str = ""
+    """Where what is missing isn't a method: what it is, and what to do."""
 
     def __str__(self) -> str:
-        return f"no method {self.method!r} here; is its service among those that this process runs?"
+        return self.missing or f"no method {self.method!r} here; is its service among those that this process runs?"
 
 
 @dataclass(eq=False)

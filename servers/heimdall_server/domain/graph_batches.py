@@ -28,13 +28,14 @@ from heimdall_server.domain.graph import (
     EdgeKind,
     Provenance,
 )
+from heimdall_server.domain.graph_profiles import Hashes, Profile
 
 ROWS_MAX: Final = 262_144
 """Vertices, and edges, of a batch."""
 _TYPED: Final = (EdgeKind.RELATED_TO, EdgeKind.ENRICHED_BY)
 _INTEGER_MAX: Final = 2**62
 _Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
-_Rows: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +55,35 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
-    """Counts and samples of a dump or a field: one JSON object, replaced as a whole."""
+class ProfilePart:
+    """What a batch adds to the profile of a dump or a field."""
 
     id: bytes
-    rank: int
-    """The greater one stays (rows that were seen, say); of equal ones the text that sorts last."""
-    body: str
+    provenance: int
+    """Of the batch's provenances: each has a profile of its own, and a reader is shown those that they may see, merged."""
+    profile: Profile
 
     def __post_init__(self) -> None:
-        if len(self.id) != ID_BYTES or "\0" in self.body or not 0 <= self.rank < _INTEGER_MAX:
-            raise ValueError("profile: an id of 16 bytes, a rank that isn't negative, a body without NUL")
+        if len(self.id) != ID_BYTES or self.provenance < 0:
+            raise ValueError("profile: an id of 16 bytes, and a provenance of the batch")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMarks:
+    """Records of a dump that a batch is made of: what they are known by when they come again."""
+
+    provenance: Provenance
+    """Theirs."""
+    numbers: Numbers
+    """Record numbers, from 1, ascending and distinct."""
+    hashes: Hashes
+    """Of what each says; never 0."""
+
+    def __post_init__(self) -> None:
+        if len(self.numbers) != len(self.hashes) or not bool((self.hashes != 0).all()):
+            raise ValueError("records: as many hashes as numbers, none of them 0")
+        if len(self.numbers) and (self.numbers[0] < 1 or not bool((np.diff(self.numbers) > 0).all())):
+            raise ValueError("records: numbers from 1, ascending")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +98,25 @@ class GraphBatch:
     """`EDGE_SCHEMA`; both ends are among `vertices`."""
     counted: Sequence[Origin] = ()
     """What its counts are of, where that isn't its origin. None of it may have been counted."""
-    profiles: Sequence[Profile] = ()
+    profiles: Sequence[ProfilePart] = ()
+    """Added to those that are there, like counts."""
+    records: Sequence[RecordMarks] = ()
+    """Kept with it; see `GraphWriter.marks`."""
 
     def __post_init__(self) -> None:
         if not self.vertices.schema.equals(VERTEX_SCHEMA) or not self.edges.schema.equals(EDGE_SCHEMA):
             raise ValueError("a batch of the graph has the columns of VERTEX_SCHEMA and EDGE_SCHEMA")
         if max(self.vertices.num_rows, self.edges.num_rows) > ROWS_MAX:
             raise ValueError(f"a batch of the graph has at most {ROWS_MAX} vertices and edges; split it")
+        if any(one.provenance >= len(self.provenances) for one in self.profiles):
+            raise ValueError("a profile's provenance is one of the batch's")
 
     @property
     def has_counts(self) -> bool:
         """Whether any of its rows counts something."""
         has_hours = self.vertices.column("hours").null_count < self.vertices.num_rows
-        return bool(has_hours or numbers(self.vertices, "count").any() or numbers(self.edges, "count").any())
+        has_sums = has_hours or numbers(self.vertices, "count").any() or numbers(self.edges, "count").any()
+        return bool(has_sums or self.profiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +151,9 @@ class CheckedBatch:
     batch: GraphBatch
     vertex_ok: _Mask
     edge_ok: _Mask
-    start_rows: _Rows
+    start_rows: Numbers
     """For each edge, the first row of its start among the vertices; anything where `edge_ok` is false."""
-    end_rows: _Rows
+    end_rows: Numbers
     refused: list[RefusedFact] = field(default_factory=list)
 
     def refuse(self, *, is_vertex: bool, rows: _Mask | Sequence[int], reason: str) -> None:
@@ -156,8 +181,10 @@ def checked(batch: GraphBatch) -> CheckedBatch:
         The batch, with reasons for each row that is refused.
     """
     vertices, edges = batch.vertices, batch.edges
-    starts = _first_rows(edges.column("start"), vertices.column("id"))
-    ends = _first_rows(edges.column("end"), vertices.column("id"))
+    # All at once: most of the time goes into making a table of the ids.
+    asked = pa.concat_arrays([vertices.column("id"), edges.column("start"), edges.column("end")])
+    found_rows = _first_rows(asked, vertices.column("id"))
+    firsts, starts, ends = np.split(found_rows, [vertices.num_rows, vertices.num_rows + edges.num_rows])
     found = CheckedBatch(
         batch,
         np.ones(vertices.num_rows, bool),
@@ -167,7 +194,7 @@ def checked(batch: GraphBatch) -> CheckedBatch:
     )
     for bad, reason in _faults(vertices, len(VERTEX_KINDS), len(batch.provenances)):
         found.refuse(is_vertex=True, rows=bad, reason=reason)
-    for bad, reason in _vertex_faults(vertices):
+    for bad, reason in _vertex_faults(vertices, firsts):
         found.refuse(is_vertex=True, rows=bad, reason=reason)
     for bad, reason in _faults(edges, len(EDGE_KINDS), len(batch.provenances)):
         found.refuse(is_vertex=False, rows=bad, reason=reason)
@@ -185,7 +212,7 @@ def content_digest(batch: GraphBatch) -> bytes:
     for provenance in batch.provenances:
         state.update(provenance.digest)
     for profile in batch.profiles:
-        state.update(repr((profile.id, profile.rank, profile.body)).encode())
+        state.update(profile.id + profile.provenance.to_bytes(4, "big") + profile.profile.encode())
     for rows in (batch.vertices, batch.edges):
         state.update(memoryview(rows.serialize()))
     return state.digest()
@@ -202,7 +229,7 @@ def _mask(count: int, rows: Sequence[int]) -> _Mask:
     return mask
 
 
-def _first_rows(wanted: pa.Array, ids: pa.Array) -> _Rows:
+def _first_rows(wanted: pa.Array, ids: pa.Array) -> Numbers:
     """For each id the first row that has it; -1: none."""
     return np.asarray(pc.fill_null(pc.index_in(wanted, value_set=ids), -1).to_numpy(zero_copy_only=False), np.int64)
 
@@ -218,14 +245,13 @@ def _faults(rows: pa.RecordBatch, kind_count: int, provenance_count: int) -> Ite
     yield (count < 0) | (count > _INTEGER_MAX), "its count is negative or over 2^62"
 
 
-def _vertex_faults(vertices: pa.RecordBatch) -> Iterator[tuple[_Mask, str]]:
+def _vertex_faults(vertices: pa.RecordBatch, first: Numbers) -> Iterator[tuple[_Mask, str]]:
     value, type_ = vertices.column("value"), vertices.column("type")
     yield _truth(pc.greater(pc.binary_length(value), VALUE_BYTES_MAX)), f"its value is over {VALUE_BYTES_MAX} bytes"
     yield _truth(pc.greater(pc.binary_length(type_), NAME_LENGTH_MAX)), f"its type is over {NAME_LENGTH_MAX} bytes"
     for column, name in ((value, "value"), (type_, "type")):
         yield _truth(pc.match_substring(column, "\0")), f"its {name} holds a NUL"
-    kinds, ids = numbers(vertices, "kind"), vertices.column("id")
-    first = _first_rows(ids, ids)
+    kinds = numbers(vertices, "kind")
     if len(kinds):
         yield kinds != kinds[first], "its id is that of a vertex of another kind"
         hours = vertices.column("hours")

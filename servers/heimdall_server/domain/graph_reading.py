@@ -115,6 +115,8 @@ class GraphFilter:
     """Edges that were seen before it."""
     confidence_min: int = 0
     direction: Direction = Direction.BOTH
+    walk_confidence_min: int = 0
+    """Entities that are believed less are met, and not walked on through; those that a walk begins or ends at are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class MoreReason(enum.StrEnum):
     """Enough edges were read."""
     DEPTH = "depth"
     """Vertices at the last level have edges that weren't looked at. Said of paths only."""
+    CONFIDENCE = "confidence"
+    """Entities are believed too little to be walked on through: warninglists know them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ class More:
     id: bytes = b""
     """The vertex that has more; empty: the answer as a whole."""
     shown_count: int = 0
-    """How many of them are there."""
+    """How many of them are there; of CONFIDENCE: entities that weren't walked through."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from heimdall_server.domain.expression.tree import (
     Extract,
     Function,
     GroupKey,
+    Holds,
     Limit,
     Literal,
     Not,
@@ -110,7 +111,7 @@ def _format(expression: Expression, level: int) -> str:
     return _leaf(expression)
 
 
-def _leaf(leaf: All | Words | Compare | Wildcard | Regex | Cidr | Exists) -> str:
+def _leaf(leaf: All | Words | Compare | Wildcard | Regex | Cidr | Exists | Holds) -> str:
     if isinstance(leaf, All):
         return "*:*"
     if isinstance(leaf, Exists):
@@ -120,11 +121,13 @@ def _leaf(leaf: All | Words | Compare | Wildcard | Regex | Cidr | Exists) -> str
     return f"{field_text(leaf.field)}:{_value(leaf)}"
 
 
-def _value(leaf: Words | Compare | Wildcard | Regex | Cidr) -> str:
+def _value(leaf: Words | Compare | Wildcard | Regex | Cidr | Holds) -> str:
     if isinstance(leaf, Words):
         return _words(leaf.words)
     if isinstance(leaf, Compare):
         return _SIGNS[leaf.operator] + _literal(leaf.value)
+    if isinstance(leaf, Holds):
+        return quote(leaf.value)
     if isinstance(leaf, Wildcard):
         return _pattern(leaf.pattern)
     if isinstance(leaf, Regex):

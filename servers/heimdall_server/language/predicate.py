@@ -23,6 +23,7 @@ from heimdall_server.domain.expression.tree import (
     Compare,
     Exists,
     Expression,
+    Holds,
     Not,
     Operator,
     Or,
@@ -31,6 +32,7 @@ from heimdall_server.domain.expression.tree import (
     Wildcard,
     Words,
 )
+from heimdall_server.language.holding import holds
 from heimdall_server.language.lookup import BatchFields, Mask, in_network, spelt_numbers, to_mask, to_series
 
 Predicate: TypeAlias = Callable[[pa.RecordBatch], pa.BooleanArray]
@@ -45,6 +47,7 @@ _PYTHON: Final[dict[Operator, Callable[[Any, Any], Any]]] = {
     Operator.GE: operator.ge,
 }
 _WORDS_COST: Final = 8
+_HOLDS_COST: Final = 60
 _ARROW: Final[dict[Operator, Callable[[Any, Any], pa.Array]]] = {
     Operator.EQ: pc.equal,
     Operator.LT: pc.less,
@@ -120,8 +123,10 @@ def _any_of(operands: list[Evaluate], fields: BatchFields) -> Mask:
     return mask
 
 
-def _leaf(leaf: Words | Compare | Wildcard | Regex | Cidr | Exists) -> tuple[int, Evaluate]:
+def _leaf(leaf: Words | Compare | Wildcard | Regex | Cidr | Exists | Holds) -> tuple[int, Evaluate]:
     ref = leaf.field
+    if isinstance(leaf, Holds):
+        return _HOLDS_COST, holds(leaf.entities)
     attribute_cost = 0 if ref.scope in (Scope.CORE, Scope.COMPUTED) else 4
     if isinstance(leaf, Exists):
         return 1 + attribute_cost, lambda fields: fields.exists(ref)

@@ -26,6 +26,7 @@ from heimdall_server.domain.expression.tree import (
     Compare,
     Exists,
     Expression,
+    Holds,
     Not,
     Operator,
     Or,
@@ -271,7 +272,7 @@ class Interner:
                 return WordsNode(expression)
             case Compare(field, Operator.EQ, str(value)) if value and _is_text(field):
                 return EqualNode(expression)
-            case Wildcard() | Regex() | Cidr():
+            case Wildcard() | Regex() | Cidr() | Holds():
                 return _CostlyLeaf(expression)
             case Compare() | Exists():
                 return _Leaf(expression)

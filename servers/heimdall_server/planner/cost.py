@@ -24,6 +24,8 @@ _TEXT_NS: Final = {"body": _BODY_NS, "tokens": 10.0}
 """Few records have tokens outside their body, and those few words."""
 _ATTRIBUTE_NS: Final = 140.0
 """A key of unknown type: up to six maps are read."""
+_HOLDS_NS: Final = 1_000.0
+"""Whether a record holds an entity of a set: all of its texts are gone through."""
 _DOUBT: Final = 2.0
 _OVERHEAD_S: Final = 0.05
 _WORD_SHARE: Final = 0.05
@@ -96,6 +98,8 @@ def _row_ns(query: StoreQuery, *, words_indexed: bool) -> float:
 
 
 def _field_ns(field: FieldRef) -> float:
+    if field.scope is Scope.GRAPH:
+        return _HOLDS_NS
     if field.scope is Scope.COMPUTED:
         return 0.0
     if field.scope is not Scope.CORE:

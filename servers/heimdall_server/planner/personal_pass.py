@@ -20,6 +20,7 @@ from heimdall_server.domain.expression.tree import (
     Exists,
     Expression,
     Extract,
+    Holds,
     Not,
     Operator,
     Or,
@@ -104,10 +105,10 @@ class TermPass:
         self._known.check_name(node.field)
         return self._leaf(node)
 
-    def _leaf(self, leaf: Words | Compare | Wildcard | Regex | Cidr | Exists) -> Expression:
+    def _leaf(self, leaf: Words | Compare | Wildcard | Regex | Cidr | Exists | Holds) -> Expression:
         if isinstance(leaf, Words):
             return self._words(leaf)
-        if isinstance(leaf, Exists) or not self._known.protected(leaf.field):
+        if isinstance(leaf, Exists | Holds) or not self._known.protected(leaf.field):
             return leaf
         if isinstance(leaf, Cidr):
             return self._cidr(leaf)

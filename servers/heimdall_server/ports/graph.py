@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
-from heimdall_server.domain.graph import Tlp, VertexKind
+from heimdall_server.domain.graph import Provenance, Tlp, VertexKind
 from heimdall_server.domain.graph_authored import Embedding, Label, Merge, Note, Similar
-from heimdall_server.domain.graph_batches import Applied, GraphBatch, Origin, Profile
+from heimdall_server.domain.graph_batches import Applied, GraphBatch, Numbers, Origin
+from heimdall_server.domain.graph_profiles import Hashes, Profile
 from heimdall_server.domain.graph_reading import (
     CypherResult,
     EdgeKey,
@@ -38,6 +39,15 @@ class GraphWriter(Protocol):
 
     async def missing(self, origin: Origin) -> Sequence[tuple[int, int]]:
         """The parts of a range that weren't applied (or counted), in order: (first, last), both inclusive."""
+        ...
+
+    async def marks(self, provenance: Provenance, numbers: Numbers) -> Hashes:
+        """What some records of a dump said when they were applied (`GraphBatch.records`), as hashes; 0: they weren't.
+
+        Args:
+            provenance: Of the records.
+            numbers: Record numbers.
+        """
         ...
 
     async def apply(self, batch: GraphBatch) -> Applied:
@@ -104,7 +114,7 @@ class GraphReader(Protocol):
         ...
 
     async def profiles(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Profile]:
-        """Profiles of dumps and fields, of those that have one and are visible."""
+        """Profiles of dumps and fields, of those that have one and are visible: what visible provenances tell, merged."""
         ...
 
     async def evidence(self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp) -> Sequence[Sequence[Evidence]]:

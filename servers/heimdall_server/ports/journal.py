@@ -85,6 +85,17 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletedSlice:
+    """Records of a source that a deletion means some of."""
+
+    source: str
+    dump: str
+    """Empty: they are logs."""
+    days: tuple[int, ...] = ()
+    """Of their time, since 1970 UTC, ascending; none for a dump."""
+
+
+@dataclass(frozen=True, slots=True)
 class Deletion:
     """Records that are to go from every store: a projection applies it in order, each time it comes by."""
 
@@ -99,6 +110,8 @@ class Deletion:
     """Empty: all."""
     through: int
     """Last position of the records meant, of the frame's shard; before the frame's own."""
+    slices: tuple[DeletedSlice, ...] | None = None
+    """Where the store had records that it means, before it deleted them; None: nobody looked, so anywhere."""
 
 
 @dataclass(frozen=True, slots=True)

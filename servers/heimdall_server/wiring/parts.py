@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -69,6 +69,8 @@ class Parts:
     """Optional projections by name, for which the journal waits within its bounds; who opens one puts itself there."""
     deleted: Counter[str]
     """Records that the store deleted since the process started, by deletion."""
+    barriers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """Of whoever else has something protected that isn't durable yet; who does so puts itself there."""
 
     @property
     def pipelines(self) -> tuple[Pipeline, ...]:
@@ -79,6 +81,8 @@ class Parts:
         """Wait until everything that was protected before is durable or dropped; the journal's head then."""
         for pipeline in self.pipelines:
             await pipeline.barrier()
+        for barrier in self.barriers:
+            await barrier()
         return self.journal.head().get(0, 0)
 
 
@@ -112,8 +116,10 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
 
     followers: dict[str, Callable[[], Follower]] = {}
     if keys is not None:
-        # Until the vault's projection is there it has passed nothing: the journal must not run ahead of it at the start.
+        # Until a projection is there it has passed nothing: the journal must not run ahead of it at the start.
         followers["vault"] = lambda: Follower("vault", {}, 0.0)
+        if "graph" in config.services:
+            followers["graph"] = lambda: Follower("graph", {}, 0.0)
     trimming = Trimming(bytes_max=config.journal.bytes_max, age_max_s=config.journal.age_max_s)
 
     async def trim(through: Positions) -> None:

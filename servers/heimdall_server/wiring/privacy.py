@@ -20,14 +20,17 @@ from heimdall_server.crypto.field_cipher import key_class
 from heimdall_server.domain.errors import QuerySyntaxError
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import Aggregate, Expression, Function, Or, Query, Stats, TimeRange, Words
-from heimdall_server.domain.operations import OperationKind
+from heimdall_server.domain.operations import Operation, OperationKind
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.language.format import normalise
 from heimdall_server.language.parser import parse
 from heimdall_server.planner.erased_values import ErasedValues
+from heimdall_server.planner.graph_terms import graph_terms
 from heimdall_server.planner.personal_terms import PersonalTerms
+from heimdall_server.ports.journal import DeletedSlice
 from heimdall_server.ports.log_store import Limits, Order, StoreQuery
 from heimdall_server.ports.vault import Tombstone
+from heimdall_server.projections.graph.reach import reach_of
 from heimdall_server.projections.graph.removal import GraphRemoval
 from heimdall_server.projections.trimming import Follower
 from heimdall_server.projections.vault import VaultHooks, VaultProjection
@@ -109,9 +112,13 @@ async def open_privacy(
     ledger = await FileLedger.open(config.data_dir / "privacy", clock=parts.clock)
     stack.push_async_callback(ledger.close)
     postgres = await open_postgres(
-        config.postgres, data_dir=config.data_dir, keys_dir=keys.ring.places.keyring.parent, stack=stack
+        config.postgres,
+        data_dir=config.data_dir,
+        keys_dir=keys.ring.places.keyring.parent,
+        stack=stack,
+        serves_graph="graph" in config.services,
     )
-    vault = PostgresVault(postgres.pool)
+    vault = PostgresVault(postgres.pool.used_by("vault"))
     erased = ErasedValues(keys.blocklist.of)
     for operation in await ledger.operations.load():
         keys.blocklist.block(*blocked_by(operation))
@@ -243,6 +250,14 @@ def _runner(config: Config, privacy: PrivacyParts, parts: Parts, graph: GraphRem
     async def stored(position: int, timeout_s: float) -> bool:
         return await parts.warm.wait_through({SHARD: position}, timeout_s)
 
+    async def reach(operation: Operation, through: int) -> tuple[DeletedSlice, ...] | None:
+        asked = operation.parameters
+        time_range = TimeRange(asked.get("start_time_ns"), asked.get("end_time_ns"))
+        filter_ = parse(operation.query, now_ns=0).filter
+        datasets = tuple(asked.get("datasets", ()))
+        async with parts.admission.admit_history():
+            return await reach_of(parts.store, filter_, time_range, datasets, through=through)
+
     deletion = RecordDeletion(
         parts.journal,
         parts.clock,
@@ -250,6 +265,8 @@ def _runner(config: Config, privacy: PrivacyParts, parts: Parts, graph: GraphRem
         wait_stored=stored,
         deleted_count=lambda deletion_id: parts.deleted[deletion_id],
         live_epochs=lambda: privacy.personal.terms.epochs,
+        reach=reach,
+        take_out=graph.delete,
         tail_s=tail_s,
         nudge_s=nudge_s,
     )
@@ -291,6 +308,12 @@ class _Records:
             # The filter is kept for as long as the journal: such a value would come to rest nowhere but in it.
             problem = f"this holds a value of class {hidden[0].data_class}, of which records have none"
             raise QuerySyntaxError("…", 0, problem, "say by other words which records are meant")
+        if asked := graph_terms(parsed):
+            # What is deleted is kept as it was asked, and applied again by every store: a set that grows would delete more each time.
+            problem = f"a deletion can't ask the graph, as {asked[0].name} does: what it tells changes"
+            raise QuerySyntaxError(
+                query, 0, problem, "search with it, and delete by the values or tokens that are meant"
+            )
         # Who may delete may name what he deletes by its value: the operation and the audit log know it by its tokens.
         epochs = list(self._terms.epochs)
         understood = await asyncio.to_thread(with_tokens, Query(parsed.filter), self._terms)

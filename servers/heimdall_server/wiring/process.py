@@ -15,6 +15,7 @@ from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.metrics import MetricsServer
 from heimdall_server.rpc.server import RpcServer, split_address
 from heimdall_server.rpc.status_texts import mask_texts
+from heimdall_server.services.query.logic.sets import SetFinder
 from heimdall_server.wiring.parts import build
 from heimdall_server.wiring.serving import make_export, make_http, make_syslog, serve
 from heimdall_server.wiring.shutdown import drain
@@ -42,6 +43,7 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
         mask_texts(masked_text)
         parts = await build(config, stack)
         privacy: PrivacyParts | None = None
+        sets: SetFinder | None = None
         if parts.keys is not None:
             # Loaded where it is wanted, as in `parts`.
             from heimdall_server.wiring.graph import add_graph_services, graph_removal, open_graph
@@ -53,10 +55,13 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
         export = make_export(config, parts)
         if privacy is not None:
             graph = open_graph(config, privacy, parts, stack) if "graph" in config.services else None
-            await add_privacy_service(config, privacy, parts, server, stack, graph_removal(privacy, graph))
+            sets = None if graph is None else graph.sets
+            await add_privacy_service(
+                config, privacy, parts, server, stack, graph_removal(config, privacy, parts, graph)
+            )
             if graph is not None:
-                add_graph_services(privacy, graph, parts, server)
-        instance = serve(config, config_files, parts, server, export, privacy)
+                add_graph_services(config, privacy, graph, parts, server)
+        instance = serve(config, config_files, parts, server, export, privacy, sets)
         instance.publish_gauges()
         if config.metrics_address:
             metrics = MetricsServer(*split_address(config.metrics_address))

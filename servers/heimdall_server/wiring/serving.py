@@ -28,6 +28,7 @@ from heimdall_server.services.ingest.servicer import IngestServicer
 from heimdall_server.services.query.logic.catalogue import CatalogueUseCase
 from heimdall_server.services.query.logic.matching import PersonalSearch
 from heimdall_server.services.query.logic.search import SearchUseCase
+from heimdall_server.services.query.logic.sets import SetFinder
 from heimdall_server.services.query.logic.tokens import TokenCodec
 from heimdall_server.services.query.logic.watch.outbox import OutboxLimits
 from heimdall_server.services.query.logic.watch.runner import WatchPorts
@@ -60,6 +61,7 @@ def serve(
     server: RpcServer,
     export: ExportUseCase,
     privacy: PrivacyParts | None,
+    sets: SetFinder | None = None,
 ) -> RunningInstance:
     """Make the services that this process runs and hand them to the server."""
     keep_raw = config.ingest.dead_letter_bytes == "keep"
@@ -93,7 +95,7 @@ def serve(
         names.append("opentelemetry.proto.collector.logs.v1.LogsService")
     if "query" in config.services:
         personal = None if privacy is None else privacy.personal
-        query, watch = _query(config, parts, server, personal)
+        query, watch = _query(config, parts, server, personal, sets)
         names.append("heimdall.query.v1.QueryService")
         server.add(names[-1], query_service_pb2_grpc.add_QueryServiceServicer_to_server, query)
     if privacy is not None:
@@ -128,7 +130,9 @@ def serve(
             config_toml=lambda: (toml, 1, config_files),
         )
         names.append("heimdall.admin.v1.AdminService")
-        server.add(names[-1], admin_service_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(admin))
+        database = None if privacy is None else privacy.postgres.health
+        servicer = AdminServicer(admin, database)
+        server.add(names[-1], admin_service_pb2_grpc.add_AdminServiceServicer_to_server, servicer)
     return instance
 
 
@@ -167,19 +171,44 @@ def make_syslog(config: Config, parts: Parts) -> SyslogEdge:
     )
 
 
-def _query(
-    config: Config, parts: Parts, server: RpcServer, personal: PersonalSearch | None
-) -> tuple[QueryServicer, WatchUseCase]:
-    """The query service. Without `personal` values are searched for as they are typed."""
+def make_search(config: Config, parts: Parts, personal: PersonalSearch | None, sets: SetFinder | None) -> SearchUseCase:
+    """What searches records; all share an admission. Without `personal` values are searched for as typed, without `sets` no graph is asked."""
+    return SearchUseCase(
+        store=parts.store,
+        journal=parts.journal,
+        visibility=parts.warm,
+        admission=parts.admission,
+        tokens=_resume_tokens(parts),
+        clock=parts.clock,
+        limits=_store_limits(config),
+        datasets=config.datasets,
+        personal=personal,
+        sets=sets,
+    )
+
+
+def _resume_tokens(parts: Parts) -> TokenCodec:
+    return TokenCodec(parts.key.derive("resume tokens"), journal_id=parts.journal.journal_id)
+
+
+def _store_limits(config: Config) -> Limits:
     limits = config.limits
-    store_limits = Limits(
+    return Limits(
         time_s=limits.query_time_s_max,
         memory_bytes=limits.query_memory_bytes_max,
         scan_rows=limits.query_scan_rows_max,
         result_rows=limits.query_rows_max,
     )
+
+
+def _query(
+    config: Config, parts: Parts, server: RpcServer, personal: PersonalSearch | None, sets: SetFinder | None
+) -> tuple[QueryServicer, WatchUseCase]:
+    """The query service. Without `personal` values are searched for as they are typed."""
+    limits = config.limits
+    store_limits = _store_limits(config)
     admission = parts.admission
-    tokens = TokenCodec(parts.key.derive("resume tokens"), journal_id=parts.journal.journal_id)
+    tokens = _resume_tokens(parts)
     undeleted = JournalWithoutDeleted(parts.journal, lambda: parts.control.deleted_through)
     ports = WatchPorts(undeleted, parts.store, parts.warm, admission, tokens, store_limits)
     outbox = OutboxLimits(limits.outbound_bytes_max, limits.outbound_messages_max)
@@ -189,18 +218,9 @@ def _query(
         limits=WatchLimits(limits.watches_per_stream_max, limits.heartbeat_s, outbox),
         datasets=config.datasets,
         personal=personal,
+        sets=sets,
     )
-    search = SearchUseCase(
-        store=parts.store,
-        journal=parts.journal,
-        visibility=parts.warm,
-        admission=admission,
-        tokens=tokens,
-        clock=parts.clock,
-        limits=store_limits,
-        datasets=config.datasets,
-        personal=personal,
-    )
+    search = make_search(config, parts, personal, sets)
     catalogue = CatalogueUseCase(
         store=parts.store,
         visibility=parts.warm,
@@ -209,6 +229,7 @@ def _query(
         limits=store_limits,
         datasets=config.datasets,
         personal=personal,
+        sets=sets,
     )
     servicer = QueryServicer(
         search=search,
@@ -235,10 +256,6 @@ def _notices(config: Config, *, copied_from: str) -> list[str]:
         notices.append(f"services that don't run here: {', '.join(missing)}{masked}")
     if config.ingest.dead_letter_bytes == "drop":
         notices.append("bytes of what can't be decoded are dropped: dead letters can't be retried")
-    if "graph" in config.services:
-        notices.append(
-            "deletions don't reach the graph yet: it keeps what it made of the records (personal values as tokens)"
-        )
     if problem := names_problem(config.privacy_names):
         notices.append(problem)
     return notices

@@ -13,6 +13,7 @@ from heimdall_server.domain.graph_reading import Seen, Vertex
 from heimdall_server.services.graph import translate
 from heimdall_server.services.graph.curation_servicer import AUDITS_ITSELF
 from heimdall_server.services.graph.logic.curating import PERMISSION
+from heimdall_server.services.graph.logic.rebuilding import PERMISSION as REBUILD
 from heimdall_server.services.graph.model import Described
 
 IDS = st.binary(min_size=16, max_size=16)
@@ -45,12 +46,13 @@ def test_a_label_that_several_parts_have_is_told_once() -> None:
     assert list(translate.described_out(Described(vertex, (), labels, ())).vertex.labels) == ["bad", "c2"]
 
 
-def test_every_method_asks_for_the_permission_to_curate_and_audits_itself() -> None:
+def test_what_changes_something_audits_itself_and_asks_for_the_permission_to_curate_or_to_rebuild() -> None:
     methods = curation_service_pb2.DESCRIPTOR.services_by_name["CurationService"].methods
-    for method in methods:
-        policy = method.GetOptions().Extensions[method_policy_pb2.policy]
-        assert (policy.permission, policy.audited) == (PERMISSION, True)
-    assert {method.name for method in methods} == AUDITS_ITSELF
+    policies = {method.name: method.GetOptions().Extensions[method_policy_pb2.policy] for method in methods}
+    of_operators = {"RebuildGraph", "GetRebuild", "ListRefusedFacts"}
+    assert {name for name, policy in policies.items() if policy.audited} == AUDITS_ITSELF
+    assert {name for name, policy in policies.items() if policy.permission == REBUILD} == of_operators
+    assert {policy.permission for name, policy in policies.items() if name not in of_operators} == {PERMISSION}
 
 
 def test_no_marking_is_told_from_the_least_strict_one() -> None:

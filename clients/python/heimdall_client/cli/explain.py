@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     lines = (
         "heimdall explain 'severity:>=ERROR | stats count() by service'",
         "heimdall explain 'timeout AND service:api' --since 1h --analyze",
+        "heimdall explain 'sighted_in:forum-2026-03 AND service:auth'",
     )
     app.command(epilog=examples(*lines))(explain)
 
@@ -65,7 +66,7 @@ def _show(answer: query_service_pb2.ExplainResponse, *, verbose: bool) -> None:
     from rich.text import Text
 
     def line(label: str, text: str) -> None:
-        out().print(Text.assemble((f"{label:<11}", "bold"), text), soft_wrap=True)
+        out().print(Text.assemble((f"{label:<10} ", "bold"), text), soft_wrap=True)
 
     line("query", answer.canonical_text)
     for plan in answer.plans:
@@ -76,6 +77,18 @@ def _show(answer: query_service_pb2.ExplainResponse, *, verbose: bool) -> None:
             line("statement", plan.statement)
             for detail in plan.details:
                 line("", detail)
+    for used_set in answer.entity_sets:
+        behind_s = used_set.graph_lag_duration.ToNanoseconds() / 1e9
+        aside = (
+            f", {count(used_set.unsearched_count)} of them of types that aren't looked for"
+            if used_set.unsearched_count
+            else ""
+        )
+        line(
+            used_set.field, f"{used_set.value}: {count(used_set.entity_count)} entities{aside}; {used_set.pushed_down}"
+        )
+        fresh = "has every record" if behind_s <= 0 else f"is {span(behind_s)} behind"
+        line("", f"the graph {fresh} (position {used_set.graph_through.shards.get(0, 0)})")
     if answer.HasField("actual"):
         used = answer.actual
         took = span(used.elapsed_duration.ToNanoseconds() / 1e9)

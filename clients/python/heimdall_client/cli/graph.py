@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heimdall_client.cli.console import note, out, plural, warn, write_line
-from heimdall_client.cli.options import Link, Output, Since, TextOutput, Until, connected, examples
+from heimdall_client.cli.options import Link, Since, Until, connected, examples
 from heimdall_client.cli.tables import show as show_table
 from heimdall_client.cli.tables import table
 
 if TYPE_CHECKING:
-    from heimdall.graph.v1 import graph_pb2
+    from heimdall.graph.v1 import graph_pb2, hunting_pb2
     from heimdall.graph.v1 import graph_service_pb2 as pb
     from heimdall_client.graph_calls import Tlp
 
@@ -43,6 +43,16 @@ Vertex = Annotated[
     str,
     typer.Argument(metavar="VERTEX", help="TYPE:VALUE, an id, or a token.", show_default=False, callback=check_vertex),
 ]
+Sure = Annotated[
+    int | None,
+    typer.Option(
+        "--sure",
+        min=0,
+        max=100,
+        help="Walk on only through entities that are believed this much; 0: all.  [default: 20, more than most warninglists leave]",
+        show_default=False,
+    ),
+]
 Ceiling = Annotated[str, typer.Option("--tlp", metavar="LABEL", help="Nothing stricter than this: clear … red.")]
 
 
@@ -51,15 +61,44 @@ class GraphOutput(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    CSV = "csv"
     DOT = "dot"
     GRAPHML = "graphml"
 
 
+class ListOutput(StrEnum):
+    """How rows of the graph are answered."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+Listed = Annotated[
+    ListOutput,
+    typer.Option("--output", "-o", help="How to answer; csv: a text that a spreadsheet would compute gets a '."),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the group."""
-    from heimdall_client.cli import graph_curation  # it takes what commands share from here
+    from heimdall_client.cli import (
+        graph_curation,
+        graph_dumps,
+        graph_hunts,
+        graph_interchange,
+        graph_rebuild,
+        graph_views,
+        graph_warninglists,
+    )  # they take what commands share from here
 
+    graph_views.add_to(_app)
+    graph_warninglists.add_to(_app)
     graph_curation.add_to(_app)
+    graph_hunts.add_to(_app)
+    graph_dumps.add_to(_app)
+    graph_interchange.add_to(_app)
+    graph_rebuild.add_to(_app)
     app.add_typer(_app)
 
 
@@ -81,15 +120,17 @@ def show(
     since: Since = None,
     until: Until = None,
     tlp: Ceiling = "",
+    sure: Sure = None,
     output: Annotated[GraphOutput, typer.Option("--output", "-o", help="How to answer.")] = GraphOutput.TABLE,
 ) -> None:
     """Show a vertex, its neighbours, how they are connected, since when, and who says so."""
-    from heimdall_client.cli import graph_export
+    from heimdall_client.cli import graph_dumps, graph_export, graph_hunts, graph_rows
 
     with link.client() as client:
         about = client.vertex(vertex)
+        matches = graph_hunts.matches_of(client, about.vertex)
         pieces = client.neighbourhood(
-            vertex, depth=depth, limit=limit, edges=edge or (), since=since, until=until, tlp=parse_tlp(tlp)
+            vertex, depth=depth, limit=limit, edges=edge or (), since=since, until=until, tlp=parse_tlp(tlp), sure=sure
         )
     vertices = [met for piece in pieces for met in piece.vertices]
     edges = [one for piece in pieces for one in piece.edges]
@@ -97,12 +138,16 @@ def show(
         write_line(graph_export.dot(vertices, edges))
     elif output is GraphOutput.GRAPHML:
         write_line(graph_export.graphml(vertices, edges))
+    elif output is GraphOutput.CSV:
+        graph_rows.write_csv(*graph_rows.neighbourhood(pieces))
     elif output is GraphOutput.JSON:
-        _print_json(about, pieces)
+        _print_json(about, pieces, matches)
     else:
         _show_vertex(about)
+        graph_dumps.show_profile(about.profile)
         depths = {met.vertex_id: piece.depth for piece in pieces for met in piece.vertices}
         _show_neighbours(vertices, edges, depths)
+        graph_hunts.show_matches(matches)
     for more in (more for piece in pieces for more in piece.more):
         warn(_more(more))
 
@@ -121,19 +166,24 @@ def path(
     since: Since = None,
     until: Until = None,
     tlp: Ceiling = "",
-    output: Output = TextOutput.TABLE,
+    sure: Sure = None,
+    output: Listed = ListOutput.TABLE,
 ) -> None:
     """Find the shortest ways between two vertices, with the evidence for each hop."""
-    from heimdall_client.cli import graph_export
+    from heimdall_client.cli import graph_export, graph_rows
     from heimdall_client.cli.plain import print_json, to_plain
 
     with link.client() as client:
-        found = client.paths(start, end, length=length, limit=limit, since=since, until=until, tlp=parse_tlp(tlp))
-    if output is TextOutput.JSON:
+        found = client.paths(
+            start, end, length=length, limit=limit, since=since, until=until, tlp=parse_tlp(tlp), sure=sure
+        )
+    if output is ListOutput.JSON:
         print_json(to_plain(found))
         return
+    if output is ListOutput.CSV:
+        graph_rows.write_csv(*graph_rows.ways(found))
     vertices = {one.vertex_id: one for one in found.vertices}
-    for number, way in enumerate(found.paths, 1):
+    for number, way in enumerate(found.paths if output is ListOutput.TABLE else (), 1):
         rows = []
         for place, vertex_id in enumerate(way.vertex_ids):
             vertex = vertices[vertex_id]
@@ -156,38 +206,6 @@ def path(
 
 
 @_app.command(
-    epilog=examples("heimdall graph sightings ip:203.0.113.7 --since 30d", more=NAMES),
-)
-@connected
-def sightings(
-    link: Link,
-    entity: Vertex,
-    *,
-    since: Since = None,
-    until: Until = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")] = 100,
-    tlp: Ceiling = "",
-    output: Output = TextOutput.TABLE,
-) -> None:
-    """List where an entity was seen, day by day, the newest first."""
-    from heimdall_client.cli.plain import print_json, to_plain, to_text
-
-    with link.client() as client:
-        found = client.sightings(entity, since=since, until=until, limit=limit, tlp=parse_tlp(tlp))
-    if output is TextOutput.JSON:
-        for one in found.sightings:
-            print_json(to_plain(one))
-        return
-    rows = [
-        [one.day, one.value, one.seen.count, to_text(one.seen.first_time)[11:19], to_text(one.seen.last_time)[11:19]]
-        for one in found.sightings
-    ]
-    if rows:
-        show_table(table(["day", "seen in", "count", "first", "last"], rows, fold="seen in"))
-    note(plural(len(rows), "sighting") + (", and more: --limit" if found.truncated else ""))
-
-
-@_app.command(
     epilog=examples(
         "heimdall graph cypher 'MATCH (e:Entity)<-[:OF_ENTITY]-(s:Sighting) RETURN e.value, count(s) ORDER BY count(s) DESC LIMIT 10'",
         more="It reads under a role that can't write, for ten seconds at most; needs the permission graph.cypher.",
@@ -201,14 +219,18 @@ def cypher(
     ],
     *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Rows at most.")] = 1000,
-    output: Output = TextOutput.TABLE,
+    output: Listed = ListOutput.TABLE,
 ) -> None:
     """Run a reading openCypher query."""
+    from heimdall_client.cli import graph_rows
+
     with link.client() as client:
         found = client.cypher(query, limit=limit)
-    if output is TextOutput.JSON:
+    if output is ListOutput.JSON:
         for row in found.rows:
             write_line(json.dumps(dict(zip(found.columns, row.values, strict=True))))
+    elif output is ListOutput.CSV:
+        graph_rows.write_csv(*graph_rows.cypher(found))
     elif found.rows:
         show_table(table(list(found.columns), [list(row.values) for row in found.rows]))
     note(plural(len(found.rows), "row") + (", and more: --limit" if found.truncated else ""))
@@ -227,6 +249,9 @@ def _show_vertex(about: pb.GetVertexResponse) -> None:
         ["says", _who(about.provenances)],
     ]
     rows += [["labels", ", ".join(vertex.labels)]] if vertex.labels else []
+    rows += (
+        [["on lists", f"{', '.join(about.warninglists)} (heimdall graph warninglists)"]] if about.warninglists else []
+    )
     rows += [["note", f"{one.text} ({one.actor}; note {one.note_id}, etag {one.etag})"] for one in about.notes]
     rows += [["merged", f"{one.vertex_id} is part of {one.into_vertex_id} {_why(one)}"] for one in about.merges]
     show_table(table(["", ""], rows))
@@ -279,6 +304,9 @@ def _why(merge: graph_pb2.Merge) -> str:
 def _more(more: pb.More) -> str:
     from heimdall.graph.v1 import graph_service_pb2 as pb
 
+    if more.reason == pb.More.REASON_CONFIDENCE:
+        which = more.vertex_id or plural(more.shown_count, "entity", "entities")
+        return f"not walked on through {which}: warninglists know what nearly everybody meets; --sure 0 to do so"
     return {
         pb.More.REASON_DEGREE: f"{more.vertex_id} has more edges than were followed; the most relevant ones are here",
         pb.More.REASON_VERTEX_COUNT: "there are more vertices: --limit",
@@ -287,7 +315,9 @@ def _more(more: pb.More) -> str:
     }.get(more.reason, "something was left out")
 
 
-def _print_json(about: pb.GetVertexResponse, pieces: Sequence[pb.TraverseResponse]) -> None:
+def _print_json(
+    about: pb.GetVertexResponse, pieces: Sequence[pb.TraverseResponse], matches: Sequence[hunting_pb2.Match]
+) -> None:
     from heimdall_client.cli.plain import print_json, to_plain
 
     print_json(
@@ -295,6 +325,7 @@ def _print_json(about: pb.GetVertexResponse, pieces: Sequence[pb.TraverseRespons
             "vertex": to_plain(about),
             "neighbours": [to_plain(met) | {"depth": piece.depth} for piece in pieces for met in piece.vertices],
             "edges": [to_plain(edge) for piece in pieces for edge in piece.edges],
+            "matches": [to_plain(one) for one in matches],
         }
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET  # only writes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from heimdall.graph.v1 import graph_pb2
@@ -16,8 +16,17 @@ _VERTEX_KEYS: Final = {
     "first": "string",
     "last": "string",
     "count": "long",
+    "confidence": "int",
+    "labels": "string",
 }
-_EDGE_KEYS: Final = {"kind": "string", "relation": "string", "first": "string", "last": "string", "count": "long"}
+_EDGE_KEYS: Final = {
+    "kind": "string",
+    "relation": "string",
+    "first": "string",
+    "last": "string",
+    "count": "long",
+    "confidence": "int",
+}
 
 
 def dot(vertices: Iterable[graph_pb2.Vertex], edges: Iterable[graph_pb2.Edge]) -> str:
@@ -33,8 +42,12 @@ def dot(vertices: Iterable[graph_pb2.Vertex], edges: Iterable[graph_pb2.Edge]) -
     return "\n".join([*lines, "}"])
 
 
-def graphml(vertices: Iterable[graph_pb2.Vertex], edges: Iterable[graph_pb2.Edge]) -> str:
-    """GraphML (http://graphml.graphdrawing.org)."""
+def graphml(vertices: Sequence[graph_pb2.Vertex], edges: Sequence[graph_pb2.Edge]) -> str:
+    """GraphML (http://graphml.graphdrawing.org).
+
+    An edge's ends are those that it was told with, and may be part of a vertex by a merge: such an end is a node without data, since
+    the schema wants every end to be one.
+    """
     ET.register_namespace("", _NAMESPACE)
     root = ET.Element(f"{{{_NAMESPACE}}}graphml")
     for target, keys in (("node", _VERTEX_KEYS), ("edge", _EDGE_KEYS)):
@@ -45,7 +58,12 @@ def graphml(vertices: Iterable[graph_pb2.Vertex], edges: Iterable[graph_pb2.Edge
     for vertex in vertices:
         node = ET.SubElement(graph, f"{{{_NAMESPACE}}}node", {"id": vertex.vertex_id})
         told = {"kind": kind_name(vertex), "type": vertex.type, "value": vertex.value, **_seen(vertex.seen)}
+        told |= {"labels": ", ".join(vertex.labels)} if vertex.labels else {}
         _tell(node, "node", told)
+    named = {vertex.vertex_id for vertex in vertices}
+    for end in dict.fromkeys(end for edge in edges for end in (edge.start_vertex_id, edge.end_vertex_id)):
+        if end not in named:
+            ET.SubElement(graph, f"{{{_NAMESPACE}}}node", {"id": end})
     for edge in edges:
         ends = {"source": edge.start_vertex_id, "target": edge.end_vertex_id}
         line = ET.SubElement(graph, f"{{{_NAMESPACE}}}edge", ends)
@@ -72,6 +90,7 @@ def _seen(seen: graph_pb2.Seen) -> dict[str, str]:
         "first": seen.first_time.ToJsonString(),
         "last": seen.last_time.ToJsonString(),
         "count": str(seen.count),
+        "confidence": str(seen.confidence),
     }
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from heimdall_client.cli import (
+    admin,
     audit,
     context,
     datasets,
@@ -88,7 +89,7 @@ def root(
 
 _COMMANDS = (
     *(ingest, query, watch, context, explain, fields, status, datasets, dead_letters, samples),
-    *(graph, privacy, delete, keys, audit, version),
+    *(graph, privacy, delete, keys, audit, admin, version),
 )
 for _command in _COMMANDS:
     _command.add_to(app)

@@ -40,8 +40,13 @@ def add_to(app: typer.Typer) -> None:
         "heimdall query 'severity:>=ERROR | stats count() by service | sort -count'",
         "heimdall query 'status:>=500 | timechart 5m count() by host' --since 1d -o csv > errors.csv",
         "heimdall query --sql 'SELECT host, count(*) FROM logs GROUP BY host'",
+        "heimdall query 'sighted_in:forum-2026-03 AND service:auth'",
     )
-    app.command(epilog=examples(*lines))(query)
+    more = (
+        "Where the graph runs, sighted_in:NAME, entity_label:LABEL and entity_tlp:LEVEL find records that hold an entity which a dump or source "
+        "tells of, which has a label, or which somebody tells of under a marking."
+    )
+    app.command(epilog=examples(*lines, more=more))(query)
 
 
 @connected

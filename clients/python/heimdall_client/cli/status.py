@@ -93,7 +93,8 @@ def _show(answer: admin_service_pb2.GetStatusResponse, address: str) -> None:
     )
     for one in answer.projections:
         lag_s = one.lag_duration.ToNanoseconds() / 1e9
-        behind = f"{count(one.lag_frame_count)} frames behind, {span(lag_s)}" if one.lag_frame_count else "up to date"
+        what = "hunts to do" if one.name == "graph_hunts" else "frames behind"
+        behind = f"{count(one.lag_frame_count)} {what}, {span(lag_s)}" if one.lag_frame_count else "up to date"
         rows.append(["projection", one.name, _state(one.state), one.problem or behind])
     show_table(table(["part", "name", "state", "detail"], rows, fold="detail"))
     out().print(

@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
         "heimdall watch 'severity:>=WARN' --last 20",
         "heimdall watch 'severity:>=WARN | stats count() by service' --every 5s",
         "heimdall watch 'service:api | timechart 1m count() by host' --since 15m",
+        "heimdall watch 'entity_label:c2'",
     )
     more = "It goes on by itself after a break; Ctrl-C ends it."
     app.command(epilog=examples(*lines, more=more))(watch)

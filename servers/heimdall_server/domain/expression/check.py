@@ -26,6 +26,7 @@ from heimdall_server.domain.expression.tree import (
     Extract,
     Fields,
     Function,
+    Holds,
     Limit,
     Not,
     Operator,
@@ -106,7 +107,7 @@ def _check_field(ref: FieldRef, columns: Columns, path: str) -> FieldKind:
 
 
 def _check_leaf(
-    leaf: Words | Compare | Wildcard | Regex | Cidr | Exists,
+    leaf: Words | Compare | Wildcard | Regex | Cidr | Exists | Holds,
     columns: Columns,
     path: str,
 ) -> None:

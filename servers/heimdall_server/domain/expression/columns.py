@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from heimdall_server.domain.expression.fields import ALIASES, CORE_FIELDS, FieldKind, FieldRef, Scope, resolve
+from heimdall_server.domain.expression.fields import (
+    ALIASES,
+    CORE_FIELDS,
+    GRAPH_FIELDS,
+    FieldKind,
+    FieldRef,
+    Scope,
+    resolve,
+)
 from heimdall_server.domain.expression.tree import (
     Aggregate,
     Bucket,
@@ -45,7 +53,7 @@ class Columns:
             return CORE_FIELDS[ref.name]
         if ref.scope is Scope.COMPUTED:
             return self.computed[ref.name]
-        return FieldKind.ATTRIBUTE
+        return FieldKind.KEYWORD if ref.scope is Scope.GRAPH else FieldKind.ATTRIBUTE
 
     def holds(self, ref: FieldRef) -> bool:
         """The column exists here."""
@@ -53,6 +61,9 @@ class Columns:
             return False
         if ref.scope is Scope.COMPUTED:
             return ref.name in self.computed
+        if ref.scope is Scope.GRAPH:
+            # It is asked of whole records.
+            return not self.aggregated and ref.name in GRAPH_FIELDS
         return not self.aggregated and (ref.scope is not Scope.CORE or ref.name in CORE_FIELDS)
 
     def resolve(self, name: str) -> FieldRef | None:

@@ -36,6 +36,8 @@ class Scope(enum.StrEnum):
     """The attribute maps; where the key is in none of them, the resource maps."""
     COMPUTED = "computed"
     """A column that an earlier stage made (`extract`, `stats`)."""
+    GRAPH = "graph"
+    """What the graph says of entities that a record holds: no column of it (`GRAPH_FIELDS`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,10 @@ ALIASES: Final[dict[str, str]] = {
 }
 """Other names that people type for a core field; the same ones that ingest maps, whatever their case."""
 
+GRAPH_FIELDS: Final = frozenset({"sighted_in", "entity_label", "entity_tlp"})
+"""Names that ask for records which hold an entity that the graph says something of: it was sighted in a dump or source, has a label,
+is told of under a marking. An attribute of the name is `attributes.sighted_in`."""
+
 _ANY_CASE: Final = frozenset(
     {*ALIASES, "time", "severity", "severity_text", "service", "host", "body", "trace_id", "span_id"}
 )
@@ -117,6 +123,8 @@ def resolve(name: str) -> FieldRef:
         core = ALIASES.get(name.lower(), name.lower())
     if core in CORE_FIELDS:
         return FieldRef(Scope.CORE, core)
+    if name in GRAPH_FIELDS:
+        return FieldRef(Scope.GRAPH, name)
     for scope in (Scope.ATTRIBUTES, Scope.RESOURCE):
         key = name.removeprefix(f"{scope}.")
         if key != name and key:

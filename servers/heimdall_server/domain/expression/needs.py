@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Final
 
+from heimdall_server.domain.entity_sets import INDEXED_WORDS_MAX
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import (
     All,
@@ -20,6 +21,7 @@ from heimdall_server.domain.expression.tree import (
     Extract,
     Fields,
     Function,
+    Holds,
     Limit,
     Not,
     Operator,
@@ -73,6 +75,10 @@ def _indexed_words(expression: Expression) -> tuple[str, ...]:
     """The words of an expression that nothing matches without one of them; empty: there are no such."""
     if isinstance(expression, Words):
         return expression.words
+    if isinstance(expression, Holds):
+        entities = expression.entities
+        is_indexed = not entities.holds_plain and len(entities.words) <= INDEXED_WORDS_MAX
+        return tuple(sorted(entities.words)) if is_indexed else ()
     if isinstance(expression, And):
         return next((words for each in expression.operands if (words := _indexed_words(each))), ())
     if not isinstance(expression, Or):
@@ -115,7 +121,7 @@ def query_needs(query: Query) -> Needs:
     trace_id = ""
     for term in required_terms(query.filter):
         match term:
-            case Words() | Or():
+            case Words() | Or() | Holds():
                 words.extend(_indexed_words(term))
             case Compare(field, Operator.EQ, str(value)) if field == FieldRef(Scope.CORE, "trace_id"):
                 trace_id = value

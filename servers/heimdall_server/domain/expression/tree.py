@@ -20,6 +20,10 @@ Semantics, the same in every store and in watches:
   (case ignored as for words), and an end of the pattern that isn't `*` lies at the edge of a word. So
   `time*` finds a word that begins with "time", `*time*` any word that has it inside.
 * `Regex`: RE2 syntax, unanchored, case matters, `.` isn't a line break (unless `(?s)`); on missing: no match.
+* `Compare` with EQ and a text on a field of the graph (`Scope.GRAPH`) asks the graph; a planner puts `Holds` in its place, and no store sees it.
+* `Holds`: a text of the record (its body, a text attribute of its own or of its resource) holds a value of a set as
+  `canonical.observables` would find it there: with what stands beside it, so `1203.0.113.7` isn't 203.0.113.7. A digest counts as a
+  maximal run of ASCII letters, digits, `_` and `-`, case ignored; the word of a token as a word of the body or of `tokens`.
 * `Cidr`: the value parses as an address (IPv4, or IPv6 with mapped IPv4 taken as IPv4) inside the network.
 """
 
@@ -30,6 +34,7 @@ import enum
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from heimdall_server.domain.entity_sets import EntitySet
 from heimdall_server.domain.expression.fields import FieldRef
 
 Literal: TypeAlias = str | float | bool
@@ -131,7 +136,19 @@ class Exists:
     field: FieldRef
 
 
-Expression: TypeAlias = All | And | Or | Not | Words | Compare | Wildcard | Regex | Cidr | Exists
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """The record holds an entity of a set. Only planners make it: it never comes from a text or from the wire."""
+
+    field: FieldRef
+    """What was asked of the graph, of `Scope.GRAPH`."""
+    value: str
+    """With what."""
+    entities: EntitySet
+    """What the graph told."""
+
+
+Expression: TypeAlias = All | And | Or | Not | Words | Compare | Wildcard | Regex | Cidr | Exists | Holds
 
 
 class Function(enum.StrEnum):

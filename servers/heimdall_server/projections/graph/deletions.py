@@ -50,11 +50,11 @@ class DeletedRecords:
                 self._deletions.append(_Compiled(deletion, compile_predicate(filter_)))
         self._scanned = head
 
-    def without(self, records: pa.RecordBatch, position: int) -> pa.RecordBatch:
-        """The records of a frame that aren't deleted."""
+    def without(self, records: pa.RecordBatch, position: int, *, first_row: int = 0) -> pa.RecordBatch:
+        """The records of a frame, from a row on, that aren't deleted."""
         for one in self._deletions:
             if one.deletion.through >= position and len(records):
-                gone = _meant(one, with_position(records, shard=SHARD, position=position))
+                gone = _meant(one, with_position(records, shard=SHARD, position=position, first_row=first_row))
                 if gone.any():
                     records = records.filter(pa.array(~gone))
         return records.select(RECORD_SCHEMA.names)

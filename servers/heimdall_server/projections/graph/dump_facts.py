@@ -12,14 +12,23 @@ import pyarrow as pa
 
 from heimdall_server.domain.expression.literals import number_text
 from heimdall_server.domain.graph import EdgeKind, Provenance, VertexKind
+from heimdall_server.domain.graph_batches import ProfilePart
 from heimdall_server.domain.graph_ids import dump_id, field_id, field_value_ids
+from heimdall_server.projections.graph.dump_profiles import FORMS, profile_parts
 from heimdall_server.projections.graph.facts import spans
 from heimdall_server.projections.graph.tables import edges, vertices
 from heimdall_server.protect.columns import FlatMap
 
 VALUE_CHARACTERS_MAX: Final = 1024
 """A longer text of a field is no value of the graph: it says something about something."""
-FIELDS: Final[Mapping[str, Any]] = {"row": pl.UInt32(), "field": pl.String(), "text": pl.String()}
+FIELDS: Final[Mapping[str, Any]] = {
+    "row": pl.UInt32(),
+    "field": pl.String(),
+    "text": pl.String(),
+    "form": pl.UInt8(),
+    "number": pl.Float64(),
+}
+"""`form` indexes `FORMS`; `number`: what was said as one, else null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,7 @@ class DumpFacts:
 
     vertices: list[pa.Table]
     edges: list[pa.Table]
+    profiles: list[ProfilePart]
 
 
 def fields_of(records: pa.RecordBatch) -> pl.DataFrame:
@@ -40,12 +50,20 @@ def fields_of(records: pa.RecordBatch) -> pl.DataFrame:
     parts = [pl.DataFrame(schema=dict(FIELDS))]
     if not in_dump.any():
         return parts[0]
-    for name in ("attributes", "attributes_number", "attributes_bool"):
+    for form, name in enumerate(("attributes", "attributes_number", "attributes_bool")):
         entries = FlatMap.of(records.column(name))
-        rows = entries.rows().astype(np.uint32)
-        keys, texts = pl.Series(entries.keys, dtype=pl.String), _written(pl.Series(entries.items))
-        part = pl.DataFrame({"row": rows, "field": keys, "text": texts}, schema=dict(FIELDS))
-        parts.append(part.filter(in_dump.gather(rows)))
+        items = pl.Series(entries.items)
+        part = pl.DataFrame(
+            {
+                "row": entries.rows().astype(np.uint32),
+                "field": pl.Series(entries.keys, dtype=pl.String),
+                "text": _written(items),
+                "form": pl.repeat(form, len(items), dtype=pl.UInt8, eager=True),
+                "number": items if FORMS[form] == "number" else pl.repeat(None, len(items), eager=True),
+            },
+            schema=dict(FIELDS),
+        )
+        parts.append(part.filter(in_dump.gather(part["row"])))
     return pl.concat(parts)
 
 
@@ -71,11 +89,13 @@ def dump_facts(
         orient="row",
     )
     frame = frame.join(dumps, on="provenance")
-    said = fields.filter(pl.col("text").str.len_chars().is_between(1, VALUE_CHARACTERS_MAX)).join(frame, on="row")
+    told = fields.with_columns(characters=pl.col("text").str.len_chars()).join(frame, on="row")
+    said, empty = told.filter(pl.col("characters") > 0), told.filter(pl.col("characters") == 0)
     by_dump = spans(frame, ["provenance", "dump", "name"])
-    by_field = _with_field_ids(spans(said, ["provenance", "dump", "field"]))
+    by_field = _with_field_ids(spans(told, ["provenance", "dump", "field"]))
     names = by_field.select("provenance", "field", "field_id")
-    values = _values(said, seen, names)
+    distinct = _distinct(said, seen, names)
+    values = _with_ids(distinct.filter(~pl.col("is_long")))
     observed = sighted.join(dumps, on="provenance")
     in_fields = (
         spans(seen.unique(["row", "field", "id"]), ["id", "provenance", "day", "field"])
@@ -95,6 +115,13 @@ def dump_facts(
             edges(EdgeKind.OBSERVED_IN, observed.rename({"id": "start", "dump": "end"})),
             edges(EdgeKind.OBSERVED_IN, in_fields.drop("id").rename({"sighting": "start", "field_id": "end"})),
         ],
+        profile_parts(
+            by_dump,
+            empty.group_by("provenance", "field", maintain_order=True)
+            .len("count")
+            .join(names, on=["provenance", "field"]),
+            distinct,
+        ),
     )
 
 
@@ -103,17 +130,31 @@ def _with_field_ids(by_field: pl.DataFrame) -> pl.DataFrame:
     return by_field.with_columns(pl.Series("field_id", ids, pl.Binary))
 
 
-def _values(said: pl.DataFrame, seen: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
-    """Distinct values of fields: `id`, `field_id`, `type`, `value`, `entity` (null: none) and the span."""
+def _distinct(said: pl.DataFrame, seen: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
+    """Distinct values of fields: `field_id`, `type`, `value`, `entity` (null: none), the span, and what their profiles need."""
     whole = (
         seen.filter("whole")
         .unique(["row", "field"], keep="first", maintain_order=True)
         .select("row", "field", "value", "type", entity="id")
     )
     valued = said.join(whole, on=["row", "field"], how="left").with_columns(
-        pl.coalesce("value", "text").alias("value"), pl.col("type").fill_null("")
+        pl.coalesce("value", "text").alias("value"),
+        pl.col("type").fill_null(""),
+        is_long=pl.col("characters") > VALUE_CHARACTERS_MAX,
     )
-    values = spans(valued, ["provenance", "field", "type", "value", "entity"]).join(names, on=["provenance", "field"])
+    by = ["provenance", "field", "type", "value", "entity", "is_long"]
+    profiled = (
+        pl.col("form").min(),
+        pl.col("characters").min().name.suffix("_min"),
+        pl.col("characters").max().name.suffix("_max"),
+        pl.col("number").min().name.suffix("_min"),
+        pl.col("number").max().name.suffix("_max"),
+    )
+    return spans(valued, by, *profiled).join(names, on=["provenance", "field"])
+
+
+def _with_ids(values: pl.DataFrame) -> pl.DataFrame:
+    """With the `id` of the value in its field."""
     values = values.with_columns(identity=pl.coalesce("entity", pl.col("value").cast(pl.Binary))).sort("field_id")
     ids = [
         pl.Series(field_value_ids(field, part["identity"].to_list()).cast(pa.binary()), dtype=pl.Binary)

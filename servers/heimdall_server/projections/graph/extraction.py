@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,9 +11,11 @@ import pyarrow as pa
 
 from heimdall_server.canonical.observables import TOKEN_TYPE
 from heimdall_server.domain.graph import EDGE_SCHEMA, VERTEX_SCHEMA, Provenance, Tlp
+from heimdall_server.domain.graph_batches import ProfilePart, RecordMarks
 from heimdall_server.projections.graph.dump_facts import FIELDS, dump_facts, fields_of
 from heimdall_server.projections.graph.facts import Identify, Records, entity_facts, identified, sightings
-from heimdall_server.projections.graph.observations import OBSERVATIONS, TEXT_TYPES, observe
+from heimdall_server.projections.graph.observations import OBSERVATIONS
+from heimdall_server.projections.graph.wanted import Wanted, observe_wanted
 
 DUMP_METHOD: Final = "dump-field"
 LOG_METHOD: Final = "log-observable"
@@ -38,6 +40,10 @@ class Facts:
     edges: pa.RecordBatch
     """`EDGE_SCHEMA`."""
     provenances: tuple[Provenance, ...]
+    profiles: tuple[ProfilePart, ...] = ()
+    """Of the dumps among the records, and of their fields."""
+    records: tuple[RecordMarks, ...] = ()
+    """What the dumps' records are known by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ class Looked:
     fields: pl.DataFrame
     """What records of dumps say field by field."""
     provenances: tuple[Provenance, ...]
+    cut_count: int = 0
+    """Values that were left out of records that hold too many."""
 
     def tokens(self) -> list[str]:
         """The tokens among it, `class:word`, each once."""
@@ -68,20 +76,22 @@ class Looked:
         once = seen.unique(["row", "id"], keep="first", maintain_order=True)
         sighted = sightings(once, self.provenances)
         vertices, edges = entity_facts(once, sighted)
+        profiles: tuple[ProfilePart, ...] = ()
         if any(one.dump for one in self.provenances):
             of_dumps = dump_facts(self.described, seen, sighted, self.fields, self.provenances)
             vertices += of_dumps.vertices
             edges += of_dumps.edges
-        return Facts(_one_batch(vertices, VERTEX_SCHEMA), _one_batch(edges, EDGE_SCHEMA), self.provenances)
+            profiles = tuple(of_dumps.profiles)
+        return Facts(_one_batch(vertices, VERTEX_SCHEMA), _one_batch(edges, EDGE_SCHEMA), self.provenances, profiles)
 
 
-def look(frames: Sequence[tuple[int, pa.RecordBatch]], *, instance: str, types: Collection[str] = TEXT_TYPES) -> Looked:
+def look(frames: Sequence[tuple[int, pa.RecordBatch]], *, instance: str, wanted: Wanted | None = None) -> Looked:
     """Look what frames hold.
 
     Args:
         frames: Position in the journal, and records.
         instance: Who took them in.
-        types: What to look for in texts.
+        wanted: What to look for; None: what is usual.
 
     Cost: 2 to 6 µs a record, depending on how much there is in it.
     """
@@ -91,17 +101,18 @@ def look(frames: Sequence[tuple[int, pa.RecordBatch]], *, instance: str, types: 
         return Looked(nothing, pl.DataFrame(schema=dict(OBSERVATIONS)), pl.DataFrame(schema=dict(FIELDS)), ())
     records = pa.Table.from_batches([batch for _, batch in frames]).combine_chunks().to_batches()[0]
     positions = pl.concat([pl.repeat(position, len(batch), dtype=pl.Int64, eager=True) for position, batch in frames])
-    codes, provenances = _who(records, instance)
+    codes, provenances = who_says(records, instance)
     numbers = pl.Series(records.column("record_number")).cast(pl.Int64)
     described = Records(
         provenance=codes,
         time_ns=pl.Series(records.column("time").cast(pa.int64())),
         place=numbers.zip_with(numbers > 0, positions),
     ).frame()
-    return Looked(described, observe(records, types), fields_of(records), tuple(provenances))
+    observed = observe_wanted(records, wanted or Wanted())
+    return Looked(described, observed.observations, fields_of(records), tuple(provenances), observed.cut_count)
 
 
-def _who(records: pa.RecordBatch, instance: str) -> tuple[pl.Series, list[Provenance]]:
+def who_says(records: pa.RecordBatch, instance: str) -> tuple[pl.Series, list[Provenance]]:
     """The provenance of each row, as an index of those that there are."""
     who = pl.DataFrame({name: pl.Series(records.column(name), dtype=pl.String) for name in _WHO})
     distinct = who.unique(maintain_order=True).with_row_index("code")

@@ -76,9 +76,10 @@ def identified(observations: pl.DataFrame, identify: Identify) -> pl.DataFrame:
     return typed.join(pl.concat(named), on=["type", "value"])
 
 
-def spans(seen: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """What was seen, grouped: when and where first and last, and how often."""
+def spans(seen: pl.DataFrame, by: Sequence[str], *further: pl.Expr) -> pl.DataFrame:
+    """What was seen, grouped: when and where first and last, and how often; and what else is asked for."""
     return seen.group_by(by, maintain_order=True).agg(
+        *further,
         first_ns=pl.col("time_ns").min(),
         last_ns=pl.col("time_ns").max(),
         count=pl.len().cast(pl.Int64),

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
 
 from heimdall_server.domain.errors import NotFoundError
-from heimdall_server.domain.graph_batches import ROWS_MAX, Applied, GraphBatch, Origin
+from heimdall_server.domain.graph_batches import ROWS_MAX, Applied, GraphBatch, Origin, RecordMarks
+from heimdall_server.domain.graph_making import Rebuild
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.graph import GraphWriter
-from heimdall_server.ports.journal import Frame, Journal
+from heimdall_server.ports.journal import Deletion, Frame, Journal
 from heimdall_server.projections.graph.deletions import DeletedRecords
-from heimdall_server.projections.graph.extraction import Facts, look
+from heimdall_server.projections.graph.dump_records import besides, fresh_records
+from heimdall_server.projections.graph.extraction import Facts
+from heimdall_server.projections.graph.fitting import Fitting
 from heimdall_server.projections.graph.identities import Identities
-from heimdall_server.projections.graph.observations import TEXT_TYPES
+from heimdall_server.projections.graph.making import DeletionOfFacts, MakingPorts, Patiently
+from heimdall_server.projections.graph.one_ahead import OneAhead
+from heimdall_server.projections.graph.progress import GraphProgress
+from heimdall_server.projections.graph.stored import Found
+from heimdall_server.projections.graph.work import FactWork
 from heimdall_server.projections.optional import OptionalProjection
 from heimdall_server.projections.read_ahead import ReadAhead, ReadLimits
 from heimdall_server.projections.warm import ProjectionState, RetryPolicy
@@ -31,30 +39,9 @@ from heimdall_server.projections.warm import ProjectionState, RetryPolicy
 LOG: Final = logging.getLogger(__name__)
 SHARD: Final = 0
 DEFAULT_READ: Final = ReadLimits(batch_rows=65_536, linger_s=1.0, held_rows_max=131_072, held_bytes_max=64 << 20)
+_ROWS_END: Final = 2**40
 _PART_ROWS: Final = 8_192
 """Records of one part of a frame that has more facts than a batch may hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphProgress:
-    """How far the projection has come."""
-
-    state: ProjectionState
-    applied: int
-    """Facts of every frame up to this position are in the graph, or were skipped."""
-    lag_positions: int
-    lag_s: float
-    """Age of the oldest frame that isn't applied; 0: none."""
-    vertex_count: int
-    """New ones since the start."""
-    edge_count: int
-    refused_count: int
-    """Facts that the graph couldn't keep, since the start."""
-    retry_count: int
-    problem: str = ""
-    """The last failure, while RETRYING or FAILED."""
-    notice: str = ""
-    """What is missing, if anything is."""
 
 
 class GraphProjection(OptionalProjection):
@@ -67,7 +54,8 @@ class GraphProjection(OptionalProjection):
         identities: Identities,
         clock: Clock,
         *,
-        types: Collection[str] = TEXT_TYPES,
+        work: FactWork | None = None,
+        making: MakingPorts | None = None,
         read: ReadLimits = DEFAULT_READ,
         retry: RetryPolicy | None = None,
         on_applied: Callable[[Applied, float], None] = lambda *_: None,
@@ -79,7 +67,8 @@ class GraphProjection(OptionalProjection):
             writer: Keeps the facts.
             identities: Say whose values are.
             clock: For ages.
-            types: What is looked for in texts.
+            work: Makes facts of records; None: one without budgets and warninglists.
+            making: What facts are made again with, after deletions and in rebuilds; None: they aren't.
             read: How much is taken at once.
             retry: How long it waits for a store that fails.
             on_applied: After each batch: what became of it, seconds it took.
@@ -89,13 +78,22 @@ class GraphProjection(OptionalProjection):
         self._writer = writer
         self._identities = identities
         self._clock = clock
-        self._types = types
+        self._work = work or FactWork(journal.journal_id)
+        self._making = making
+        self._rebuild: Rebuild | None = None
+        self._knew_through = 0
+        self._may_be_begun = True
         self._limits = read
         self._on_applied = on_applied
         self._deleted = DeletedRecords(journal)
         self._notice = ""
         self._oldest_ns = 0
         self._vertices = self._edges = self._refused = 0
+        self._worked_s = 0.0
+        self._fitting = Fitting()
+        self._ahead = OneAhead()
+        self._under_way: tuple[RecordMarks, ...] = ()
+        """Of what `_ahead` keeps, or has kept last."""
 
     @property
     def progress(self) -> GraphProgress:
@@ -111,7 +109,7 @@ class GraphProjection(OptionalProjection):
             refused_count=self._refused,
             retry_count=self._retries,
             problem=self._problem,
-            notice=self._notice,
+            notice="; ".join(filter(None, (self._rebuilding(), self._notice, self._work.notice))),
         )
 
     async def run(self) -> None:
@@ -123,9 +121,8 @@ class GraphProjection(OptionalProjection):
         self._state = ProjectionState.STARTING
         try:
             while True:
-                after = await self._begin()
                 try:
-                    await self._follow(after)
+                    await self._follow(await self._begin())
                 except NotFoundError:
                     self._state = ProjectionState.STARTING  # frames went while we were behind
         except asyncio.CancelledError:
@@ -134,25 +131,76 @@ class GraphProjection(OptionalProjection):
         except Exception as error:
             self._state, self._problem = ProjectionState.FAILED, str(error)
             raise
+        finally:
+            await self._ahead.drop()
+            self._work.close()
+
+    async def take_out(self, deletion: Deletion, position: int, *, through: int, patiently: Patiently) -> None:
+        """Take out of the graph what only deleted records told. Idempotent; not while `run` does it.
+
+        Args:
+            deletion: Which.
+            position: Where it stands in the journal.
+            through: The last position that the graph has applied.
+            patiently: For what the stores may fail at.
+        """
+        if self._making is not None:
+            instance = self._journal.journal_id
+            work = DeletionOfFacts(self._making, instance, make=self._pieces, apply=self._apply_again)
+            await work.take_out(deletion, position, through=through, patiently=patiently)
 
     async def _begin(self) -> int:
-        """Where to go on. What the journal no longer has is passed over, and said."""
+        """Where to go on. What the journal no longer has is made from the store in a rebuild; else it is passed over, and said."""
+        if self._making is not None:
+            self._rebuild = await self._patiently(self._making.rebuilds.current)
+        if self._rebuild is not None:
+            self._applied = 0
+        head, tail = self._journal.head()[SHARD], self._journal.tail()[SHARD]
+        if self._making is not None and await self._patiently(self._making.slices.is_empty):
+            # Nothing is there yet, no part of a frame either, so no deletion up to here will find anything to take out.
+            self._deleted.begin(tail - 1)
+            await self._deleted.learn()
+            self._knew_through = head
+        gone = await self._refilled()
         head, tail = self._journal.head()[SHARD], self._journal.tail()[SHARD]
         missing = await self._missing(tail, head)
-        gone = await self._missing(1, tail - 1)
+        self._notice = ""
         if gone:
             first, last = gone[0][0], gone[-1][1]
-            self._notice = f"the graph misses what journal positions {first} to {last} held: the journal let go of them before they were applied"
+            self._notice = (
+                f"the graph misses what journal positions {first} to {last} held: the journal let go of them before they were applied; "
+                "`heimdall graph rebuild` makes what the store still has of it"
+            )
             LOG.warning("graph is left behind", extra={"first": first, "last": last})
         first = missing[0][0] if missing else head + 1
         self._deleted.begin(first - 1)
+        self._may_be_begun = True
         await self._passed(first - 1)
         return first - 1
+
+    async def _refilled(self) -> Sequence[tuple[int, int]]:
+        """In a rebuild, make from the store what the journal has let go of; tells what is missing then."""
+        while True:
+            tail = self._journal.tail()[SHARD]
+            gone = await self._missing(1, tail - 1)
+            if not gone or self._making is None or self._rebuild is None:
+                return gone
+            self._state, stored = ProjectionState.RUNNING, self._making.stored
+            self._may_be_begun = True
+            self._deleted.begin(tail - 1)
+            for first, last in gone:
+                after = first - 1
+                while after < last:
+                    page = await self._patiently(functools.partial(stored.page, after + 1, last))
+                    await self._deleted.learn()
+                    await self._take_found(page.first, page.last, page.found)
+                    await self._passed(page.last)
+                    after = page.last
 
     async def _missing(self, first: int, last: int) -> Sequence[tuple[int, int]]:
         if last < first:
             return ()
-        return await self._patiently(lambda: self._writer.missing(self._origin(first, last)))
+        return await self._patiently(lambda: self._writer.missing(self.origin(first, last)))
 
     async def _follow(self, after: int) -> None:
         reader = ReadAhead(self._journal, SHARD, self._clock, self._limits)
@@ -166,40 +214,132 @@ class GraphProjection(OptionalProjection):
 
     async def _take(self, frames: Sequence[Frame]) -> None:
         """Apply frames, in as many batches as they need."""
-        first, last = frames[0].position, frames[-1].position
         await self._deleted.learn()
-        found = [(frame.position, frame.entry.batch) for frame in frames if frame.entry.batch is not None]
-        batches = [
-            (position, await asyncio.to_thread(self._deleted.without, batch, position)) for position, batch in found
-        ]
-        facts = await self._facts(batches, last)
-        if max(len(facts.vertices), len(facts.edges)) <= ROWS_MAX:
-            await self._apply(self._origin(first, last), facts)
-        elif len(frames) > 1:
-            middle = len(frames) // 2
-            await self._take(frames[:middle])
-            await self._take(frames[middle:])
+        for group in self._groups(frames):
+            if group[0].position > self._knew_through:
+                for deletion in group[0].entry.deletions:
+                    position = group[0].position
+                    await self.take_out(deletion, position, through=position - 1, patiently=self._patiently)
+            found = [(frame.position, frame.entry.batch) for frame in group if frame.entry.batch is not None]
+            await self._take_found(group[0].position, group[-1].position, found)
+            await self._passed(group[-1].position)
+
+    def _groups(self, frames: Sequence[Frame]) -> list[list[Frame]]:
+        """Frames, cut before each that deletes something and behind the last one of a rebuild."""
+        end = self._rebuild.through if self._rebuild is not None else 0
+        groups: list[list[Frame]] = []
+        for frame in frames:
+            if not groups or frame.entry.deletions or frame.position == end + 1:
+                groups.append([])
+            groups[-1].append(frame)
+        return groups
+
+    async def _take_found(self, first: int, last: int, found: Found) -> None:
+        """Apply the records of some positions, which say nothing else."""
+        if found and await self._is_begun(found[0][0]):
+            # It was begun in parts, so it must end so, even if deletions have made it small.
+            position = found[0][0]
+            await self._take_in_parts(first, position, *found[0])
+            if position < last:
+                await self._take_found(position + 1, last, found[1:])
+            return
+        kept = [(position, await asyncio.to_thread(self._deleted.without, one, position)) for position, one in found]
+        facts = await self._facts(kept, last)
+        if facts is not None:
+            await self._apply(self.origin(first, last), facts)
+        elif len(found) > 1:
+            middle = len(found) // 2
+            begin = found[middle][0]
+            await self._take_found(first, begin - 1, found[:middle])
+            await self._take_found(begin, last, found[middle:])
         else:
-            await self._take_in_parts(first, batches[0][1])
+            await self._take_in_parts(first, last, *found[0])
 
-    async def _take_in_parts(self, position: int, records: pa.RecordBatch) -> None:
-        """Apply a frame that has too many facts: its parts are streams of their own, and the last one says that the frame is done."""
-        starts = range(0, len(records), _PART_ROWS)
-        for part, start in enumerate(starts):
-            facts = await self._facts([(position, records.slice(start, _PART_ROWS))], position)
-            is_last = start == starts[-1]
-            await self._apply(self._origin(position, position, part="" if is_last else f"/{part}"), facts)
+    async def _is_begun(self, position: int) -> bool:
+        """Whether some rows of a frame were applied and others weren't: only the first one behind a start may be so."""
+        if not self._may_be_begun:
+            return False
+        self._may_be_begun = False
+        whole = self.origin(0, _ROWS_END, part=_rows_of(position))
+        return await self._patiently(lambda: self._writer.missing(whole)) != [(0, _ROWS_END)]
 
-    async def _facts(self, batches: Sequence[tuple[int, pa.RecordBatch]], through: int) -> Facts:
-        looked = await asyncio.to_thread(look, batches, instance=self._journal.journal_id, types=self._types)
+    async def _take_in_parts(self, first: int, last: int, position: int, records: pa.RecordBatch) -> None:
+        """Apply a frame that has too many facts: its rows are a stream of their own, and an empty batch says that the frame is done.
+
+        Rows are counted with those that are deleted, so that parts are the same ones whenever a deletion comes.
+        """
+        rows = _rows_of(position)
+        missing = await self._patiently(lambda: self._writer.missing(self.origin(0, len(records) - 1, part=rows)))
+        size = _PART_ROWS
+        for begin, end in missing:
+            start = begin
+            while start <= end:
+                part = records.slice(start, min(size, end + 1 - start))
+                kept = await asyncio.to_thread(self._deleted.without, part, position, first_row=start)
+                facts = await self._facts([(position, kept)], position)
+                if facts is None:
+                    size = max(1, len(part) // 2)
+                    continue
+                await self._apply(self.origin(start, start + len(part) - 1, part=rows), facts)
+                start += len(part)
+        nothing = await self._facts([], position)
+        if nothing is not None:
+            await self._apply(self.origin(first, last), nothing)
+
+    async def _pieces(self, found: Found, through: int) -> AsyncIterator[Facts]:
+        """Facts of some records, in as many pieces as they need."""
+        facts = await self._facts(found, through)
+        if facts is not None:
+            yield facts
+            return
+        position, records = found[0]
+        middle = len(found) // 2 or len(records) // 2
+        halves = (
+            (found[:middle], found[middle:])
+            if len(found) > 1
+            else ([(position, records.slice(0, middle))], [(position, records.slice(middle))])
+        )
+        for half in halves:
+            async for piece in self._pieces(half, through):
+                yield piece
+
+    async def _apply_again(self, found: Found, origin: Callable[[], Origin]) -> None:
+        async for facts in self._pieces(found, found[-1][0]):
+            await self._apply(origin(), facts, is_news=False)
+        await self._ahead.settle()
+
+    async def _facts(self, batches: Sequence[tuple[int, pa.RecordBatch]], through: int) -> Facts | None:
+        """Facts of some records; None: they are too many for one batch."""
+        began_s = self._clock.monotonic_s()
+        instance, ask = self._journal.journal_id, besides(self._writer.marks, self._under_way)
+        fresh = await self._patiently(lambda: fresh_records(batches, instance, ask))
+        row_count = sum(len(batch) for _, batch in fresh.batches)
+        if row_count > self._fitting.rows_max:
+            return None
+        looked = await self._work.look(fresh.batches)
+        if len(looked.observations) > self._work.values_max and row_count > 1:
+            return None
         tokens = looked.tokens()
         learned = await self._patiently(lambda: self._identities.learn(tokens, through=through))
-        return await asyncio.to_thread(looked.facts, lambda name, values: self._identities.of(name, values, learned))
+        facts = await self._work.facts(looked, lambda name, values: self._identities.of(name, values, learned))
+        self._worked_s += self._clock.monotonic_s() - began_s
+        fact_count = max(len(facts.vertices), len(facts.edges))
+        self._fitting.learn(row_count, fact_count)
+        return replace(facts, records=fresh.marks) if fact_count <= ROWS_MAX else None
 
-    async def _apply(self, origin: Origin, facts: Facts) -> None:
+    async def _apply(self, origin: Origin, facts: Facts, *, is_news: bool = True) -> None:
+        """Keep facts, behind those that came before; `_ahead` knows when it is done."""
+        await self._ahead.put(self._keep(origin, facts, is_news=is_news))
+        self._under_way = facts.records
+
+    async def _keep(self, origin: Origin, facts: Facts, *, is_news: bool) -> None:
         began_s = self._clock.monotonic_s()
-        batch = GraphBatch(origin, facts.provenances, facts.vertices, facts.edges)
-        applied = await self._patiently(lambda: self._writer.apply(batch))
+        batch = GraphBatch(
+            origin, facts.provenances, facts.vertices, facts.edges, profiles=facts.profiles, records=facts.records
+        )
+        is_known = self._rebuild is not None or not is_news
+        writer = self._making.quiet if self._making is not None and is_known else self._writer
+        applied = await self._patiently(lambda: writer.apply(batch))
         self._vertices += applied.new_vertex_count
         self._edges += applied.new_edge_count
         self._refused += len(applied.refused)
@@ -208,14 +348,35 @@ class GraphProjection(OptionalProjection):
                 "facts were refused",
                 extra={"count": len(applied.refused), "reason": refused.reason, "position": origin.first},
             )
-        self._on_applied(applied, self._clock.monotonic_s() - began_s)
+        took_s = self._clock.monotonic_s() - began_s
+        self._on_applied(applied, took_s)
+        worked_s, self._worked_s = self._worked_s + took_s, 0.0
+        self._work.worked(worked_s)
 
     async def _passed(self, position: int) -> None:
+        await self._ahead.settle()
         self._applied = max(self._applied, position)
+        rebuild, making = self._rebuild, self._making
+        if rebuild is not None and making is not None and self._applied >= rebuild.through:
+            now_ns = self._clock.now_ns()
+            await self._patiently(lambda: making.rebuilds.end(rebuild.rebuild_id, time_ns=now_ns, notice=""))
+            self._rebuild = None
         await self._tell()
 
-    def _origin(self, first: int, last: int, *, part: str = "") -> Origin:
+    def _rebuilding(self) -> str:
+        rebuild = self._rebuild
+        if rebuild is None:
+            return ""
+        return f"the graph is being made again: {self._applied:,} of {rebuild.through:,} journal positions"
+
+    def origin(self, first: int, last: int, *, part: str = "") -> Origin:
+        """Of the facts of some positions; of the rows of one of them, if a part is named."""
         return Origin(f"journal/{self._journal.journal_id}/{SHARD}{part}", first, last)
+
+
+def _rows_of(position: int) -> str:
+    """The part of the stream that the rows of a frame are."""
+    return f"/rows/{position}"
 
 
 @contextlib.asynccontextmanager

@@ -36,7 +36,7 @@ OBSERVATIONS: Final[Mapping[str, pl.DataType]] = {
 """Columns of what `observe` gives: the record's row, the field (`body`, or an attribute's key), its text where it is an attribute's, and what
 it holds; `whole`: that is all it holds."""
 
-_NAMED_TYPES: Final[Mapping[str, str]] = {
+NAMED_TYPES: Final[Mapping[str, str]] = {
     **{
         name: name
         for name in (
@@ -51,12 +51,15 @@ _NAMED_TYPES: Final[Mapping[str, str]] = {
 _WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", re.ASCII)
 
 
-def observe(records: pa.RecordBatch, types: Collection[str] = TEXT_TYPES) -> pl.DataFrame:
+def observe(
+    records: pa.RecordBatch, types: Collection[str] = TEXT_TYPES, *, named: Collection[str] | None = None
+) -> pl.DataFrame:
     """Look for values.
 
     Args:
         records: Of `RECORD_SCHEMA`.
-        types: Which to look for in texts; a field that is named for a type is read by it in any case.
+        types: Which to look for in texts.
+        named: Which to read fields by that are named for them; None: all.
 
     Returns:
         `OBSERVATIONS`; a value once a field of a record.
@@ -68,7 +71,7 @@ def observe(records: pa.RecordBatch, types: Collection[str] = TEXT_TYPES) -> pl.
         entries = FlatMap.of(records.column(scope))
         if len(entries):
             rows, keys = entries.rows().astype(np.uint32), pl.Series(entries.keys, dtype=pl.String)
-            parts += [_searched(entries.items, rows, keys, types, keep=True), _named(entries.items, rows, keys)]
+            parts += [_searched(entries.items, rows, keys, types, keep=True), _named(entries.items, rows, keys, named)]
     return pl.concat(parts).unique(["row", "field", "type", "value"], keep="first", maintain_order=True)
 
 
@@ -76,7 +79,7 @@ def observe(records: pa.RecordBatch, types: Collection[str] = TEXT_TYPES) -> pl.
 def type_of_name(name: str) -> str | None:
     """What a field's name says that it holds: `client.ip` and `clientIp` are of the type `ip`."""
     words = [word.lower() for word in _WORD.findall(name)]
-    return _NAMED_TYPES.get("_".join(words[-2:])) or _NAMED_TYPES.get(words[-1] if words else "")
+    return NAMED_TYPES.get("_".join(words[-2:])) or NAMED_TYPES.get(words[-1] if words else "")
 
 
 def _searched(
@@ -97,8 +100,10 @@ def _searched(
     )
 
 
-def _named(items: pa.Array, rows: npt.NDArray[np.uint32], keys: pl.Series) -> pl.DataFrame:
-    said = {key: name for key in keys.unique().to_list() if (name := type_of_name(key))}
+def _named(
+    items: pa.Array, rows: npt.NDArray[np.uint32], keys: pl.Series, wanted: Collection[str] | None
+) -> pl.DataFrame:
+    said = {key: name for key in sorted(keys.unique().to_list()) if (name := type_of_name(key))}
     parts = [pl.DataFrame(schema=dict(OBSERVATIONS))]
     texts = pl.Series(items, dtype=pl.String)
     for key, type_name in said.items():
@@ -118,7 +123,8 @@ def _named(items: pa.Array, rows: npt.NDArray[np.uint32], keys: pl.Series) -> pl
             schema=dict(OBSERVATIONS),
         )
         parts.append(part.filter(values.is_not_null()))
-    return pl.concat(parts)
+    found = pl.concat(parts)
+    return found if wanted is None else found.filter(pl.col("type").is_in(list(wanted)))
 
 
 def _version(addresses: pl.Series) -> pl.Series:

@@ -9,8 +9,10 @@ import grpc
 
 from heimdall.admin.v1 import admin_service_pb2 as pb
 from heimdall.admin.v1 import admin_service_pb2_grpc as pb_grpc
-from heimdall_server.domain.errors import TokenError
-from heimdall_server.services.admin import translate
+from heimdall.admin.v1 import database_pb2
+from heimdall_server.domain.errors import TokenError, UnimplementedError
+from heimdall_server.ports.database_health import DatabaseHealth
+from heimdall_server.services.admin import database_translate, translate
 from heimdall_server.services.admin.logic import AdminUseCase
 
 PAGE_SIZE_DEFAULT = 100
@@ -22,8 +24,15 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 class AdminServicer(pb_grpc.AdminServiceServicer):
     """See the contract."""
 
-    def __init__(self, use_case: AdminUseCase) -> None:
+    def __init__(self, use_case: AdminUseCase, database: DatabaseHealth | None = None) -> None:
+        """Serve.
+
+        Args:
+            use_case: What is behind the calls.
+            database: PostgreSQL's health; None: this process has none.
+        """
         self._use_case = use_case
+        self._database = database
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """See the contract."""
@@ -45,6 +54,23 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             datasets=[translate.dataset_out(state) for state in page],
             next_page_token=base64.urlsafe_b64encode(page[-1].dataset.name.encode()).decode() if more else "",
         )
+
+    async def ReportIndexes(
+        self, request: database_pb2.ReportIndexesRequest, context: Context
+    ) -> database_pb2.ReportIndexesResponse:
+        """See the contract."""
+        return database_translate.report_out(await self._watched("ReportIndexes").indexes())
+
+    async def ListSlowStatements(
+        self, request: database_pb2.ListSlowStatementsRequest, context: Context
+    ) -> database_pb2.ListSlowStatementsResponse:
+        """See the contract."""
+        return database_translate.slow_out(self._watched("ListSlowStatements"), request)
+
+    def _watched(self, method: str) -> DatabaseHealth:
+        if self._database is None:
+            raise UnimplementedError(method)
+        return self._database
 
 
 def _name_in(token: str) -> str:

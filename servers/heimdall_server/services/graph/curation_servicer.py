@@ -9,12 +9,14 @@ import grpc
 
 from heimdall.graph.v1 import curation_service_pb2 as pb
 from heimdall.graph.v1 import curation_service_pb2_grpc as pb_grpc
-from heimdall_server.services.graph import translate
+from heimdall.graph.v1 import rebuild_pb2
+from heimdall_server.services.graph import rebuild_translate, translate
 from heimdall_server.services.graph.callers import curator
 from heimdall_server.services.graph.logic.curating import GraphCurating
+from heimdall_server.services.graph.logic.rebuilding import GraphRebuilding
 
 AUDITS_ITSELF: Final = frozenset(
-    {"AddLabel", "RemoveLabel", "AddNote", "ChangeNote", "RemoveNote", "MergeEntities", "SplitEntity"}
+    {"AddLabel", "RemoveLabel", "AddNote", "ChangeNote", "RemoveNote", "MergeEntities", "SplitEntity", "RebuildGraph"}
 )
 """Methods whose use case writes what was allowed, with what it was about; the interceptor writes what was denied or failed."""
 
@@ -24,8 +26,9 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 class CurationServicer(pb_grpc.CurationServiceServicer):
     """See the contract."""
 
-    def __init__(self, curating: GraphCurating) -> None:
+    def __init__(self, curating: GraphCurating, rebuilding: GraphRebuilding) -> None:
         self._curating = curating
+        self._rebuilding = rebuilding
 
     async def AddLabel(self, request: pb.AddLabelRequest, context: Context) -> pb.AddLabelResponse:
         """See the contract."""
@@ -68,3 +71,24 @@ class CurationServicer(pb_grpc.CurationServiceServicer):
         entity = translate.named_in(request.entity)
         merge = await self._curating.split(curator(), entity, etag=request.etag, reason=request.reason)
         return pb.SplitEntityResponse(merge=translate.merge_out(merge))
+
+    async def RebuildGraph(
+        self, request: rebuild_pb2.RebuildGraphRequest, context: Context
+    ) -> rebuild_pb2.RebuildGraphResponse:
+        """See the contract."""
+        state = await self._rebuilding.rebuild(curator(), request.reason)
+        return rebuild_pb2.RebuildGraphResponse(rebuild=rebuild_translate.rebuild_out(state))
+
+    async def GetRebuild(
+        self, request: rebuild_pb2.GetRebuildRequest, context: Context
+    ) -> rebuild_pb2.GetRebuildResponse:
+        """See the contract."""
+        state = await self._rebuilding.state(request.rebuild_id)
+        return rebuild_pb2.GetRebuildResponse(rebuild=rebuild_translate.rebuild_out(state))
+
+    async def ListRefusedFacts(
+        self, request: rebuild_pb2.ListRefusedFactsRequest, context: Context
+    ) -> rebuild_pb2.ListRefusedFactsResponse:
+        """See the contract."""
+        found = await self._rebuilding.refused(request.count_max)
+        return rebuild_pb2.ListRefusedFactsResponse(facts=map(rebuild_translate.refused_out, found))

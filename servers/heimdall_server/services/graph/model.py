@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from heimdall_server.domain.graph import Tlp
 from heimdall_server.domain.graph_authored import Label, Merge, Note
+from heimdall_server.domain.graph_dumps import DescribedDump
 from heimdall_server.domain.graph_reading import Edge, Evidence, Level, More, Path, SightingRow, Vertex
 
 DUMP_TYPE = "dump"
@@ -32,6 +33,10 @@ class Described:
     labels: Sequence[Label]
     notes: Sequence[Note]
     merges: Sequence[Merge] = ()
+    warninglists: Sequence[str] = ()
+    """Names of those that it is on now."""
+    dump: DescribedDump | None = None
+    """Its profile, if it is a dump or a field."""
 
 
 @dataclass(frozen=True, slots=True)

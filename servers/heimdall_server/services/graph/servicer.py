@@ -11,19 +11,41 @@ import grpc
 from heimdall.graph.v1 import graph_service_pb2 as pb
 from heimdall.graph.v1 import graph_service_pb2_grpc as pb_grpc
 from heimdall_server.domain.errors import DrainingError
+from heimdall_server.ports.warninglists import WarninglistBook
 from heimdall_server.rpc.admission import Drain
 from heimdall_server.services.graph import translate
 from heimdall_server.services.graph.callers import ceiling
+from heimdall_server.services.graph.dump_servicer import DumpCalls
+from heimdall_server.services.graph.hunt_servicer import HuntCalls, HuntUseCases
+from heimdall_server.services.graph.logic.dumps import DumpComparing
+from heimdall_server.services.graph.logic.pivot import Pivoting
 from heimdall_server.services.graph.logic.reading import GraphReading
+from heimdall_server.services.graph.logic.viewing import GraphViewing
+from heimdall_server.services.graph.view_servicer import ViewCalls
+from heimdall_server.services.graph.warninglist_servicer import WarninglistCalls
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
-class GraphServicer(pb_grpc.GraphServiceServicer):
+class GraphServicer(HuntCalls, WarninglistCalls, ViewCalls, DumpCalls, pb_grpc.GraphServiceServicer):
     """See the contract."""
 
-    def __init__(self, reading: GraphReading, drain: Drain) -> None:
+    def __init__(
+        self,
+        reading: GraphReading,
+        viewing: GraphViewing,
+        pivoting: Pivoting,
+        warninglists: WarninglistBook,
+        hunts: HuntUseCases,
+        comparing: DumpComparing,
+        drain: Drain,
+    ) -> None:
         self._reading = reading
+        self._viewing = viewing
+        self._pivoting = pivoting
+        self._warninglists = warninglists
+        self._hunts = hunts
+        self._comparing = comparing
         self._drain = drain
 
     async def GetVertex(self, request: pb.GetVertexRequest, context: Context) -> pb.GetVertexResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow as pa
 from heimdall_server.domain.expression.tree import All, Limit, Query, Sort, Stats, TimeRange, Where
 from heimdall_server.ports.journal import Positions
 from heimdall_server.ports.log_store import FieldValue, Order, Plan, Statistics
+from heimdall_server.services.query.set_model import NO_SETS, FoundSets
 
 if TYPE_CHECKING:
     # Only a process with the privacy service loads it.
@@ -71,6 +72,10 @@ class Understood:
     def row_limit(self) -> int | None:
         """The query's own `limit`, if it has one; the least, if it has several."""
         return min((stage.count for stage in self.query.stages if isinstance(stage, Limit)), default=None)
+
+    def filled(self, fill: Callable[[Query], Query]) -> Understood:
+        """The same with sets of entities in place of what it asks of the graph."""
+        return replace(self, query=fill(self.query))
 
     def limited(self, count: int) -> Query:
         """The query with a limit behind it; for one that is resumable it stands in place of its own ones."""
@@ -152,6 +157,8 @@ class Explained:
     actual: Statistics | None
     visible_through: Positions
     lag_s: float
+    sets: FoundSets = NO_SETS
+    """What the graph told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from heimdall_server.domain.expression.tree import (
     Compare,
     Exists,
     Expression,
+    Holds,
     Not,
     Operator,
     Or,
@@ -29,6 +30,7 @@ from heimdall_server.domain.expression.tree import (
     Wildcard,
     Words,
 )
+from heimdall_server.storage.clickhouse.holding import holds
 
 FALSE: Final = "false"
 TRUE: Final = "true"
@@ -50,11 +52,7 @@ class Parameters:
         """By name, as `clickhouse_connect` takes them."""
 
     def add(self, value: str | float, type_: str) -> str:
-        """Take a value in.
-
-        Returns:
-            Its placeholder, as in `{p0:String}`.
-        """
+        """Take a value in; returns its placeholder, as in `{p0:String}`."""
         key = (type_, value)
         name = self._names.setdefault(key, f"p{len(self._names)}")
         self.values[name] = value
@@ -125,7 +123,9 @@ class Compiler:
         parts += [f"({self.filter(each)})" for each in others]
         return " OR ".join(parts)
 
-    def _leaf(self, leaf: Words | Compare | Wildcard | Regex | Cidr | Exists) -> str:
+    def _leaf(self, leaf: Words | Compare | Wildcard | Regex | Cidr | Exists | Holds) -> str:
+        if isinstance(leaf, Holds):
+            return holds(leaf.entities, self.parameters)
         if isinstance(leaf, Exists):
             return self.exists(leaf.field)
         if isinstance(leaf, Compare):

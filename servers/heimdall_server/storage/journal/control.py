@@ -5,7 +5,16 @@ from __future__ import annotations
 import pyarrow as pa
 
 from heimdall.stored.v1 import journal_pb2 as stored
-from heimdall_server.ports.journal import DeadLetter, Deletion, Entry, RequestMark, Snapshot, SourceKey, SourceMark
+from heimdall_server.ports.journal import (
+    DeadLetter,
+    DeletedSlice,
+    Deletion,
+    Entry,
+    RequestMark,
+    Snapshot,
+    SourceKey,
+    SourceMark,
+)
 
 
 def encode_control(entry: Entry) -> bytes:
@@ -136,6 +145,10 @@ def _encode_deletion(deletion: Deletion) -> stored.JournalDeletion:
         end_time_ns=deletion.end_time_ns,
         datasets=deletion.datasets,
         through=deletion.through,
+        slices=[
+            stored.JournalDeletedSlice(source=one.source, dump=one.dump, days=one.days) for one in deletion.slices or ()
+        ],
+        slices_known=deletion.slices is not None,
     )
 
 
@@ -147,4 +160,9 @@ def _decode_deletion(deletion: stored.JournalDeletion) -> Deletion:
         end_time_ns=deletion.end_time_ns if deletion.HasField("end_time_ns") else None,
         datasets=tuple(deletion.datasets),
         through=deletion.through,
+        slices=_decode_slices(deletion) if deletion.slices_known else None,
     )
+
+
+def _decode_slices(deletion: stored.JournalDeletion) -> tuple[DeletedSlice, ...]:
+    return tuple(DeletedSlice(one.source, one.dump, tuple(one.days)) for one in deletion.slices)

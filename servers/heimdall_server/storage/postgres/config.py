@@ -17,8 +17,9 @@ class PostgresConfig:
     """The PostgreSQL that keeps the vault, the audit log and control tables."""
 
     dsn_file: Path | None = None
-    """File with the connection string (`postgresql://…` or `host=… user=…`) of a PostgreSQL 16 or newer with the extensions age and vector and
-    nothing else; its role must own the schemas `heimdall` and `heimdall_graph`, or be allowed to create them. None: an embedded one is started as a child process."""
+    """File with the connection string (`postgresql://…` or `host=… user=…`) of a PostgreSQL 16 or newer and nothing else; its role must own the schema
+    `heimdall`, or be allowed to create it. Where the graph is served: with the extensions age and vector, and the schema `heimdall_graph` likewise. None: an
+    embedded one is started as a child process."""
     cypher_dsn_file: Path | None = None
     """With `dsn_file`: another, of a role that may read the schema of the graph (`heimdall_graph`) and nothing else, and isn't its owner;
     Cypher is run under it. None: Cypher is refused. The embedded one has such a role."""
@@ -36,6 +37,10 @@ class PostgresConfig:
     """The embedded one gets this long to shut down cleanly, then it is killed, which loses nothing."""
     shared_buffers_bytes: int = 64 * 1024 * 1024
     """Page cache of the embedded one."""
+    slow_statement_s: float = 0.5
+    """A statement that takes longer goes to the slow log, with its plan and without its values; 0: none does."""
+    slow_statement_count: int = 200
+    """Of these are kept in memory, for `heimdall admin slow`."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -46,6 +51,9 @@ class PostgresConfig:
             "postgres.start_timeout_s: more than 0": self.start_timeout_s > 0,
             "postgres.stop_timeout_s: more than 0": self.stop_timeout_s > 0,
             "postgres.shared_buffers_bytes: at least 1 MiB": self.shared_buffers_bytes >= 1 << 20,
+            "postgres.slow_statement_s: at least 0.01, or 0": self.slow_statement_s == 0
+            or self.slow_statement_s >= 0.01,
+            "postgres.slow_statement_count: from 1 to 10,000": 1 <= self.slow_statement_count <= 10_000,
         }
         problems = tuple(rule for rule, holds in checks.items() if not holds)
         if problems:

@@ -75,6 +75,16 @@ async def provide(connection: psycopg.AsyncConnection[tuple[Any, ...]], *, app_r
         )
 
 
+async def has_graph(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:
+    """Whether a server has what the graph needs.
+
+    Raises:
+        psycopg.Error: PostgreSQL failed.
+    """
+    cursor = await connection.execute(_READY)
+    return [count for (count,) in await cursor.fetchall()] == [2, 1]
+
+
 async def require(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
     """See that a server has what the graph needs, making it if our own role may.
 
@@ -86,8 +96,7 @@ async def require(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         StoreError: PostgreSQL can't be reached.
     """
     with faults():
-        cursor = await connection.execute(_READY)
-        if [count for (count,) in await cursor.fetchall()] == [2, 1]:
+        if await has_graph(connection):
             return
         try:
             async with connection.transaction():

@@ -1,7 +1,8 @@
 """Makes a schema fit this program: numbered SQL files, each once, in order, all or nothing.
 
 A file is never changed once it was released; its checksum is kept with its number and compared at every start. What a newer
-program made is refused.
+program made is refused. Those of the graph (`NNNN_graph….sql`) build on none but one another: they wait, whatever their number, until there is a graph to
+serve, so that the vault alone needs a PostgreSQL and nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from heimdall_server.storage.postgres.pool import SCHEMA
 _NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _LOCK: Final = 0x4865696D64616C6C
 """Key of the advisory lock: `Heimdall` in ASCII. Two processes that start at once migrate one after the other."""
+_TIME_S: Final = 3_600
+"""For one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,11 @@ class Migration:
     number: int
     name: str
     sql: str
+
+    @property
+    def is_of_graph(self) -> bool:
+        """Whether it needs AGE, pgvector and the empty graph."""
+        return self.name.split("_")[0] == "graph"
 
     @property
     def checksum(self) -> str:
@@ -57,13 +65,17 @@ def packaged() -> list[Migration]:
 
 
 async def migrate(
-    connection: psycopg.AsyncConnection[tuple[Any, ...]], migrations: Sequence[Migration] | None = None
+    connection: psycopg.AsyncConnection[tuple[Any, ...]],
+    migrations: Sequence[Migration] | None = None,
+    *,
+    graph: bool = True,
 ) -> int:
     """Apply what is missing, in one transaction.
 
     Args:
         connection: Of the role that owns the schema (or may make it); not within a transaction.
         migrations: Others than the program's own, for tests.
+        graph: Whether to apply those of the graph.
 
     Returns:
         The schema's version now.
@@ -75,13 +87,15 @@ async def migrate(
     wanted = packaged() if migrations is None else list(migrations)
     with faults():
         async with connection.transaction():
+            # An index of millions of rows takes longer than any statement may otherwise.
+            await connection.execute(f"SET LOCAL statement_timeout = '{_TIME_S}s'".encode())
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             await _prepare(connection)
             cursor = await connection.execute("SELECT number, name, checksum FROM schema_migration ORDER BY number")
             applied = {int(number): (str(name), str(checksum)) for number, name, checksum in await cursor.fetchall()}
             _check(wanted, applied)
             for migration in wanted:
-                if migration.number not in applied:
+                if migration.number not in applied and (graph or not migration.is_of_graph):
                     await connection.execute(migration.sql)
                     await connection.execute(
                         "INSERT INTO schema_migration (number, name, checksum) VALUES (%s, %s, %s)",

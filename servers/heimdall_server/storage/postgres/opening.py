@@ -20,13 +20,15 @@ from psycopg.conninfo import conninfo_to_dict
 from heimdall_server.domain.errors import ConfigurationError, StoreError
 from heimdall_server.storage.postgres.config import PostgresConfig
 from heimdall_server.storage.postgres.embedded import EmbeddedPostgres, EmbeddedState
-from heimdall_server.storage.postgres.extensions import CYPHER_ROLE, require
+from heimdall_server.storage.postgres.extensions import CYPHER_ROLE, has_graph, require
 from heimdall_server.storage.postgres.faults import faults
+from heimdall_server.storage.postgres.health import PostgresHealth
 from heimdall_server.storage.postgres.migrate import migrate
 from heimdall_server.storage.postgres.passwords import load_or_mint
 from heimdall_server.storage.postgres.place import PLACES
 from heimdall_server.storage.postgres.pool import PostgresPool
 from heimdall_server.storage.postgres.roles import APP_ROLE, DATABASE, set_up
+from heimdall_server.storage.postgres.slow_log import SlowLog
 
 LOG: Final = logging.getLogger(__name__)
 PASSWORD_FILE: Final = "postgres.password"  # noqa: S105 - a name
@@ -47,6 +49,7 @@ class Postgres:
         *,
         cypher_pool: PostgresPool | None = None,
         cypher_password: str = "",
+        serves_graph: bool = True,
     ) -> None:
         self.pool = pool
         """For adapters. Until PostgreSQL was there once, and is set up, calls fail with `StoreError`."""
@@ -55,8 +58,14 @@ class Postgres:
         self._embedded = embedded
         self._app_password = app_password
         self._cypher_password = cypher_password
+        self._serves_graph = serves_graph
         self._problem = "it wasn't reached yet"
         self._prepared = False
+
+    @property
+    def health(self) -> PostgresHealth:
+        """What its operator asks about it."""
+        return PostgresHealth(self.pool.used_by("admin", at_most=1))
 
     @property
     def embedded(self) -> EmbeddedState | None:
@@ -89,8 +98,10 @@ class Postgres:
             )
         with faults():
             async with await psycopg.AsyncConnection.connect(self.pool.conninfo(), autocommit=True) as connection:
-                await require(connection)
-                await migrate(connection)
+                if self._serves_graph:
+                    await require(connection)
+                # One that was there before stays up to date, also where it isn't served: erasures reach it.
+                await migrate(connection, graph=self._serves_graph or await has_graph(connection))
         if not self._prepared:
             await self.pool.open()
             if self.cypher_pool is not None:
@@ -120,7 +131,13 @@ class Postgres:
 
 
 async def open_postgres(
-    config: PostgresConfig, *, data_dir: Path, keys_dir: Path, stack: contextlib.AsyncExitStack, places: Path = PLACES
+    config: PostgresConfig,
+    *,
+    data_dir: Path,
+    keys_dir: Path,
+    stack: contextlib.AsyncExitStack,
+    places: Path = PLACES,
+    serves_graph: bool = True,
 ) -> Postgres:
     """Open it, and leave closing it to the stack.
 
@@ -130,6 +147,7 @@ async def open_postgres(
         keys_dir: Where the passwords of the embedded one lie.
         stack: Closes it: connections first, then the embedded one's process.
         places: Where root keeps the embedded one's data.
+        serves_graph: Whether the graph is served; else a server elsewhere needn't have what it needs.
 
     Returns:
         It, also if it doesn't answer within `start_timeout_s`: then it is tried on, in the background.
@@ -142,26 +160,39 @@ async def open_postgres(
     password = cypher_password = ""
     cypher_pool: PostgresPool | None = None
     few = replace(config, pool_size=_CYPHER_POOL_SIZE)
+    slow = SlowLog(config.slow_statement_s, config.slow_statement_count)
     if config.dsn_file is not None:
         conninfo = await asyncio.to_thread(_read_dsn, config.dsn_file)
-        pool = PostgresPool(lambda: conninfo, config)
+        pool = PostgresPool(lambda: conninfo, config, slow_log=slow)
         if config.cypher_dsn_file is not None:
             cypher_conninfo = await asyncio.to_thread(_read_dsn, config.cypher_dsn_file, "cypher_dsn_file")
-            cypher_pool = PostgresPool(lambda: cypher_conninfo, few)
+            cypher_pool = PostgresPool(lambda: cypher_conninfo, few, name="cypher", slow_log=slow)
     else:
         password = await asyncio.to_thread(load_or_mint, keys_dir / PASSWORD_FILE)
         cypher_password = await asyncio.to_thread(load_or_mint, keys_dir / CYPHER_PASSWORD_FILE)
         server = await EmbeddedPostgres.start(config, data_dir=data_dir, keys_dir=keys_dir, places=places)
         stack.push_async_callback(server.stop)
-        pool = PostgresPool(lambda: server.conninfo(user=APP_ROLE, password=password, database=DATABASE), config)
+        pool = PostgresPool(
+            lambda: server.conninfo(user=APP_ROLE, password=password, database=DATABASE), config, slow_log=slow
+        )
         cypher_pool = PostgresPool(
-            lambda: server.conninfo(user=CYPHER_ROLE, password=cypher_password, database=DATABASE), few
+            lambda: server.conninfo(user=CYPHER_ROLE, password=cypher_password, database=DATABASE),
+            few,
+            name="cypher",
+            slow_log=slow,
         )
         embedded = server
     stack.push_async_callback(pool.close)
     if cypher_pool is not None:
         stack.push_async_callback(cypher_pool.close)
-    postgres = Postgres(pool, embedded, password, cypher_pool=cypher_pool, cypher_password=cypher_password)
+    postgres = Postgres(
+        pool,
+        embedded,
+        password,
+        cypher_pool=cypher_pool,
+        cypher_password=cypher_password,
+        serves_graph=serves_graph,
+    )
     if embedded is not None:
         with contextlib.suppress(StoreError):  # the notice says it
             await embedded.wait_ready(config.start_timeout_s)

@@ -157,10 +157,11 @@ class PostgresVault:
         statement = f"SELECT class, word, generation, sealed FROM vault_value WHERE {_NAMED}"  # noqa: S608 - ours
         async with self._pool.connection() as connection:
             cursor = await connection.execute(statement, _columns(names), binary=True)
-            found = [
-                SealedValue(TokenName(data_class, word), generation, bytes(sealed))
-                async for data_class, word, generation, sealed in cursor
-            ]
+            rows = await cursor.fetchall()
+        found = [
+            SealedValue(TokenName(data_class, word), generation, bytes(sealed))
+            for data_class, word, generation, sealed in rows
+        ]
         return {value.name: value for value in found}
 
     async def tombstones(self, names: Collection[TokenName]) -> Mapping[TokenName, Tombstone]:

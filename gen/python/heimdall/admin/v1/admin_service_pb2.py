@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from heimdall.admin.v1 import database_pb2 as heimdall_dot_admin_dot_v1_dot_database__pb2
 from heimdall.types.v1 import method_policy_pb2 as heimdall_dot_types_dot_v1_dot_method__policy__pb2
 from heimdall.types.v1 import position_pb2 as heimdall_dot_types_dot_v1_dot_position__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%heimdall/admin/v1/admin_service.proto\x12\x11heimdall.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%heimdall/types/v1/method_policy.proto\x1a heimdall/types/v1/position.proto\"\x12\n\x10GetStatusRequest\"\x9f\n\n\x11GetStatusResponse\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12>\n\x08services\x18\x04 \x03(\x0b\x32,.heimdall.admin.v1.GetStatusResponse.Service\x12:\n\x06stores\x18\x05 \x03(\x0b\x32*.heimdall.admin.v1.GetStatusResponse.Store\x12=\n\x07journal\x18\x06 \x01(\x0b\x32,.heimdall.admin.v1.GetStatusResponse.Journal\x12\x44\n\x0bprojections\x18\x07 \x03(\x0b\x32/.heimdall.admin.v1.GetStatusResponse.Projection\x12;\n\x06ingest\x18\x08 \x01(\x0b\x32+.heimdall.admin.v1.GetStatusResponse.Ingest\x12\x13\n\x0bwatch_count\x18\t \x01(\x05\x12\x16\n\x0eresident_bytes\x18\n \x01(\x03\x12;\n\x17\x63\x65rtificate_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07notices\x18\x0c \x03(\t\x1a\x42\n\x07Service\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06health\x18\x02 \x01(\x0e\x32\x19.heimdall.admin.v1.Health\x1a\x8b\x01\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12)\n\x06health\x18\x03 \x01(\x0e\x32\x19.heimdall.admin.v1.Health\x12\x0f\n\x07problem\x18\x04 \x01(\t\x12\x14\n\x0crecord_count\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x1a\xe0\x01\n\x07Journal\x12)\n\x04head\x18\x01 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12)\n\x04tail\x18\x02 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\x03\x12\x14\n\x0crecord_count\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x15\n\rsegment_count\x18\x06 \x01(\x05\x12)\n\x06health\x18\x07 \x01(\x0e\x32\x19.heimdall.admin.v1.Health\x1a\xc4\x01\n\nProjection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08required\x18\x02 \x01(\x08\x12\r\n\x05state\x18\x03 \x01(\t\x12,\n\x07\x61pplied\x18\x04 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12\x17\n\x0flag_frame_count\x18\x05 \x01(\x03\x12/\n\x0clag_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07problem\x18\x07 \x01(\t\x1a\x7f\n\x06Ingest\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x16\n\x0erejected_count\x18\x02 \x01(\x03\x12\x19\n\x11\x64\x65\x61\x64_letter_count\x18\x03 \x01(\x03\x12\x14\n\x0cstream_count\x18\x04 \x01(\x05\x12\x14\n\x0csource_count\x18\x05 \x01(\x03\"\x12\n\x10GetConfigRequest\"F\n\x11GetConfigResponse\x12\x0c\n\x04toml\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x12\n\nfile_names\x18\x03 \x03(\t\"R\n\x13ListDatasetsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"\x91\x02\n\x07\x44\x61taset\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12\x16\n\x0epartition_unit\x18\x02 \x01(\t\x12\x35\n\x12retention_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fretention_bytes\x18\x04 \x01(\x03\x12\x14\n\x0crecord_count\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12/\n\x0boldest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bnewest_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x14ListDatasetsResponse\x12,\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1a.heimdall.admin.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*a\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEALTH_SERVING\x10\x01\x12\x13\n\x0fHEALTH_DEGRADED\x10\x02\x12\x16\n\x12HEALTH_NOT_SERVING\x10\x03\x32\xe2\x02\n\x0c\x41\x64minService\x12j\n\tGetStatus\x12#.heimdall.admin.v1.GetStatusRequest\x1a$.heimdall.admin.v1.GetStatusResponse\"\x12\xa2\xbb\x18\x0e\n\x0c\x61\x64min.status\x12q\n\tGetConfig\x12#.heimdall.admin.v1.GetConfigRequest\x1a$.heimdall.admin.v1.GetConfigResponse\"\x19\xa2\xbb\x18\x15\n\x11\x61\x64min.config.read\x10\x01\x12s\n\x0cListDatasets\x12&.heimdall.admin.v1.ListDatasetsRequest\x1a\'.heimdall.admin.v1.ListDatasetsResponse\"\x12\xa2\xbb\x18\x0e\n\x0c\x61\x64min.statusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%heimdall/admin/v1/admin_service.proto\x12\x11heimdall.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a heimdall/admin/v1/database.proto\x1a%heimdall/types/v1/method_policy.proto\x1a heimdall/types/v1/position.proto\"\x12\n\x10GetStatusRequest\"\x9f\n\n\x11GetStatusResponse\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12>\n\x08services\x18\x04 \x03(\x0b\x32,.heimdall.admin.v1.GetStatusResponse.Service\x12:\n\x06stores\x18\x05 \x03(\x0b\x32*.heimdall.admin.v1.GetStatusResponse.Store\x12=\n\x07journal\x18\x06 \x01(\x0b\x32,.heimdall.admin.v1.GetStatusResponse.Journal\x12\x44\n\x0bprojections\x18\x07 \x03(\x0b\x32/.heimdall.admin.v1.GetStatusResponse.Projection\x12;\n\x06ingest\x18\x08 \x01(\x0b\x32+.heimdall.admin.v1.GetStatusResponse.Ingest\x12\x13\n\x0bwatch_count\x18\t \x01(\x05\x12\x16\n\x0eresident_bytes\x18\n \x01(\x03\x12;\n\x17\x63\x65rtificate_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07notices\x18\x0c \x03(\t\x1a\x42\n\x07Service\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06health\x18\x02 \x01(\x0e\x32\x19.heimdall.admin.v1.Health\x1a\x8b\x01\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12)\n\x06health\x18\x03 \x01(\x0e\x32\x19.heimdall.admin.v1.Health\x12\x0f\n\x07problem\x18\x04 \x01(\t\x12\x14\n\x0crecord_count\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x1a\xe0\x01\n\x07Journal\x12)\n\x04head\x18\x01 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12)\n\x04tail\x18\x02 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\x03\x12\x14\n\x0crecord_count\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x15\n\rsegment_count\x18\x06 \x01(\x05\x12)\n\x06health\x18\x07 \x01(\x0e\x32\x19.heimdall.admin.v1.Health\x1a\xc4\x01\n\nProjection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08required\x18\x02 \x01(\x08\x12\r\n\x05state\x18\x03 \x01(\t\x12,\n\x07\x61pplied\x18\x04 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12\x17\n\x0flag_frame_count\x18\x05 \x01(\x03\x12/\n\x0clag_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07problem\x18\x07 \x01(\t\x1a\x7f\n\x06Ingest\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x16\n\x0erejected_count\x18\x02 \x01(\x03\x12\x19\n\x11\x64\x65\x61\x64_letter_count\x18\x03 \x01(\x03\x12\x14\n\x0cstream_count\x18\x04 \x01(\x05\x12\x14\n\x0csource_count\x18\x05 \x01(\x03\"\x12\n\x10GetConfigRequest\"F\n\x11GetConfigResponse\x12\x0c\n\x04toml\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x12\n\nfile_names\x18\x03 \x03(\t\"R\n\x13ListDatasetsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"\x91\x02\n\x07\x44\x61taset\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12\x16\n\x0epartition_unit\x18\x02 \x01(\t\x12\x35\n\x12retention_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fretention_bytes\x18\x04 \x01(\x03\x12\x14\n\x0crecord_count\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12/\n\x0boldest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bnewest_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x14ListDatasetsResponse\x12,\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1a.heimdall.admin.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*a\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEALTH_SERVING\x10\x01\x12\x13\n\x0fHEALTH_DEGRADED\x10\x02\x12\x16\n\x12HEALTH_NOT_SERVING\x10\x03\x32\xf0\x04\n\x0c\x41\x64minService\x12j\n\tGetStatus\x12#.heimdall.admin.v1.GetStatusRequest\x1a$.heimdall.admin.v1.GetStatusResponse\"\x12\xa2\xbb\x18\x0e\n\x0c\x61\x64min.status\x12q\n\tGetConfig\x12#.heimdall.admin.v1.GetConfigRequest\x1a$.heimdall.admin.v1.GetConfigResponse\"\x19\xa2\xbb\x18\x15\n\x11\x61\x64min.config.read\x10\x01\x12s\n\x0cListDatasets\x12&.heimdall.admin.v1.ListDatasetsRequest\x1a\'.heimdall.admin.v1.ListDatasetsResponse\"\x12\xa2\xbb\x18\x0e\n\x0c\x61\x64min.status\x12}\n\rReportIndexes\x12\'.heimdall.admin.v1.ReportIndexesRequest\x1a(.heimdall.admin.v1.ReportIndexesResponse\"\x19\xa2\xbb\x18\x15\n\x13\x61\x64min.database.read\x12\x8c\x01\n\x12ListSlowStatements\x12,.heimdall.admin.v1.ListSlowStatementsRequest\x1a-.heimdall.admin.v1.ListSlowStatementsResponse\"\x19\xa2\xbb\x18\x15\n\x13\x61\x64min.database.readb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,32 +47,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['GetConfig']._serialized_options = b'\242\273\030\025\n\021admin.config.read\020\001'
   _globals['_ADMINSERVICE'].methods_by_name['ListDatasets']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListDatasets']._serialized_options = b'\242\273\030\016\n\014admin.status'
-  _globals['_HEALTH']._serialized_start=2108
-  _globals['_HEALTH']._serialized_end=2205
-  _globals['_GETSTATUSREQUEST']._serialized_start=227
-  _globals['_GETSTATUSREQUEST']._serialized_end=245
-  _globals['_GETSTATUSRESPONSE']._serialized_start=248
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1559
-  _globals['_GETSTATUSRESPONSE_SERVICE']._serialized_start=796
-  _globals['_GETSTATUSRESPONSE_SERVICE']._serialized_end=862
-  _globals['_GETSTATUSRESPONSE_STORE']._serialized_start=865
-  _globals['_GETSTATUSRESPONSE_STORE']._serialized_end=1004
-  _globals['_GETSTATUSRESPONSE_JOURNAL']._serialized_start=1007
-  _globals['_GETSTATUSRESPONSE_JOURNAL']._serialized_end=1231
-  _globals['_GETSTATUSRESPONSE_PROJECTION']._serialized_start=1234
-  _globals['_GETSTATUSRESPONSE_PROJECTION']._serialized_end=1430
-  _globals['_GETSTATUSRESPONSE_INGEST']._serialized_start=1432
-  _globals['_GETSTATUSRESPONSE_INGEST']._serialized_end=1559
-  _globals['_GETCONFIGREQUEST']._serialized_start=1561
-  _globals['_GETCONFIGREQUEST']._serialized_end=1579
-  _globals['_GETCONFIGRESPONSE']._serialized_start=1581
-  _globals['_GETCONFIGRESPONSE']._serialized_end=1651
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1653
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1735
-  _globals['_DATASET']._serialized_start=1738
-  _globals['_DATASET']._serialized_end=2011
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=2013
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=2106
-  _globals['_ADMINSERVICE']._serialized_start=2208
-  _globals['_ADMINSERVICE']._serialized_end=2562
+  _globals['_ADMINSERVICE'].methods_by_name['ReportIndexes']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ReportIndexes']._serialized_options = b'\242\273\030\025\n\023admin.database.read'
+  _globals['_ADMINSERVICE'].methods_by_name['ListSlowStatements']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListSlowStatements']._serialized_options = b'\242\273\030\025\n\023admin.database.read'
+  _globals['_HEALTH']._serialized_start=2142
+  _globals['_HEALTH']._serialized_end=2239
+  _globals['_GETSTATUSREQUEST']._serialized_start=261
+  _globals['_GETSTATUSREQUEST']._serialized_end=279
+  _globals['_GETSTATUSRESPONSE']._serialized_start=282
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1593
+  _globals['_GETSTATUSRESPONSE_SERVICE']._serialized_start=830
+  _globals['_GETSTATUSRESPONSE_SERVICE']._serialized_end=896
+  _globals['_GETSTATUSRESPONSE_STORE']._serialized_start=899
+  _globals['_GETSTATUSRESPONSE_STORE']._serialized_end=1038
+  _globals['_GETSTATUSRESPONSE_JOURNAL']._serialized_start=1041
+  _globals['_GETSTATUSRESPONSE_JOURNAL']._serialized_end=1265
+  _globals['_GETSTATUSRESPONSE_PROJECTION']._serialized_start=1268
+  _globals['_GETSTATUSRESPONSE_PROJECTION']._serialized_end=1464
+  _globals['_GETSTATUSRESPONSE_INGEST']._serialized_start=1466
+  _globals['_GETSTATUSRESPONSE_INGEST']._serialized_end=1593
+  _globals['_GETCONFIGREQUEST']._serialized_start=1595
+  _globals['_GETCONFIGREQUEST']._serialized_end=1613
+  _globals['_GETCONFIGRESPONSE']._serialized_start=1615
+  _globals['_GETCONFIGRESPONSE']._serialized_end=1685
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1687
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1769
+  _globals['_DATASET']._serialized_start=1772
+  _globals['_DATASET']._serialized_end=2045
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=2047
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=2140
+  _globals['_ADMINSERVICE']._serialized_start=2242
+  _globals['_ADMINSERVICE']._serialized_end=2866
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from heimdall.admin.v1 import admin_service_pb2 as heimdall_dot_admin_dot_v1_dot_admin__service__pb2
+from heimdall.admin.v1 import database_pb2 as heimdall_dot_admin_dot_v1_dot_database__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,16 @@ class AdminServiceStub:
                 request_serializer=heimdall_dot_admin_dot_v1_dot_admin__service__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=heimdall_dot_admin_dot_v1_dot_admin__service__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.ReportIndexes = channel.unary_unary(
+                '/heimdall.admin.v1.AdminService/ReportIndexes',
+                request_serializer=heimdall_dot_admin_dot_v1_dot_database__pb2.ReportIndexesRequest.SerializeToString,
+                response_deserializer=heimdall_dot_admin_dot_v1_dot_database__pb2.ReportIndexesResponse.FromString,
+                _registered_method=True)
+        self.ListSlowStatements = channel.unary_unary(
+                '/heimdall.admin.v1.AdminService/ListSlowStatements',
+                request_serializer=heimdall_dot_admin_dot_v1_dot_database__pb2.ListSlowStatementsRequest.SerializeToString,
+                response_deserializer=heimdall_dot_admin_dot_v1_dot_database__pb2.ListSlowStatementsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -83,6 +94,24 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportIndexes(self, request, context):
+        """ReportIndexes tells which indexes of PostgreSQL are unused, missing, redundant, broken or bloated, and the SQL that mends each. It changes nothing.
+
+        Errors: UNAVAILABLE (STORE_FAILED); UNIMPLEMENTED where the process has no PostgreSQL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSlowStatements(self, request, context):
+        """ListSlowStatements shows the last statements to PostgreSQL that took too long, with their plans and without values.
+
+        Errors: UNIMPLEMENTED where the process has no PostgreSQL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -100,6 +129,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListDatasets,
                     request_deserializer=heimdall_dot_admin_dot_v1_dot_admin__service__pb2.ListDatasetsRequest.FromString,
                     response_serializer=heimdall_dot_admin_dot_v1_dot_admin__service__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'ReportIndexes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportIndexes,
+                    request_deserializer=heimdall_dot_admin_dot_v1_dot_database__pb2.ReportIndexesRequest.FromString,
+                    response_serializer=heimdall_dot_admin_dot_v1_dot_database__pb2.ReportIndexesResponse.SerializeToString,
+            ),
+            'ListSlowStatements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSlowStatements,
+                    request_deserializer=heimdall_dot_admin_dot_v1_dot_database__pb2.ListSlowStatementsRequest.FromString,
+                    response_serializer=heimdall_dot_admin_dot_v1_dot_database__pb2.ListSlowStatementsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -184,6 +223,60 @@ class AdminService:
             '/heimdall.admin.v1.AdminService/ListDatasets',
             heimdall_dot_admin_dot_v1_dot_admin__service__pb2.ListDatasetsRequest.SerializeToString,
             heimdall_dot_admin_dot_v1_dot_admin__service__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportIndexes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.admin.v1.AdminService/ReportIndexes',
+            heimdall_dot_admin_dot_v1_dot_database__pb2.ReportIndexesRequest.SerializeToString,
+            heimdall_dot_admin_dot_v1_dot_database__pb2.ReportIndexesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSlowStatements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.admin.v1.AdminService/ListSlowStatements',
+            heimdall_dot_admin_dot_v1_dot_database__pb2.ListSlowStatementsRequest.SerializeToString,
+            heimdall_dot_admin_dot_v1_dot_database__pb2.ListSlowStatementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

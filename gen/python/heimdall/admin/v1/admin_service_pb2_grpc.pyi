@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from heimdall.admin.v1 import admin_service_pb2 as _admin_service_pb2
+from heimdall.admin.v1 import database_pb2 as _database_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -48,6 +49,16 @@ class AdminServiceStub:
 
     Errors: UNAVAILABLE (STORE_FAILED).
     """
+    ReportIndexes: _grpc.UnaryUnaryMultiCallable[_database_pb2.ReportIndexesRequest, _database_pb2.ReportIndexesResponse]
+    """ReportIndexes tells which indexes of PostgreSQL are unused, missing, redundant, broken or bloated, and the SQL that mends each. It changes nothing.
+
+    Errors: UNAVAILABLE (STORE_FAILED); UNIMPLEMENTED where the process has no PostgreSQL.
+    """
+    ListSlowStatements: _grpc.UnaryUnaryMultiCallable[_database_pb2.ListSlowStatementsRequest, _database_pb2.ListSlowStatementsResponse]
+    """ListSlowStatements shows the last statements to PostgreSQL that took too long, with their plans and without values.
+
+    Errors: UNIMPLEMENTED where the process has no PostgreSQL.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -68,6 +79,16 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """ListDatasets lists the datasets with their retention and what they hold.
 
     Errors: UNAVAILABLE (STORE_FAILED).
+    """
+    ReportIndexes: _aio.UnaryUnaryMultiCallable[_database_pb2.ReportIndexesRequest, _database_pb2.ReportIndexesResponse]  # type: ignore[assignment]
+    """ReportIndexes tells which indexes of PostgreSQL are unused, missing, redundant, broken or bloated, and the SQL that mends each. It changes nothing.
+
+    Errors: UNAVAILABLE (STORE_FAILED); UNIMPLEMENTED where the process has no PostgreSQL.
+    """
+    ListSlowStatements: _aio.UnaryUnaryMultiCallable[_database_pb2.ListSlowStatementsRequest, _database_pb2.ListSlowStatementsResponse]  # type: ignore[assignment]
+    """ListSlowStatements shows the last statements to PostgreSQL that took too long, with their plans and without values.
+
+    Errors: UNIMPLEMENTED where the process has no PostgreSQL.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -104,6 +125,28 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListDatasets lists the datasets with their retention and what they hold.
 
         Errors: UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def ReportIndexes(
+        self,
+        request: _database_pb2.ReportIndexesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_database_pb2.ReportIndexesResponse, _abc.Awaitable[_database_pb2.ReportIndexesResponse]]:
+        """ReportIndexes tells which indexes of PostgreSQL are unused, missing, redundant, broken or bloated, and the SQL that mends each. It changes nothing.
+
+        Errors: UNAVAILABLE (STORE_FAILED); UNIMPLEMENTED where the process has no PostgreSQL.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSlowStatements(
+        self,
+        request: _database_pb2.ListSlowStatementsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_database_pb2.ListSlowStatementsResponse, _abc.Awaitable[_database_pb2.ListSlowStatementsResponse]]:
+        """ListSlowStatements shows the last statements to PostgreSQL that took too long, with their plans and without values.
+
+        Errors: UNIMPLEMENTED where the process has no PostgreSQL.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from heimdall.graph.v1 import graph_pb2 as heimdall_dot_graph_dot_v1_dot_graph__pb2
+from heimdall.graph.v1 import rebuild_pb2 as heimdall_dot_graph_dot_v1_dot_rebuild__pb2
 from heimdall.types.v1 import method_policy_pb2 as heimdall_dot_types_dot_v1_dot_method__policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(heimdall/graph/v1/curation_service.proto\x12\x11heimdall.graph.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dheimdall/graph/v1/graph.proto\x1a%heimdall/types/v1/method_policy.proto\"\xab\x01\n\x0f\x41\x64\x64LabelRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x19\n\x05label\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12-\n\x03tlp\x18\x03 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"4\n\x10\x41\x64\x64LabelResponse\x12\x11\n\tvertex_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"\x7f\n\x12RemoveLabelRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x19\n\x05label\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"7\n\x13RemoveLabelResponse\x12\x11\n\tvertex_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"\xad\x01\n\x0e\x41\x64\x64NoteRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x18\n\x04text\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80 \x12-\n\x03tlp\x18\x03 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"8\n\x0f\x41\x64\x64NoteResponse\x12%\n\x04note\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Note\"o\n\x11\x43hangeNoteRequest\x12&\n\x07note_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x18\n\x04text\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80 \";\n\x12\x43hangeNoteResponse\x12%\n\x04note\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Note\"m\n\x11RemoveNoteRequest\x12&\n\x07note_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\";\n\x12RemoveNoteResponse\x12%\n\x04note\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Note\"\xb2\x01\n\x14MergeEntitiesRequest\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x04into\x18\x02 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x16\n\x04\x65tag\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"@\n\x15MergeEntitiesResponse\x12\'\n\x05merge\x18\x01 \x01(\x0b\x32\x18.heimdall.graph.v1.Merge\"|\n\x12SplitEntityRequest\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\">\n\x13SplitEntityResponse\x12\'\n\x05merge\x18\x01 \x01(\x0b\x32\x18.heimdall.graph.v1.Merge2\xa8\x06\n\x0f\x43urationService\x12i\n\x08\x41\x64\x64Label\x12\".heimdall.graph.v1.AddLabelRequest\x1a#.heimdall.graph.v1.AddLabelResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12r\n\x0bRemoveLabel\x12%.heimdall.graph.v1.RemoveLabelRequest\x1a&.heimdall.graph.v1.RemoveLabelResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12\x66\n\x07\x41\x64\x64Note\x12!.heimdall.graph.v1.AddNoteRequest\x1a\".heimdall.graph.v1.AddNoteResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12o\n\nChangeNote\x12$.heimdall.graph.v1.ChangeNoteRequest\x1a%.heimdall.graph.v1.ChangeNoteResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12o\n\nRemoveNote\x12$.heimdall.graph.v1.RemoveNoteRequest\x1a%.heimdall.graph.v1.RemoveNoteResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12x\n\rMergeEntities\x12\'.heimdall.graph.v1.MergeEntitiesRequest\x1a(.heimdall.graph.v1.MergeEntitiesResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12r\n\x0bSplitEntity\x12%.heimdall.graph.v1.SplitEntityRequest\x1a&.heimdall.graph.v1.SplitEntityResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(heimdall/graph/v1/curation_service.proto\x12\x11heimdall.graph.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dheimdall/graph/v1/graph.proto\x1a\x1fheimdall/graph/v1/rebuild.proto\x1a%heimdall/types/v1/method_policy.proto\"\xab\x01\n\x0f\x41\x64\x64LabelRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x19\n\x05label\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12-\n\x03tlp\x18\x03 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"4\n\x10\x41\x64\x64LabelResponse\x12\x11\n\tvertex_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"\x7f\n\x12RemoveLabelRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x19\n\x05label\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"7\n\x13RemoveLabelResponse\x12\x11\n\tvertex_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"\xad\x01\n\x0e\x41\x64\x64NoteRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x18\n\x04text\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80 \x12-\n\x03tlp\x18\x03 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"8\n\x0f\x41\x64\x64NoteResponse\x12%\n\x04note\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Note\"o\n\x11\x43hangeNoteRequest\x12&\n\x07note_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x18\n\x04text\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80 \";\n\x12\x43hangeNoteResponse\x12%\n\x04note\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Note\"m\n\x11RemoveNoteRequest\x12&\n\x07note_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\";\n\x12RemoveNoteResponse\x12%\n\x04note\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Note\"\xb2\x01\n\x14MergeEntitiesRequest\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x04into\x18\x02 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x16\n\x04\x65tag\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"@\n\x15MergeEntitiesResponse\x12\'\n\x05merge\x18\x01 \x01(\x0b\x32\x18.heimdall.graph.v1.Merge\"|\n\x12SplitEntityRequest\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\">\n\x13SplitEntityResponse\x12\'\n\x05merge\x18\x01 \x01(\x0b\x32\x18.heimdall.graph.v1.Merge2\x93\t\n\x0f\x43urationService\x12i\n\x08\x41\x64\x64Label\x12\".heimdall.graph.v1.AddLabelRequest\x1a#.heimdall.graph.v1.AddLabelResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12r\n\x0bRemoveLabel\x12%.heimdall.graph.v1.RemoveLabelRequest\x1a&.heimdall.graph.v1.RemoveLabelResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12\x66\n\x07\x41\x64\x64Note\x12!.heimdall.graph.v1.AddNoteRequest\x1a\".heimdall.graph.v1.AddNoteResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12o\n\nChangeNote\x12$.heimdall.graph.v1.ChangeNoteRequest\x1a%.heimdall.graph.v1.ChangeNoteResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12o\n\nRemoveNote\x12$.heimdall.graph.v1.RemoveNoteRequest\x1a%.heimdall.graph.v1.RemoveNoteResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12x\n\rMergeEntities\x12\'.heimdall.graph.v1.MergeEntitiesRequest\x1a(.heimdall.graph.v1.MergeEntitiesResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12r\n\x0bSplitEntity\x12%.heimdall.graph.v1.SplitEntityRequest\x1a&.heimdall.graph.v1.SplitEntityResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.curate\x10\x01\x12v\n\x0cRebuildGraph\x12&.heimdall.graph.v1.RebuildGraphRequest\x1a\'.heimdall.graph.v1.RebuildGraphResponse\"\x15\xa2\xbb\x18\x11\n\rgraph.rebuild\x10\x01\x12n\n\nGetRebuild\x12$.heimdall.graph.v1.GetRebuildRequest\x1a%.heimdall.graph.v1.GetRebuildResponse\"\x13\xa2\xbb\x18\x0f\n\rgraph.rebuild\x12\x80\x01\n\x10ListRefusedFacts\x12*.heimdall.graph.v1.ListRefusedFactsRequest\x1a+.heimdall.graph.v1.ListRefusedFactsResponse\"\x13\xa2\xbb\x18\x0f\n\rgraph.rebuildb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -96,34 +97,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CURATIONSERVICE'].methods_by_name['MergeEntities']._serialized_options = b'\242\273\030\020\n\014graph.curate\020\001'
   _globals['_CURATIONSERVICE'].methods_by_name['SplitEntity']._loaded_options = None
   _globals['_CURATIONSERVICE'].methods_by_name['SplitEntity']._serialized_options = b'\242\273\030\020\n\014graph.curate\020\001'
-  _globals['_ADDLABELREQUEST']._serialized_start=163
-  _globals['_ADDLABELREQUEST']._serialized_end=334
-  _globals['_ADDLABELRESPONSE']._serialized_start=336
-  _globals['_ADDLABELRESPONSE']._serialized_end=388
-  _globals['_REMOVELABELREQUEST']._serialized_start=390
-  _globals['_REMOVELABELREQUEST']._serialized_end=517
-  _globals['_REMOVELABELRESPONSE']._serialized_start=519
-  _globals['_REMOVELABELRESPONSE']._serialized_end=574
-  _globals['_ADDNOTEREQUEST']._serialized_start=577
-  _globals['_ADDNOTEREQUEST']._serialized_end=750
-  _globals['_ADDNOTERESPONSE']._serialized_start=752
-  _globals['_ADDNOTERESPONSE']._serialized_end=808
-  _globals['_CHANGENOTEREQUEST']._serialized_start=810
-  _globals['_CHANGENOTEREQUEST']._serialized_end=921
-  _globals['_CHANGENOTERESPONSE']._serialized_start=923
-  _globals['_CHANGENOTERESPONSE']._serialized_end=982
-  _globals['_REMOVENOTEREQUEST']._serialized_start=984
-  _globals['_REMOVENOTEREQUEST']._serialized_end=1093
-  _globals['_REMOVENOTERESPONSE']._serialized_start=1095
-  _globals['_REMOVENOTERESPONSE']._serialized_end=1154
-  _globals['_MERGEENTITIESREQUEST']._serialized_start=1157
-  _globals['_MERGEENTITIESREQUEST']._serialized_end=1335
-  _globals['_MERGEENTITIESRESPONSE']._serialized_start=1337
-  _globals['_MERGEENTITIESRESPONSE']._serialized_end=1401
-  _globals['_SPLITENTITYREQUEST']._serialized_start=1403
-  _globals['_SPLITENTITYREQUEST']._serialized_end=1527
-  _globals['_SPLITENTITYRESPONSE']._serialized_start=1529
-  _globals['_SPLITENTITYRESPONSE']._serialized_end=1591
-  _globals['_CURATIONSERVICE']._serialized_start=1594
-  _globals['_CURATIONSERVICE']._serialized_end=2402
+  _globals['_CURATIONSERVICE'].methods_by_name['RebuildGraph']._loaded_options = None
+  _globals['_CURATIONSERVICE'].methods_by_name['RebuildGraph']._serialized_options = b'\242\273\030\021\n\rgraph.rebuild\020\001'
+  _globals['_CURATIONSERVICE'].methods_by_name['GetRebuild']._loaded_options = None
+  _globals['_CURATIONSERVICE'].methods_by_name['GetRebuild']._serialized_options = b'\242\273\030\017\n\rgraph.rebuild'
+  _globals['_CURATIONSERVICE'].methods_by_name['ListRefusedFacts']._loaded_options = None
+  _globals['_CURATIONSERVICE'].methods_by_name['ListRefusedFacts']._serialized_options = b'\242\273\030\017\n\rgraph.rebuild'
+  _globals['_ADDLABELREQUEST']._serialized_start=196
+  _globals['_ADDLABELREQUEST']._serialized_end=367
+  _globals['_ADDLABELRESPONSE']._serialized_start=369
+  _globals['_ADDLABELRESPONSE']._serialized_end=421
+  _globals['_REMOVELABELREQUEST']._serialized_start=423
+  _globals['_REMOVELABELREQUEST']._serialized_end=550
+  _globals['_REMOVELABELRESPONSE']._serialized_start=552
+  _globals['_REMOVELABELRESPONSE']._serialized_end=607
+  _globals['_ADDNOTEREQUEST']._serialized_start=610
+  _globals['_ADDNOTEREQUEST']._serialized_end=783
+  _globals['_ADDNOTERESPONSE']._serialized_start=785
+  _globals['_ADDNOTERESPONSE']._serialized_end=841
+  _globals['_CHANGENOTEREQUEST']._serialized_start=843
+  _globals['_CHANGENOTEREQUEST']._serialized_end=954
+  _globals['_CHANGENOTERESPONSE']._serialized_start=956
+  _globals['_CHANGENOTERESPONSE']._serialized_end=1015
+  _globals['_REMOVENOTEREQUEST']._serialized_start=1017
+  _globals['_REMOVENOTEREQUEST']._serialized_end=1126
+  _globals['_REMOVENOTERESPONSE']._serialized_start=1128
+  _globals['_REMOVENOTERESPONSE']._serialized_end=1187
+  _globals['_MERGEENTITIESREQUEST']._serialized_start=1190
+  _globals['_MERGEENTITIESREQUEST']._serialized_end=1368
+  _globals['_MERGEENTITIESRESPONSE']._serialized_start=1370
+  _globals['_MERGEENTITIESRESPONSE']._serialized_end=1434
+  _globals['_SPLITENTITYREQUEST']._serialized_start=1436
+  _globals['_SPLITENTITYREQUEST']._serialized_end=1560
+  _globals['_SPLITENTITYRESPONSE']._serialized_start=1562
+  _globals['_SPLITENTITYRESPONSE']._serialized_end=1624
+  _globals['_CURATIONSERVICE']._serialized_start=1627
+  _globals['_CURATIONSERVICE']._serialized_end=2798
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from heimdall.graph.v1 import curation_service_pb2 as heimdall_dot_graph_dot_v1_dot_curation__service__pb2
+from heimdall.graph.v1 import rebuild_pb2 as heimdall_dot_graph_dot_v1_dot_rebuild__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -74,6 +75,21 @@ class CurationServiceStub:
                 '/heimdall.graph.v1.CurationService/SplitEntity',
                 request_serializer=heimdall_dot_graph_dot_v1_dot_curation__service__pb2.SplitEntityRequest.SerializeToString,
                 response_deserializer=heimdall_dot_graph_dot_v1_dot_curation__service__pb2.SplitEntityResponse.FromString,
+                _registered_method=True)
+        self.RebuildGraph = channel.unary_unary(
+                '/heimdall.graph.v1.CurationService/RebuildGraph',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.RebuildGraphRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.RebuildGraphResponse.FromString,
+                _registered_method=True)
+        self.GetRebuild = channel.unary_unary(
+                '/heimdall.graph.v1.CurationService/GetRebuild',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.GetRebuildRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.GetRebuildResponse.FromString,
+                _registered_method=True)
+        self.ListRefusedFacts = channel.unary_unary(
+                '/heimdall.graph.v1.CurationService/ListRefusedFacts',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.ListRefusedFactsRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.ListRefusedFactsResponse.FromString,
                 _registered_method=True)
 
 
@@ -151,6 +167,34 @@ class CurationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RebuildGraph(self, request, context):
+        """RebuildGraph drops what records told and makes it again, from the store for what the journal has let go of, then from the journal. While one
+        is under way no other begins: that one is told. It goes on after a restart. Follow it with `GetRebuild`.
+
+        Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED: nothing was begun, or it is under way: ask `GetRebuild`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRebuild(self, request, context):
+        """GetRebuild tells how far a rebuild is.
+
+        Errors: NOT_FOUND (there is none, or not of this id); UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRefusedFacts(self, request, context):
+        """ListRefusedFacts tells which facts the graph's store refused, and why.
+
+        Errors: UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CurationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -188,6 +232,21 @@ def add_CurationServiceServicer_to_server(servicer, server):
                     servicer.SplitEntity,
                     request_deserializer=heimdall_dot_graph_dot_v1_dot_curation__service__pb2.SplitEntityRequest.FromString,
                     response_serializer=heimdall_dot_graph_dot_v1_dot_curation__service__pb2.SplitEntityResponse.SerializeToString,
+            ),
+            'RebuildGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildGraph,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.RebuildGraphRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.RebuildGraphResponse.SerializeToString,
+            ),
+            'GetRebuild': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRebuild,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.GetRebuildRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.GetRebuildResponse.SerializeToString,
+            ),
+            'ListRefusedFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefusedFacts,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.ListRefusedFactsRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_rebuild__pb2.ListRefusedFactsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -385,6 +444,87 @@ class CurationService:
             '/heimdall.graph.v1.CurationService/SplitEntity',
             heimdall_dot_graph_dot_v1_dot_curation__service__pb2.SplitEntityRequest.SerializeToString,
             heimdall_dot_graph_dot_v1_dot_curation__service__pb2.SplitEntityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.CurationService/RebuildGraph',
+            heimdall_dot_graph_dot_v1_dot_rebuild__pb2.RebuildGraphRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_rebuild__pb2.RebuildGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRebuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.CurationService/GetRebuild',
+            heimdall_dot_graph_dot_v1_dot_rebuild__pb2.GetRebuildRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_rebuild__pb2.GetRebuildResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefusedFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.CurationService/ListRefusedFacts',
+            heimdall_dot_graph_dot_v1_dot_rebuild__pb2.ListRefusedFactsRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_rebuild__pb2.ListRefusedFactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

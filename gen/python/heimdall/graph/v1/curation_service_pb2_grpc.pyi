@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from heimdall.graph.v1 import curation_service_pb2 as _curation_service_pb2
+from heimdall.graph.v1 import rebuild_pb2 as _rebuild_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -76,6 +77,22 @@ class CurationServiceStub:
 
     Errors: INVALID_ARGUMENT; NOT_FOUND (it isn't there, or part of none); ABORTED (ETAG_MISMATCH); UNAVAILABLE (STORE_FAILED).
     """
+    RebuildGraph: _grpc.UnaryUnaryMultiCallable[_rebuild_pb2.RebuildGraphRequest, _rebuild_pb2.RebuildGraphResponse]
+    """RebuildGraph drops what records told and makes it again, from the store for what the journal has let go of, then from the journal. While one
+    is under way no other begins: that one is told. It goes on after a restart. Follow it with `GetRebuild`.
+
+    Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED: nothing was begun, or it is under way: ask `GetRebuild`).
+    """
+    GetRebuild: _grpc.UnaryUnaryMultiCallable[_rebuild_pb2.GetRebuildRequest, _rebuild_pb2.GetRebuildResponse]
+    """GetRebuild tells how far a rebuild is.
+
+    Errors: NOT_FOUND (there is none, or not of this id); UNAVAILABLE (STORE_FAILED).
+    """
+    ListRefusedFacts: _grpc.UnaryUnaryMultiCallable[_rebuild_pb2.ListRefusedFactsRequest, _rebuild_pb2.ListRefusedFactsResponse]
+    """ListRefusedFacts tells which facts the graph's store refused, and why.
+
+    Errors: UNAVAILABLE (STORE_FAILED).
+    """
 
 @_typing.type_check_only
 class CurationServiceAsyncStub(CurationServiceStub):
@@ -124,6 +141,22 @@ class CurationServiceAsyncStub(CurationServiceStub):
     """SplitEntity takes an entity out of the one that it was merged into. What was merged into it stays with it.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND (it isn't there, or part of none); ABORTED (ETAG_MISMATCH); UNAVAILABLE (STORE_FAILED).
+    """
+    RebuildGraph: _aio.UnaryUnaryMultiCallable[_rebuild_pb2.RebuildGraphRequest, _rebuild_pb2.RebuildGraphResponse]  # type: ignore[assignment]
+    """RebuildGraph drops what records told and makes it again, from the store for what the journal has let go of, then from the journal. While one
+    is under way no other begins: that one is told. It goes on after a restart. Follow it with `GetRebuild`.
+
+    Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED: nothing was begun, or it is under way: ask `GetRebuild`).
+    """
+    GetRebuild: _aio.UnaryUnaryMultiCallable[_rebuild_pb2.GetRebuildRequest, _rebuild_pb2.GetRebuildResponse]  # type: ignore[assignment]
+    """GetRebuild tells how far a rebuild is.
+
+    Errors: NOT_FOUND (there is none, or not of this id); UNAVAILABLE (STORE_FAILED).
+    """
+    ListRefusedFacts: _aio.UnaryUnaryMultiCallable[_rebuild_pb2.ListRefusedFactsRequest, _rebuild_pb2.ListRefusedFactsResponse]  # type: ignore[assignment]
+    """ListRefusedFacts tells which facts the graph's store refused, and why.
+
+    Errors: UNAVAILABLE (STORE_FAILED).
     """
 
 class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -212,6 +245,40 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
         """SplitEntity takes an entity out of the one that it was merged into. What was merged into it stays with it.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (it isn't there, or part of none); ABORTED (ETAG_MISMATCH); UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def RebuildGraph(
+        self,
+        request: _rebuild_pb2.RebuildGraphRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rebuild_pb2.RebuildGraphResponse, _abc.Awaitable[_rebuild_pb2.RebuildGraphResponse]]:
+        """RebuildGraph drops what records told and makes it again, from the store for what the journal has let go of, then from the journal. While one
+        is under way no other begins: that one is told. It goes on after a restart. Follow it with `GetRebuild`.
+
+        Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED: nothing was begun, or it is under way: ask `GetRebuild`).
+        """
+
+    @_abc_1.abstractmethod
+    def GetRebuild(
+        self,
+        request: _rebuild_pb2.GetRebuildRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rebuild_pb2.GetRebuildResponse, _abc.Awaitable[_rebuild_pb2.GetRebuildResponse]]:
+        """GetRebuild tells how far a rebuild is.
+
+        Errors: NOT_FOUND (there is none, or not of this id); UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListRefusedFacts(
+        self,
+        request: _rebuild_pb2.ListRefusedFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rebuild_pb2.ListRefusedFactsResponse, _abc.Awaitable[_rebuild_pb2.ListRefusedFactsResponse]]:
+        """ListRefusedFacts tells which facts the graph's store refused, and why.
+
+        Errors: UNAVAILABLE (STORE_FAILED).
         """
 
 def add_CurationServiceServicer_to_server(servicer: CurationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

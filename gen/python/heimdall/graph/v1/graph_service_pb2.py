@@ -24,12 +24,16 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from heimdall.graph.v1 import dumps_pb2 as heimdall_dot_graph_dot_v1_dot_dumps__pb2
 from heimdall.graph.v1 import graph_pb2 as heimdall_dot_graph_dot_v1_dot_graph__pb2
+from heimdall.graph.v1 import hunting_pb2 as heimdall_dot_graph_dot_v1_dot_hunting__pb2
+from heimdall.graph.v1 import views_pb2 as heimdall_dot_graph_dot_v1_dot_views__pb2
+from heimdall.graph.v1 import warninglists_pb2 as heimdall_dot_graph_dot_v1_dot_warninglists__pb2
 from heimdall.types.v1 import method_policy_pb2 as heimdall_dot_types_dot_v1_dot_method__policy__pb2
 from heimdall.types.v1 import time_range_pb2 as heimdall_dot_types_dot_v1_dot_time__range__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%heimdall/graph/v1/graph_service.proto\x12\x11heimdall.graph.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dheimdall/graph/v1/graph.proto\x1a%heimdall/types/v1/method_policy.proto\x1a\"heimdall/types/v1/time_range.proto\"H\n\x10GetVertexRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\"\xc4\x01\n\x11GetVertexResponse\x12)\n\x06vertex\x18\x01 \x01(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12\x32\n\x0bprovenances\x18\x02 \x03(\x0b\x32\x1d.heimdall.graph.v1.Provenance\x12&\n\x05notes\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.Note\x12(\n\x06merges\x18\x04 \x03(\x0b\x32\x18.heimdall.graph.v1.Merge\"\xa1\x03\n\x0fTraverseRequest\x12\x38\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\x12\x1c\n\tdepth_max\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x06(\x00\x12\x1e\n\ndegree_max\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12%\n\x10vertex_count_max\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12\x1c\n\nedge_kinds\x18\x05 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x37\n\x0cvertex_kinds\x18\x06 \x03(\x0e\x32\x17.heimdall.graph.v1.KindB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12\x30\n\ntime_range\x18\x07 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x31\n\x07tlp_max\x18\x08 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x10timeout_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd4\x01\n\x04More\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.heimdall.graph.v1.More.Reason\x12\x11\n\tvertex_id\x18\x02 \x01(\t\x12\x13\n\x0bshown_count\x18\x03 \x01(\x03\"t\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_DEGREE\x10\x01\x12\x17\n\x13REASON_VERTEX_COUNT\x10\x02\x12\x14\n\x10REASON_EDGE_SCAN\x10\x03\x12\x10\n\x0cREASON_DEPTH\x10\x04\"\x9d\x01\n\x10TraverseResponse\x12\r\n\x05\x64\x65pth\x18\x01 \x01(\x05\x12+\n\x08vertices\x18\x02 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12&\n\x05\x65\x64ges\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.Edge\x12%\n\x04more\x18\x04 \x03(\x0b\x32\x17.heimdall.graph.v1.More\"\xd6\x02\n\x10\x46indPathsRequest\x12\x33\n\x05start\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\nlength_max\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x06(\x00\x12!\n\x0epath_count_max\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x30\n\ntime_range\x18\x05 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x31\n\x07tlp_max\x18\x06 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x10timeout_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd7\x02\n\x11\x46indPathsResponse\x12\x38\n\x05paths\x18\x01 \x03(\x0b\x32).heimdall.graph.v1.FindPathsResponse.Path\x12+\n\x08vertices\x18\x02 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12%\n\x04more\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.More\x1a`\n\x03Hop\x12%\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Edge\x12\x32\n\x0bprovenances\x18\x02 \x03(\x0b\x32\x1d.heimdall.graph.v1.Provenance\x1aR\n\x04Path\x12\x12\n\nvertex_ids\x18\x01 \x03(\t\x12\x36\n\x04hops\x18\x02 \x03(\x0b\x32(.heimdall.graph.v1.FindPathsResponse.Hop\"\xd0\x01\n\x14ListSightingsRequest\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\ntime_range\x18\x02 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1d\n\tcount_max\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x31\n\x07tlp_max\x18\x04 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\"X\n\x15ListSightingsResponse\x12,\n\tsightings\x18\x01 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x86\x01\n\x10RunCypherRequest\x12\x1a\n\x05query\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80\x04\x12!\n\rrow_count_max\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x33\n\x10timeout_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x86\x01\n\x11RunCypherResponse\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x36\n\x04rows\x18\x02 \x03(\x0b\x32(.heimdall.graph.v1.RunCypherResponse.Row\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x1a\x15\n\x03Row\x12\x0e\n\x06values\x18\x01 \x03(\t2\xaf\x04\n\x0cGraphService\x12h\n\tGetVertex\x12#.heimdall.graph.v1.GetVertexRequest\x1a$.heimdall.graph.v1.GetVertexResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12g\n\x08Traverse\x12\".heimdall.graph.v1.TraverseRequest\x1a#.heimdall.graph.v1.TraverseResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read0\x01\x12h\n\tFindPaths\x12#.heimdall.graph.v1.FindPathsRequest\x1a$.heimdall.graph.v1.FindPathsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12t\n\rListSightings\x12\'.heimdall.graph.v1.ListSightingsRequest\x1a(.heimdall.graph.v1.ListSightingsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12l\n\tRunCypher\x12#.heimdall.graph.v1.RunCypherRequest\x1a$.heimdall.graph.v1.RunCypherResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.cypher\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%heimdall/graph/v1/graph_service.proto\x12\x11heimdall.graph.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dheimdall/graph/v1/dumps.proto\x1a\x1dheimdall/graph/v1/graph.proto\x1a\x1fheimdall/graph/v1/hunting.proto\x1a\x1dheimdall/graph/v1/views.proto\x1a$heimdall/graph/v1/warninglists.proto\x1a%heimdall/types/v1/method_policy.proto\x1a\"heimdall/types/v1/time_range.proto\"H\n\x10GetVertexRequest\x12\x34\n\x06vertex\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\"\x8b\x02\n\x11GetVertexResponse\x12)\n\x06vertex\x18\x01 \x01(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12\x32\n\x0bprovenances\x18\x02 \x03(\x0b\x32\x1d.heimdall.graph.v1.Provenance\x12&\n\x05notes\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.Note\x12(\n\x06merges\x18\x04 \x03(\x0b\x32\x18.heimdall.graph.v1.Merge\x12\x14\n\x0cwarninglists\x18\x05 \x03(\t\x12/\n\x07profile\x18\x06 \x01(\x0b\x32\x1e.heimdall.graph.v1.DumpProfile\"\xe6\x03\n\x0fTraverseRequest\x12\x38\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\x12\x1c\n\tdepth_max\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x06(\x00\x12\x1e\n\ndegree_max\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12%\n\x10vertex_count_max\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12\x1c\n\nedge_kinds\x18\x05 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x37\n\x0cvertex_kinds\x18\x06 \x03(\x0e\x32\x17.heimdall.graph.v1.KindB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12\x30\n\ntime_range\x18\x07 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x31\n\x07tlp_max\x18\x08 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x10timeout_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x13walk_confidence_min\x18\n \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00H\x00\x88\x01\x01\x42\x16\n\x14_walk_confidence_min\"\xec\x01\n\x04More\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.heimdall.graph.v1.More.Reason\x12\x11\n\tvertex_id\x18\x02 \x01(\t\x12\x13\n\x0bshown_count\x18\x03 \x01(\x03\"\x8b\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_DEGREE\x10\x01\x12\x17\n\x13REASON_VERTEX_COUNT\x10\x02\x12\x14\n\x10REASON_EDGE_SCAN\x10\x03\x12\x10\n\x0cREASON_DEPTH\x10\x04\x12\x15\n\x11REASON_CONFIDENCE\x10\x05\"\x9d\x01\n\x10TraverseResponse\x12\r\n\x05\x64\x65pth\x18\x01 \x01(\x05\x12+\n\x08vertices\x18\x02 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12&\n\x05\x65\x64ges\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.Edge\x12%\n\x04more\x18\x04 \x03(\x0b\x32\x17.heimdall.graph.v1.More\"\x9b\x03\n\x10\x46indPathsRequest\x12\x33\n\x05start\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\nlength_max\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x06(\x00\x12!\n\x0epath_count_max\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x30\n\ntime_range\x18\x05 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x31\n\x07tlp_max\x18\x06 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x10timeout_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x13walk_confidence_min\x18\x08 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00H\x00\x88\x01\x01\x42\x16\n\x14_walk_confidence_min\"\xd7\x02\n\x11\x46indPathsResponse\x12\x38\n\x05paths\x18\x01 \x03(\x0b\x32).heimdall.graph.v1.FindPathsResponse.Path\x12+\n\x08vertices\x18\x02 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12%\n\x04more\x18\x03 \x03(\x0b\x32\x17.heimdall.graph.v1.More\x1a`\n\x03Hop\x12%\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x17.heimdall.graph.v1.Edge\x12\x32\n\x0bprovenances\x18\x02 \x03(\x0b\x32\x1d.heimdall.graph.v1.Provenance\x1aR\n\x04Path\x12\x12\n\nvertex_ids\x18\x01 \x03(\t\x12\x36\n\x04hops\x18\x02 \x03(\x0b\x32(.heimdall.graph.v1.FindPathsResponse.Hop\"\xd0\x01\n\x14ListSightingsRequest\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x1c.heimdall.graph.v1.VertexRefB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\ntime_range\x18\x02 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1d\n\tcount_max\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x31\n\x07tlp_max\x18\x04 \x01(\x0e\x32\x16.heimdall.graph.v1.TlpB\x08\xbaH\x05\x82\x01\x02\x10\x01\"X\n\x15ListSightingsResponse\x12,\n\tsightings\x18\x01 \x03(\x0b\x32\x19.heimdall.graph.v1.Vertex\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x86\x01\n\x10RunCypherRequest\x12\x1a\n\x05query\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80\x04\x12!\n\rrow_count_max\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x33\n\x10timeout_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x86\x01\n\x11RunCypherResponse\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x36\n\x04rows\x18\x02 \x03(\x0b\x32(.heimdall.graph.v1.RunCypherResponse.Row\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x1a\x15\n\x03Row\x12\x0e\n\x06values\x18\x01 \x03(\t2\x89\r\n\x0cGraphService\x12h\n\tGetVertex\x12#.heimdall.graph.v1.GetVertexRequest\x1a$.heimdall.graph.v1.GetVertexResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12g\n\x08Traverse\x12\".heimdall.graph.v1.TraverseRequest\x1a#.heimdall.graph.v1.TraverseResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read0\x01\x12h\n\tFindPaths\x12#.heimdall.graph.v1.FindPathsRequest\x1a$.heimdall.graph.v1.FindPathsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12t\n\rListSightings\x12\'.heimdall.graph.v1.ListSightingsRequest\x1a(.heimdall.graph.v1.ListSightingsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12\x83\x01\n\x12\x41ggregateSightings\x12,.heimdall.graph.v1.AggregateSightingsRequest\x1a-.heimdall.graph.v1.AggregateSightingsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12q\n\x0cListEntities\x12&.heimdall.graph.v1.ListEntitiesRequest\x1a\'.heimdall.graph.v1.ListEntitiesResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12^\n\x05Pivot\x12\x1f.heimdall.graph.v1.PivotRequest\x1a .heimdall.graph.v1.PivotResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read0\x01\x12}\n\x10ListWarninglists\x12*.heimdall.graph.v1.ListWarninglistsRequest\x1a+.heimdall.graph.v1.ListWarninglistsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12^\n\x05Watch\x12\x1f.heimdall.graph.v1.WatchRequest\x1a .heimdall.graph.v1.WatchResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read0\x01\x12h\n\tListHunts\x12#.heimdall.graph.v1.ListHuntsRequest\x1a$.heimdall.graph.v1.ListHuntsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12n\n\x0bListMatches\x12%.heimdall.graph.v1.ListMatchesRequest\x1a&.heimdall.graph.v1.ListMatchesResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12j\n\tStartHunt\x12#.heimdall.graph.v1.StartHuntRequest\x1a$.heimdall.graph.v1.StartHuntResponse\"\x12\xa2\xbb\x18\x0e\n\ngraph.hunt\x10\x01\x12m\n\nCancelHunt\x12$.heimdall.graph.v1.CancelHuntRequest\x1a%.heimdall.graph.v1.CancelHuntResponse\"\x12\xa2\xbb\x18\x0e\n\ngraph.hunt\x10\x01\x12k\n\nMatchDumps\x12$.heimdall.graph.v1.MatchDumpsRequest\x1a%.heimdall.graph.v1.MatchDumpsResponse\"\x10\xa2\xbb\x18\x0c\n\ngraph.read\x12l\n\tRunCypher\x12#.heimdall.graph.v1.RunCypherRequest\x1a$.heimdall.graph.v1.RunCypherResponse\"\x14\xa2\xbb\x18\x10\n\x0cgraph.cypher\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +56,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAVERSEREQUEST'].fields_by_name['vertex_kinds']._serialized_options = b'\272H\005\222\001\002\020\010'
   _globals['_TRAVERSEREQUEST'].fields_by_name['tlp_max']._loaded_options = None
   _globals['_TRAVERSEREQUEST'].fields_by_name['tlp_max']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_TRAVERSEREQUEST'].fields_by_name['walk_confidence_min']._loaded_options = None
+  _globals['_TRAVERSEREQUEST'].fields_by_name['walk_confidence_min']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_FINDPATHSREQUEST'].fields_by_name['start']._loaded_options = None
   _globals['_FINDPATHSREQUEST'].fields_by_name['start']._serialized_options = b'\272H\003\310\001\001'
   _globals['_FINDPATHSREQUEST'].fields_by_name['end']._loaded_options = None
@@ -62,6 +68,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDPATHSREQUEST'].fields_by_name['path_count_max']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_FINDPATHSREQUEST'].fields_by_name['tlp_max']._loaded_options = None
   _globals['_FINDPATHSREQUEST'].fields_by_name['tlp_max']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_FINDPATHSREQUEST'].fields_by_name['walk_confidence_min']._loaded_options = None
+  _globals['_FINDPATHSREQUEST'].fields_by_name['walk_confidence_min']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_LISTSIGHTINGSREQUEST'].fields_by_name['entity']._loaded_options = None
   _globals['_LISTSIGHTINGSREQUEST'].fields_by_name['entity']._serialized_options = b'\272H\003\310\001\001'
   _globals['_LISTSIGHTINGSREQUEST'].fields_by_name['count_max']._loaded_options = None
@@ -80,38 +88,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRAPHSERVICE'].methods_by_name['FindPaths']._serialized_options = b'\242\273\030\014\n\ngraph.read'
   _globals['_GRAPHSERVICE'].methods_by_name['ListSightings']._loaded_options = None
   _globals['_GRAPHSERVICE'].methods_by_name['ListSightings']._serialized_options = b'\242\273\030\014\n\ngraph.read'
+  _globals['_GRAPHSERVICE'].methods_by_name['AggregateSightings']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['AggregateSightings']._serialized_options = b'\242\273\030\014\n\ngraph.read'
+  _globals['_GRAPHSERVICE'].methods_by_name['ListEntities']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['ListEntities']._serialized_options = b'\242\273\030\014\n\ngraph.read'
+  _globals['_GRAPHSERVICE'].methods_by_name['Pivot']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['Pivot']._serialized_options = b'\242\273\030\014\n\ngraph.read'
+  _globals['_GRAPHSERVICE'].methods_by_name['ListWarninglists']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['ListWarninglists']._serialized_options = b'\242\273\030\014\n\ngraph.read'
+  _globals['_GRAPHSERVICE'].methods_by_name['Watch']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['Watch']._serialized_options = b'\242\273\030\014\n\ngraph.read'
+  _globals['_GRAPHSERVICE'].methods_by_name['ListHunts']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['ListHunts']._serialized_options = b'\242\273\030\014\n\ngraph.read'
+  _globals['_GRAPHSERVICE'].methods_by_name['ListMatches']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['ListMatches']._serialized_options = b'\242\273\030\014\n\ngraph.read'
+  _globals['_GRAPHSERVICE'].methods_by_name['StartHunt']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['StartHunt']._serialized_options = b'\242\273\030\016\n\ngraph.hunt\020\001'
+  _globals['_GRAPHSERVICE'].methods_by_name['CancelHunt']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['CancelHunt']._serialized_options = b'\242\273\030\016\n\ngraph.hunt\020\001'
+  _globals['_GRAPHSERVICE'].methods_by_name['MatchDumps']._loaded_options = None
+  _globals['_GRAPHSERVICE'].methods_by_name['MatchDumps']._serialized_options = b'\242\273\030\014\n\ngraph.read'
   _globals['_GRAPHSERVICE'].methods_by_name['RunCypher']._loaded_options = None
   _globals['_GRAPHSERVICE'].methods_by_name['RunCypher']._serialized_options = b'\242\273\030\020\n\014graph.cypher\020\001'
-  _globals['_GETVERTEXREQUEST']._serialized_start=227
-  _globals['_GETVERTEXREQUEST']._serialized_end=299
-  _globals['_GETVERTEXRESPONSE']._serialized_start=302
-  _globals['_GETVERTEXRESPONSE']._serialized_end=498
-  _globals['_TRAVERSEREQUEST']._serialized_start=501
-  _globals['_TRAVERSEREQUEST']._serialized_end=918
-  _globals['_MORE']._serialized_start=921
-  _globals['_MORE']._serialized_end=1133
-  _globals['_MORE_REASON']._serialized_start=1017
-  _globals['_MORE_REASON']._serialized_end=1133
-  _globals['_TRAVERSERESPONSE']._serialized_start=1136
-  _globals['_TRAVERSERESPONSE']._serialized_end=1293
-  _globals['_FINDPATHSREQUEST']._serialized_start=1296
-  _globals['_FINDPATHSREQUEST']._serialized_end=1638
-  _globals['_FINDPATHSRESPONSE']._serialized_start=1641
-  _globals['_FINDPATHSRESPONSE']._serialized_end=1984
-  _globals['_FINDPATHSRESPONSE_HOP']._serialized_start=1804
-  _globals['_FINDPATHSRESPONSE_HOP']._serialized_end=1900
-  _globals['_FINDPATHSRESPONSE_PATH']._serialized_start=1902
-  _globals['_FINDPATHSRESPONSE_PATH']._serialized_end=1984
-  _globals['_LISTSIGHTINGSREQUEST']._serialized_start=1987
-  _globals['_LISTSIGHTINGSREQUEST']._serialized_end=2195
-  _globals['_LISTSIGHTINGSRESPONSE']._serialized_start=2197
-  _globals['_LISTSIGHTINGSRESPONSE']._serialized_end=2285
-  _globals['_RUNCYPHERREQUEST']._serialized_start=2288
-  _globals['_RUNCYPHERREQUEST']._serialized_end=2422
-  _globals['_RUNCYPHERRESPONSE']._serialized_start=2425
-  _globals['_RUNCYPHERRESPONSE']._serialized_end=2559
-  _globals['_RUNCYPHERRESPONSE_ROW']._serialized_start=2538
-  _globals['_RUNCYPHERRESPONSE_ROW']._serialized_end=2559
-  _globals['_GRAPHSERVICE']._serialized_start=2562
-  _globals['_GRAPHSERVICE']._serialized_end=3121
+  _globals['_GETVERTEXREQUEST']._serialized_start=360
+  _globals['_GETVERTEXREQUEST']._serialized_end=432
+  _globals['_GETVERTEXRESPONSE']._serialized_start=435
+  _globals['_GETVERTEXRESPONSE']._serialized_end=702
+  _globals['_TRAVERSEREQUEST']._serialized_start=705
+  _globals['_TRAVERSEREQUEST']._serialized_end=1191
+  _globals['_MORE']._serialized_start=1194
+  _globals['_MORE']._serialized_end=1430
+  _globals['_MORE_REASON']._serialized_start=1291
+  _globals['_MORE_REASON']._serialized_end=1430
+  _globals['_TRAVERSERESPONSE']._serialized_start=1433
+  _globals['_TRAVERSERESPONSE']._serialized_end=1590
+  _globals['_FINDPATHSREQUEST']._serialized_start=1593
+  _globals['_FINDPATHSREQUEST']._serialized_end=2004
+  _globals['_FINDPATHSRESPONSE']._serialized_start=2007
+  _globals['_FINDPATHSRESPONSE']._serialized_end=2350
+  _globals['_FINDPATHSRESPONSE_HOP']._serialized_start=2170
+  _globals['_FINDPATHSRESPONSE_HOP']._serialized_end=2266
+  _globals['_FINDPATHSRESPONSE_PATH']._serialized_start=2268
+  _globals['_FINDPATHSRESPONSE_PATH']._serialized_end=2350
+  _globals['_LISTSIGHTINGSREQUEST']._serialized_start=2353
+  _globals['_LISTSIGHTINGSREQUEST']._serialized_end=2561
+  _globals['_LISTSIGHTINGSRESPONSE']._serialized_start=2563
+  _globals['_LISTSIGHTINGSRESPONSE']._serialized_end=2651
+  _globals['_RUNCYPHERREQUEST']._serialized_start=2654
+  _globals['_RUNCYPHERREQUEST']._serialized_end=2788
+  _globals['_RUNCYPHERRESPONSE']._serialized_start=2791
+  _globals['_RUNCYPHERRESPONSE']._serialized_end=2925
+  _globals['_RUNCYPHERRESPONSE_ROW']._serialized_start=2904
+  _globals['_RUNCYPHERRESPONSE_ROW']._serialized_end=2925
+  _globals['_GRAPHSERVICE']._serialized_start=2928
+  _globals['_GRAPHSERVICE']._serialized_end=4601
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from heimdall.graph.v1 import dumps_pb2 as _dumps_pb2
 from heimdall.graph.v1 import graph_pb2 as _graph_pb2
 from heimdall.types.v1 import time_range_pb2 as _time_range_pb2
 import builtins as _builtins
@@ -56,6 +57,8 @@ class GetVertexResponse(_message.Message):
     PROVENANCES_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     MERGES_FIELD_NUMBER: _builtins.int
+    WARNINGLISTS_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vertex(self) -> _graph_pb2.Vertex:
         """The vertex."""
@@ -72,6 +75,14 @@ class GetVertexResponse(_message.Message):
     def merges(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Merge]:
         """Merges that made it what it is, as far as the caller sees both ends."""
 
+    @_builtins.property
+    def warninglists(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the warninglists that it is on now."""
+
+    @_builtins.property
+    def profile(self) -> _dumps_pb2.DumpProfile:
+        """Of a dump or a field. Absent: it is neither, or none was made."""
+
     def __init__(
         self,
         *,
@@ -79,10 +90,12 @@ class GetVertexResponse(_message.Message):
         provenances: _abc.Iterable[_graph_pb2.Provenance] | None = ...,
         notes: _abc.Iterable[_graph_pb2.Note] | None = ...,
         merges: _abc.Iterable[_graph_pb2.Merge] | None = ...,
+        warninglists: _abc.Iterable[_builtins.str] | None = ...,
+        profile: _dumps_pb2.DumpProfile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["vertex", b"vertex"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "vertex", b"vertex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["merges", b"merges", "notes", b"notes", "provenances", b"provenances", "vertex", b"vertex"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merges", b"merges", "notes", b"notes", "profile", b"profile", "provenances", b"provenances", "vertex", b"vertex", "warninglists", b"warninglists"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -103,6 +116,7 @@ class TraverseRequest(_message.Message):
     TIME_RANGE_FIELD_NUMBER: _builtins.int
     TLP_MAX_FIELD_NUMBER: _builtins.int
     TIMEOUT_DURATION_FIELD_NUMBER: _builtins.int
+    WALK_CONFIDENCE_MIN_FIELD_NUMBER: _builtins.int
     depth_max: _builtins.int
     """Hops. 0: 1."""
     degree_max: _builtins.int
@@ -111,6 +125,10 @@ class TraverseRequest(_message.Message):
     """Vertices in all. 0: 1,000."""
     tlp_max: _graph_pb2.Tlp.ValueType
     """A lower ceiling than the caller's own."""
+    walk_confidence_min: _builtins.int
+    """Entities that are believed less than this are met, and not walked on through, but for starts. Absent: 20, which most warninglists are below;
+    0: every entity is.
+    """
     @_builtins.property
     def starts(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.VertexRef]:
         """Where it begins."""
@@ -143,12 +161,15 @@ class TraverseRequest(_message.Message):
         time_range: _time_range_pb2.TimeRange | None = ...,
         tlp_max: _graph_pb2.Tlp.ValueType = ...,
         timeout_duration: _duration_pb2.Duration | None = ...,
+        walk_confidence_min: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time_range", b"time_range", "timeout_duration", b"timeout_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "walk_confidence_min", b"walk_confidence_min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degree_max", b"degree_max", "depth_max", b"depth_max", "edge_kinds", b"edge_kinds", "starts", b"starts", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "tlp_max", b"tlp_max", "vertex_count_max", b"vertex_count_max", "vertex_kinds", b"vertex_kinds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min", "degree_max", b"degree_max", "depth_max", b"depth_max", "edge_kinds", b"edge_kinds", "starts", b"starts", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "tlp_max", b"tlp_max", "vertex_count_max", b"vertex_count_max", "vertex_kinds", b"vertex_kinds", "walk_confidence_min", b"walk_confidence_min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__walk_confidence_min: _TypeAlias = _typing.Literal["walk_confidence_min"]  # noqa: Y015
+    _WhichOneofArgType__walk_confidence_min: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__walk_confidence_min) -> _WhichOneofReturnType__walk_confidence_min | None: ...
 
 Global___TraverseRequest: _TypeAlias = TraverseRequest  # noqa: Y015
 
@@ -174,6 +195,8 @@ class More(_message.Message):
         """Enough edges were read."""
         REASON_DEPTH: More._Reason.ValueType  # 4
         """Vertices at the greatest distance have edges that weren't looked at."""
+        REASON_CONFIDENCE: More._Reason.ValueType  # 5
+        """Entities are believed too little to be walked on through (`walk_confidence_min`), most likely because of a warninglist."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Reason is why."""
@@ -188,6 +211,8 @@ class More(_message.Message):
     """Enough edges were read."""
     REASON_DEPTH: More.Reason.ValueType  # 4
     """Vertices at the greatest distance have edges that weren't looked at."""
+    REASON_CONFIDENCE: More.Reason.ValueType  # 5
+    """Entities are believed too little to be walked on through (`walk_confidence_min`), most likely because of a warninglist."""
 
     REASON_FIELD_NUMBER: _builtins.int
     VERTEX_ID_FIELD_NUMBER: _builtins.int
@@ -266,12 +291,15 @@ class FindPathsRequest(_message.Message):
     TIME_RANGE_FIELD_NUMBER: _builtins.int
     TLP_MAX_FIELD_NUMBER: _builtins.int
     TIMEOUT_DURATION_FIELD_NUMBER: _builtins.int
+    WALK_CONFIDENCE_MIN_FIELD_NUMBER: _builtins.int
     length_max: _builtins.int
     """Hops at most. 0: 4."""
     path_count_max: _builtins.int
     """Paths at most. 0: 10."""
     tlp_max: _graph_pb2.Tlp.ValueType
     """A lower ceiling than the caller's own."""
+    walk_confidence_min: _builtins.int
+    """No way leads through an entity that is believed less than this, but for both ends. Absent: 20; 0: through any."""
     @_builtins.property
     def start(self) -> _graph_pb2.VertexRef:
         """One end."""
@@ -298,12 +326,15 @@ class FindPathsRequest(_message.Message):
         time_range: _time_range_pb2.TimeRange | None = ...,
         tlp_max: _graph_pb2.Tlp.ValueType = ...,
         timeout_duration: _duration_pb2.Duration | None = ...,
+        walk_confidence_min: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start", "time_range", b"time_range", "timeout_duration", b"timeout_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min", "end", b"end", "start", b"start", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "walk_confidence_min", b"walk_confidence_min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "length_max", b"length_max", "path_count_max", b"path_count_max", "start", b"start", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "tlp_max", b"tlp_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min", "end", b"end", "length_max", b"length_max", "path_count_max", b"path_count_max", "start", b"start", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "tlp_max", b"tlp_max", "walk_confidence_min", b"walk_confidence_min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__walk_confidence_min: _TypeAlias = _typing.Literal["walk_confidence_min"]  # noqa: Y015
+    _WhichOneofArgType__walk_confidence_min: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__walk_confidence_min) -> _WhichOneofReturnType__walk_confidence_min | None: ...
 
 Global___FindPathsRequest: _TypeAlias = FindPathsRequest  # noqa: Y015
 

@@ -3,7 +3,11 @@
 import grpc
 import warnings
 
+from heimdall.graph.v1 import dumps_pb2 as heimdall_dot_graph_dot_v1_dot_dumps__pb2
 from heimdall.graph.v1 import graph_service_pb2 as heimdall_dot_graph_dot_v1_dot_graph__service__pb2
+from heimdall.graph.v1 import hunting_pb2 as heimdall_dot_graph_dot_v1_dot_hunting__pb2
+from heimdall.graph.v1 import views_pb2 as heimdall_dot_graph_dot_v1_dot_views__pb2
+from heimdall.graph.v1 import warninglists_pb2 as heimdall_dot_graph_dot_v1_dot_warninglists__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -58,6 +62,56 @@ class GraphServiceStub:
                 request_serializer=heimdall_dot_graph_dot_v1_dot_graph__service__pb2.ListSightingsRequest.SerializeToString,
                 response_deserializer=heimdall_dot_graph_dot_v1_dot_graph__service__pb2.ListSightingsResponse.FromString,
                 _registered_method=True)
+        self.AggregateSightings = channel.unary_unary(
+                '/heimdall.graph.v1.GraphService/AggregateSightings',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_views__pb2.AggregateSightingsRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_views__pb2.AggregateSightingsResponse.FromString,
+                _registered_method=True)
+        self.ListEntities = channel.unary_unary(
+                '/heimdall.graph.v1.GraphService/ListEntities',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_views__pb2.ListEntitiesRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_views__pb2.ListEntitiesResponse.FromString,
+                _registered_method=True)
+        self.Pivot = channel.unary_stream(
+                '/heimdall.graph.v1.GraphService/Pivot',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_views__pb2.PivotRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_views__pb2.PivotResponse.FromString,
+                _registered_method=True)
+        self.ListWarninglists = channel.unary_unary(
+                '/heimdall.graph.v1.GraphService/ListWarninglists',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_warninglists__pb2.ListWarninglistsRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_warninglists__pb2.ListWarninglistsResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/heimdall.graph.v1.GraphService/Watch',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.WatchRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.WatchResponse.FromString,
+                _registered_method=True)
+        self.ListHunts = channel.unary_unary(
+                '/heimdall.graph.v1.GraphService/ListHunts',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListHuntsRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListHuntsResponse.FromString,
+                _registered_method=True)
+        self.ListMatches = channel.unary_unary(
+                '/heimdall.graph.v1.GraphService/ListMatches',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListMatchesRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListMatchesResponse.FromString,
+                _registered_method=True)
+        self.StartHunt = channel.unary_unary(
+                '/heimdall.graph.v1.GraphService/StartHunt',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.StartHuntRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.StartHuntResponse.FromString,
+                _registered_method=True)
+        self.CancelHunt = channel.unary_unary(
+                '/heimdall.graph.v1.GraphService/CancelHunt',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.CancelHuntRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.CancelHuntResponse.FromString,
+                _registered_method=True)
+        self.MatchDumps = channel.unary_unary(
+                '/heimdall.graph.v1.GraphService/MatchDumps',
+                request_serializer=heimdall_dot_graph_dot_v1_dot_dumps__pb2.MatchDumpsRequest.SerializeToString,
+                response_deserializer=heimdall_dot_graph_dot_v1_dot_dumps__pb2.MatchDumpsResponse.FromString,
+                _registered_method=True)
         self.RunCypher = channel.unary_unary(
                 '/heimdall.graph.v1.GraphService/RunCypher',
                 request_serializer=heimdall_dot_graph_dot_v1_dot_graph__service__pb2.RunCypherRequest.SerializeToString,
@@ -109,6 +163,107 @@ class GraphServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AggregateSightings(self, request, context):
+        """AggregateSightings adds up how often an entity was seen, by day, hour, source or dump.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND; DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEntities(self, request, context):
+        """ListEntities lists entities page by page, the latest that came to the graph first.
+
+        Errors: INVALID_ARGUMENT (also TOKEN_INVALID: begin again without one); DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pivot(self, request, context):
+        """Pivot goes from logs to entities: what the records of a query name, by how many of them name it, with what the graph knows of each.
+
+        The query is run as `Search` of `QueryService` runs it and needs its permission, `query.search`, as well; records above the caller's
+        ceiling aren't read. Hanging up stops it. A limit that cuts the records isn't an error: `summary.cuts` says so.
+
+        Errors: INVALID_ARGUMENT (also QUERY_INVALID); PERMISSION_DENIED; DEADLINE_EXCEEDED (QUERY_TIMEOUT: no record was read in time);
+        RESOURCE_EXHAUSTED (QUERY_TOO_EXPENSIVE, BUDGET_EXCEEDED); UNAVAILABLE (STORE_FAILED, DRAINING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWarninglists(self, request, context):
+        """ListWarninglists lists the warninglists in force: what is on one is believed less.
+
+        Errors: UNAVAILABLE (DRAINING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Watch tells what is new, as it comes: matches of what dumps hold with what logs say, sightings of watched entities (those that have a
+        label which the caller sees, and those that the request names), how hunts go on. Events come in one order, each once; who resumes with the
+        last token misses nothing and gets nothing twice. The stream is ended with STREAM_LAGGED and the token where the reader takes nothing for
+        half a minute.
+
+        Errors: INVALID_ARGUMENT (also TOKEN_INVALID: what came after the token was let go; list the matches, and watch anew); PERMISSION_DENIED
+        (an entity is named by a personal value, without `privacy.match`); RESOURCE_EXHAUSTED (BUDGET_EXCEEDED); ABORTED (STREAM_LAGGED: resume with
+        the last token); UNAVAILABLE (STORE_FAILED, DRAINING: likewise).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHunts(self, request, context):
+        """ListHunts lists hunts, the newest first.
+
+        Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMatches(self, request, context):
+        """ListMatches lists matches, the newest first.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND (the entity); UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartHunt(self, request, context):
+        """StartHunt hunts for all that a dump holds, whatever was looked for before. Dumps are hunted for by themselves when they come in; this is for
+        those that came before there were hunts, for one that was cancelled, and for going back further.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND (the dump); FAILED_PRECONDITION (hunts are off); UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelHunt(self, request, context):
+        """CancelHunt ends a hunt, whatever it has done. What the dump brings later isn't hunted for either, until StartHunt.
+
+        Errors: NOT_FOUND; UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MatchDumps(self, request, context):
+        """MatchDumps compares two dumps: which values they share, field by field, and which field of one is which of the other.
+
+        Errors: INVALID_ARGUMENT (one isn't a dump); NOT_FOUND; DEADLINE_EXCEEDED (QUERY_TIMEOUT: ask for METHOD_ESTIMATED); UNAVAILABLE
+        (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunCypher(self, request, context):
         """RunCypher runs a reading openCypher query under a role that can't write, in a bounded time.
 
@@ -141,6 +296,56 @@ def add_GraphServiceServicer_to_server(servicer, server):
                     servicer.ListSightings,
                     request_deserializer=heimdall_dot_graph_dot_v1_dot_graph__service__pb2.ListSightingsRequest.FromString,
                     response_serializer=heimdall_dot_graph_dot_v1_dot_graph__service__pb2.ListSightingsResponse.SerializeToString,
+            ),
+            'AggregateSightings': grpc.unary_unary_rpc_method_handler(
+                    servicer.AggregateSightings,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_views__pb2.AggregateSightingsRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_views__pb2.AggregateSightingsResponse.SerializeToString,
+            ),
+            'ListEntities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEntities,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_views__pb2.ListEntitiesRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_views__pb2.ListEntitiesResponse.SerializeToString,
+            ),
+            'Pivot': grpc.unary_stream_rpc_method_handler(
+                    servicer.Pivot,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_views__pb2.PivotRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_views__pb2.PivotResponse.SerializeToString,
+            ),
+            'ListWarninglists': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWarninglists,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_warninglists__pb2.ListWarninglistsRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_warninglists__pb2.ListWarninglistsResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.WatchRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.WatchResponse.SerializeToString,
+            ),
+            'ListHunts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHunts,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListHuntsRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListHuntsResponse.SerializeToString,
+            ),
+            'ListMatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMatches,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListMatchesRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListMatchesResponse.SerializeToString,
+            ),
+            'StartHunt': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartHunt,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.StartHuntRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.StartHuntResponse.SerializeToString,
+            ),
+            'CancelHunt': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelHunt,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.CancelHuntRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_hunting__pb2.CancelHuntResponse.SerializeToString,
+            ),
+            'MatchDumps': grpc.unary_unary_rpc_method_handler(
+                    servicer.MatchDumps,
+                    request_deserializer=heimdall_dot_graph_dot_v1_dot_dumps__pb2.MatchDumpsRequest.FromString,
+                    response_serializer=heimdall_dot_graph_dot_v1_dot_dumps__pb2.MatchDumpsResponse.SerializeToString,
             ),
             'RunCypher': grpc.unary_unary_rpc_method_handler(
                     servicer.RunCypher,
@@ -260,6 +465,276 @@ class GraphService:
             '/heimdall.graph.v1.GraphService/ListSightings',
             heimdall_dot_graph_dot_v1_dot_graph__service__pb2.ListSightingsRequest.SerializeToString,
             heimdall_dot_graph_dot_v1_dot_graph__service__pb2.ListSightingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AggregateSightings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/AggregateSightings',
+            heimdall_dot_graph_dot_v1_dot_views__pb2.AggregateSightingsRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_views__pb2.AggregateSightingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEntities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/ListEntities',
+            heimdall_dot_graph_dot_v1_dot_views__pb2.ListEntitiesRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_views__pb2.ListEntitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pivot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/Pivot',
+            heimdall_dot_graph_dot_v1_dot_views__pb2.PivotRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_views__pb2.PivotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWarninglists(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/ListWarninglists',
+            heimdall_dot_graph_dot_v1_dot_warninglists__pb2.ListWarninglistsRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_warninglists__pb2.ListWarninglistsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/Watch',
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.WatchRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHunts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/ListHunts',
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListHuntsRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListHuntsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/ListMatches',
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListMatchesRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.ListMatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartHunt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/StartHunt',
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.StartHuntRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.StartHuntResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelHunt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/CancelHunt',
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.CancelHuntRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_hunting__pb2.CancelHuntResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MatchDumps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.graph.v1.GraphService/MatchDumps',
+            heimdall_dot_graph_dot_v1_dot_dumps__pb2.MatchDumpsRequest.SerializeToString,
+            heimdall_dot_graph_dot_v1_dot_dumps__pb2.MatchDumpsResponse.FromString,
             options,
             channel_credentials,
             insecure,

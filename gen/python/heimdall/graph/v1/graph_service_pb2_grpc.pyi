@@ -5,7 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from heimdall.graph.v1 import dumps_pb2 as _dumps_pb2
 from heimdall.graph.v1 import graph_service_pb2 as _graph_service_pb2
+from heimdall.graph.v1 import hunting_pb2 as _hunting_pb2
+from heimdall.graph.v1 import views_pb2 as _views_pb2
+from heimdall.graph.v1 import warninglists_pb2 as _warninglists_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -58,6 +62,67 @@ class GraphServiceStub:
 
     Errors: INVALID_ARGUMENT; NOT_FOUND; UNAVAILABLE (STORE_FAILED).
     """
+    AggregateSightings: _grpc.UnaryUnaryMultiCallable[_views_pb2.AggregateSightingsRequest, _views_pb2.AggregateSightingsResponse]
+    """AggregateSightings adds up how often an entity was seen, by day, hour, source or dump.
+
+    Errors: INVALID_ARGUMENT; NOT_FOUND; DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED).
+    """
+    ListEntities: _grpc.UnaryUnaryMultiCallable[_views_pb2.ListEntitiesRequest, _views_pb2.ListEntitiesResponse]
+    """ListEntities lists entities page by page, the latest that came to the graph first.
+
+    Errors: INVALID_ARGUMENT (also TOKEN_INVALID: begin again without one); DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED).
+    """
+    Pivot: _grpc.UnaryStreamMultiCallable[_views_pb2.PivotRequest, _views_pb2.PivotResponse]
+    """Pivot goes from logs to entities: what the records of a query name, by how many of them name it, with what the graph knows of each.
+
+    The query is run as `Search` of `QueryService` runs it and needs its permission, `query.search`, as well; records above the caller's
+    ceiling aren't read. Hanging up stops it. A limit that cuts the records isn't an error: `summary.cuts` says so.
+
+    Errors: INVALID_ARGUMENT (also QUERY_INVALID); PERMISSION_DENIED; DEADLINE_EXCEEDED (QUERY_TIMEOUT: no record was read in time);
+    RESOURCE_EXHAUSTED (QUERY_TOO_EXPENSIVE, BUDGET_EXCEEDED); UNAVAILABLE (STORE_FAILED, DRAINING).
+    """
+    ListWarninglists: _grpc.UnaryUnaryMultiCallable[_warninglists_pb2.ListWarninglistsRequest, _warninglists_pb2.ListWarninglistsResponse]
+    """ListWarninglists lists the warninglists in force: what is on one is believed less.
+
+    Errors: UNAVAILABLE (DRAINING).
+    """
+    Watch: _grpc.UnaryStreamMultiCallable[_hunting_pb2.WatchRequest, _hunting_pb2.WatchResponse]
+    """Watch tells what is new, as it comes: matches of what dumps hold with what logs say, sightings of watched entities (those that have a
+    label which the caller sees, and those that the request names), how hunts go on. Events come in one order, each once; who resumes with the
+    last token misses nothing and gets nothing twice. The stream is ended with STREAM_LAGGED and the token where the reader takes nothing for
+    half a minute.
+
+    Errors: INVALID_ARGUMENT (also TOKEN_INVALID: what came after the token was let go; list the matches, and watch anew); PERMISSION_DENIED
+    (an entity is named by a personal value, without `privacy.match`); RESOURCE_EXHAUSTED (BUDGET_EXCEEDED); ABORTED (STREAM_LAGGED: resume with
+    the last token); UNAVAILABLE (STORE_FAILED, DRAINING: likewise).
+    """
+    ListHunts: _grpc.UnaryUnaryMultiCallable[_hunting_pb2.ListHuntsRequest, _hunting_pb2.ListHuntsResponse]
+    """ListHunts lists hunts, the newest first.
+
+    Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED).
+    """
+    ListMatches: _grpc.UnaryUnaryMultiCallable[_hunting_pb2.ListMatchesRequest, _hunting_pb2.ListMatchesResponse]
+    """ListMatches lists matches, the newest first.
+
+    Errors: INVALID_ARGUMENT; NOT_FOUND (the entity); UNAVAILABLE (STORE_FAILED).
+    """
+    StartHunt: _grpc.UnaryUnaryMultiCallable[_hunting_pb2.StartHuntRequest, _hunting_pb2.StartHuntResponse]
+    """StartHunt hunts for all that a dump holds, whatever was looked for before. Dumps are hunted for by themselves when they come in; this is for
+    those that came before there were hunts, for one that was cancelled, and for going back further.
+
+    Errors: INVALID_ARGUMENT; NOT_FOUND (the dump); FAILED_PRECONDITION (hunts are off); UNAVAILABLE (STORE_FAILED).
+    """
+    CancelHunt: _grpc.UnaryUnaryMultiCallable[_hunting_pb2.CancelHuntRequest, _hunting_pb2.CancelHuntResponse]
+    """CancelHunt ends a hunt, whatever it has done. What the dump brings later isn't hunted for either, until StartHunt.
+
+    Errors: NOT_FOUND; UNAVAILABLE (STORE_FAILED).
+    """
+    MatchDumps: _grpc.UnaryUnaryMultiCallable[_dumps_pb2.MatchDumpsRequest, _dumps_pb2.MatchDumpsResponse]
+    """MatchDumps compares two dumps: which values they share, field by field, and which field of one is which of the other.
+
+    Errors: INVALID_ARGUMENT (one isn't a dump); NOT_FOUND; DEADLINE_EXCEEDED (QUERY_TIMEOUT: ask for METHOD_ESTIMATED); UNAVAILABLE
+    (STORE_FAILED).
+    """
     RunCypher: _grpc.UnaryUnaryMultiCallable[_graph_service_pb2.RunCypherRequest, _graph_service_pb2.RunCypherResponse]
     """RunCypher runs a reading openCypher query under a role that can't write, in a bounded time.
 
@@ -94,6 +159,67 @@ class GraphServiceAsyncStub(GraphServiceStub):
     """ListSightings lists where and when an entity was seen, the newest day first.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND; UNAVAILABLE (STORE_FAILED).
+    """
+    AggregateSightings: _aio.UnaryUnaryMultiCallable[_views_pb2.AggregateSightingsRequest, _views_pb2.AggregateSightingsResponse]  # type: ignore[assignment]
+    """AggregateSightings adds up how often an entity was seen, by day, hour, source or dump.
+
+    Errors: INVALID_ARGUMENT; NOT_FOUND; DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED).
+    """
+    ListEntities: _aio.UnaryUnaryMultiCallable[_views_pb2.ListEntitiesRequest, _views_pb2.ListEntitiesResponse]  # type: ignore[assignment]
+    """ListEntities lists entities page by page, the latest that came to the graph first.
+
+    Errors: INVALID_ARGUMENT (also TOKEN_INVALID: begin again without one); DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED).
+    """
+    Pivot: _aio.UnaryStreamMultiCallable[_views_pb2.PivotRequest, _views_pb2.PivotResponse]  # type: ignore[assignment]
+    """Pivot goes from logs to entities: what the records of a query name, by how many of them name it, with what the graph knows of each.
+
+    The query is run as `Search` of `QueryService` runs it and needs its permission, `query.search`, as well; records above the caller's
+    ceiling aren't read. Hanging up stops it. A limit that cuts the records isn't an error: `summary.cuts` says so.
+
+    Errors: INVALID_ARGUMENT (also QUERY_INVALID); PERMISSION_DENIED; DEADLINE_EXCEEDED (QUERY_TIMEOUT: no record was read in time);
+    RESOURCE_EXHAUSTED (QUERY_TOO_EXPENSIVE, BUDGET_EXCEEDED); UNAVAILABLE (STORE_FAILED, DRAINING).
+    """
+    ListWarninglists: _aio.UnaryUnaryMultiCallable[_warninglists_pb2.ListWarninglistsRequest, _warninglists_pb2.ListWarninglistsResponse]  # type: ignore[assignment]
+    """ListWarninglists lists the warninglists in force: what is on one is believed less.
+
+    Errors: UNAVAILABLE (DRAINING).
+    """
+    Watch: _aio.UnaryStreamMultiCallable[_hunting_pb2.WatchRequest, _hunting_pb2.WatchResponse]  # type: ignore[assignment]
+    """Watch tells what is new, as it comes: matches of what dumps hold with what logs say, sightings of watched entities (those that have a
+    label which the caller sees, and those that the request names), how hunts go on. Events come in one order, each once; who resumes with the
+    last token misses nothing and gets nothing twice. The stream is ended with STREAM_LAGGED and the token where the reader takes nothing for
+    half a minute.
+
+    Errors: INVALID_ARGUMENT (also TOKEN_INVALID: what came after the token was let go; list the matches, and watch anew); PERMISSION_DENIED
+    (an entity is named by a personal value, without `privacy.match`); RESOURCE_EXHAUSTED (BUDGET_EXCEEDED); ABORTED (STREAM_LAGGED: resume with
+    the last token); UNAVAILABLE (STORE_FAILED, DRAINING: likewise).
+    """
+    ListHunts: _aio.UnaryUnaryMultiCallable[_hunting_pb2.ListHuntsRequest, _hunting_pb2.ListHuntsResponse]  # type: ignore[assignment]
+    """ListHunts lists hunts, the newest first.
+
+    Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED).
+    """
+    ListMatches: _aio.UnaryUnaryMultiCallable[_hunting_pb2.ListMatchesRequest, _hunting_pb2.ListMatchesResponse]  # type: ignore[assignment]
+    """ListMatches lists matches, the newest first.
+
+    Errors: INVALID_ARGUMENT; NOT_FOUND (the entity); UNAVAILABLE (STORE_FAILED).
+    """
+    StartHunt: _aio.UnaryUnaryMultiCallable[_hunting_pb2.StartHuntRequest, _hunting_pb2.StartHuntResponse]  # type: ignore[assignment]
+    """StartHunt hunts for all that a dump holds, whatever was looked for before. Dumps are hunted for by themselves when they come in; this is for
+    those that came before there were hunts, for one that was cancelled, and for going back further.
+
+    Errors: INVALID_ARGUMENT; NOT_FOUND (the dump); FAILED_PRECONDITION (hunts are off); UNAVAILABLE (STORE_FAILED).
+    """
+    CancelHunt: _aio.UnaryUnaryMultiCallable[_hunting_pb2.CancelHuntRequest, _hunting_pb2.CancelHuntResponse]  # type: ignore[assignment]
+    """CancelHunt ends a hunt, whatever it has done. What the dump brings later isn't hunted for either, until StartHunt.
+
+    Errors: NOT_FOUND; UNAVAILABLE (STORE_FAILED).
+    """
+    MatchDumps: _aio.UnaryUnaryMultiCallable[_dumps_pb2.MatchDumpsRequest, _dumps_pb2.MatchDumpsResponse]  # type: ignore[assignment]
+    """MatchDumps compares two dumps: which values they share, field by field, and which field of one is which of the other.
+
+    Errors: INVALID_ARGUMENT (one isn't a dump); NOT_FOUND; DEADLINE_EXCEEDED (QUERY_TIMEOUT: ask for METHOD_ESTIMATED); UNAVAILABLE
+    (STORE_FAILED).
     """
     RunCypher: _aio.UnaryUnaryMultiCallable[_graph_service_pb2.RunCypherRequest, _graph_service_pb2.RunCypherResponse]  # type: ignore[assignment]
     """RunCypher runs a reading openCypher query under a role that can't write, in a bounded time.
@@ -152,6 +278,127 @@ class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListSightings lists where and when an entity was seen, the newest day first.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND; UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def AggregateSightings(
+        self,
+        request: _views_pb2.AggregateSightingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_views_pb2.AggregateSightingsResponse, _abc.Awaitable[_views_pb2.AggregateSightingsResponse]]:
+        """AggregateSightings adds up how often an entity was seen, by day, hour, source or dump.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND; DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListEntities(
+        self,
+        request: _views_pb2.ListEntitiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_views_pb2.ListEntitiesResponse, _abc.Awaitable[_views_pb2.ListEntitiesResponse]]:
+        """ListEntities lists entities page by page, the latest that came to the graph first.
+
+        Errors: INVALID_ARGUMENT (also TOKEN_INVALID: begin again without one); DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def Pivot(
+        self,
+        request: _views_pb2.PivotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_views_pb2.PivotResponse], _abc.AsyncIterator[_views_pb2.PivotResponse]]:
+        """Pivot goes from logs to entities: what the records of a query name, by how many of them name it, with what the graph knows of each.
+
+        The query is run as `Search` of `QueryService` runs it and needs its permission, `query.search`, as well; records above the caller's
+        ceiling aren't read. Hanging up stops it. A limit that cuts the records isn't an error: `summary.cuts` says so.
+
+        Errors: INVALID_ARGUMENT (also QUERY_INVALID); PERMISSION_DENIED; DEADLINE_EXCEEDED (QUERY_TIMEOUT: no record was read in time);
+        RESOURCE_EXHAUSTED (QUERY_TOO_EXPENSIVE, BUDGET_EXCEEDED); UNAVAILABLE (STORE_FAILED, DRAINING).
+        """
+
+    @_abc_1.abstractmethod
+    def ListWarninglists(
+        self,
+        request: _warninglists_pb2.ListWarninglistsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warninglists_pb2.ListWarninglistsResponse, _abc.Awaitable[_warninglists_pb2.ListWarninglistsResponse]]:
+        """ListWarninglists lists the warninglists in force: what is on one is believed less.
+
+        Errors: UNAVAILABLE (DRAINING).
+        """
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _hunting_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_hunting_pb2.WatchResponse], _abc.AsyncIterator[_hunting_pb2.WatchResponse]]:
+        """Watch tells what is new, as it comes: matches of what dumps hold with what logs say, sightings of watched entities (those that have a
+        label which the caller sees, and those that the request names), how hunts go on. Events come in one order, each once; who resumes with the
+        last token misses nothing and gets nothing twice. The stream is ended with STREAM_LAGGED and the token where the reader takes nothing for
+        half a minute.
+
+        Errors: INVALID_ARGUMENT (also TOKEN_INVALID: what came after the token was let go; list the matches, and watch anew); PERMISSION_DENIED
+        (an entity is named by a personal value, without `privacy.match`); RESOURCE_EXHAUSTED (BUDGET_EXCEEDED); ABORTED (STREAM_LAGGED: resume with
+        the last token); UNAVAILABLE (STORE_FAILED, DRAINING: likewise).
+        """
+
+    @_abc_1.abstractmethod
+    def ListHunts(
+        self,
+        request: _hunting_pb2.ListHuntsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hunting_pb2.ListHuntsResponse, _abc.Awaitable[_hunting_pb2.ListHuntsResponse]]:
+        """ListHunts lists hunts, the newest first.
+
+        Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListMatches(
+        self,
+        request: _hunting_pb2.ListMatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hunting_pb2.ListMatchesResponse, _abc.Awaitable[_hunting_pb2.ListMatchesResponse]]:
+        """ListMatches lists matches, the newest first.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND (the entity); UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def StartHunt(
+        self,
+        request: _hunting_pb2.StartHuntRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hunting_pb2.StartHuntResponse, _abc.Awaitable[_hunting_pb2.StartHuntResponse]]:
+        """StartHunt hunts for all that a dump holds, whatever was looked for before. Dumps are hunted for by themselves when they come in; this is for
+        those that came before there were hunts, for one that was cancelled, and for going back further.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND (the dump); FAILED_PRECONDITION (hunts are off); UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def CancelHunt(
+        self,
+        request: _hunting_pb2.CancelHuntRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hunting_pb2.CancelHuntResponse, _abc.Awaitable[_hunting_pb2.CancelHuntResponse]]:
+        """CancelHunt ends a hunt, whatever it has done. What the dump brings later isn't hunted for either, until StartHunt.
+
+        Errors: NOT_FOUND; UNAVAILABLE (STORE_FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def MatchDumps(
+        self,
+        request: _dumps_pb2.MatchDumpsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dumps_pb2.MatchDumpsResponse, _abc.Awaitable[_dumps_pb2.MatchDumpsResponse]]:
+        """MatchDumps compares two dumps: which values they share, field by field, and which field of one is which of the other.
+
+        Errors: INVALID_ARGUMENT (one isn't a dump); NOT_FOUND; DEADLINE_EXCEEDED (QUERY_TIMEOUT: ask for METHOD_ESTIMATED); UNAVAILABLE
+        (STORE_FAILED).
         """
 
     @_abc_1.abstractmethod

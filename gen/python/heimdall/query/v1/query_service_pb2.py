@@ -26,13 +26,14 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from heimdall.query.v1 import entity_sets_pb2 as heimdall_dot_query_dot_v1_dot_entity__sets__pb2
 from heimdall.types.v1 import expression_pb2 as heimdall_dot_types_dot_v1_dot_expression__pb2
 from heimdall.types.v1 import method_policy_pb2 as heimdall_dot_types_dot_v1_dot_method__policy__pb2
 from heimdall.types.v1 import position_pb2 as heimdall_dot_types_dot_v1_dot_position__pb2
 from heimdall.types.v1 import time_range_pb2 as heimdall_dot_types_dot_v1_dot_time__range__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%heimdall/query/v1/query_service.proto\x12\x11heimdall.query.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\"heimdall/types/v1/expression.proto\x1a%heimdall/types/v1/method_policy.proto\x1a heimdall/types/v1/position.proto\x1a\"heimdall/types/v1/time_range.proto\"x\n\x08Question\x12\x19\n\x04text\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x00\x12\x18\n\x03sql\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x00\x12(\n\x04tree\x18\x03 \x01(\x0b\x32\x18.heimdall.types.v1.QueryH\x00\x42\r\n\x04\x66orm\x12\x05\xbaH\x02\x08\x01\"\xc0\x03\n\rSearchRequest\x12\x35\n\x08question\x18\x01 \x01(\x0b\x32\x1b.heimdall.query.v1.QuestionB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\ntime_range\x18\x02 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1a\n\x08\x64\x61tasets\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x31\n\x05order\x18\x04 \x01(\x0e\x32\x18.heimdall.query.v1.OrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12>\n\x0crow_encoding\x18\x05 \x01(\x0e\x32\x1e.heimdall.query.v1.RowEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\trow_limit\x18\x06 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xad\xe2\x04(\x00\x12\x33\n\x10timeout_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nconsistent\x18\x08 \x01(\x08\x12-\n\x08\x61t_least\x18\t \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12\x1e\n\x0cresume_token\x18\n \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80 \"\x8d\x01\n\nStatistics\x12\x16\n\x0eread_row_count\x18\x01 \x01(\x03\x12\x18\n\x10read_bytes_count\x18\x02 \x01(\x03\x12\x18\n\x10result_row_count\x18\x03 \x01(\x03\x12\x33\n\x10\x65lapsed_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\x07Missing\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x30\n\ntime_range\x18\x03 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\"\x9c\x06\n\x0eSearchResponse\x12:\n\x06schema\x18\x01 \x01(\x0b\x32(.heimdall.query.v1.SearchResponse.SchemaH\x00\x12\x38\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\'.heimdall.query.v1.SearchResponse.BatchH\x00\x12>\n\x08progress\x18\x03 \x01(\x0b\x32*.heimdall.query.v1.SearchResponse.ProgressH\x00\x12>\n\x08\x66inished\x18\x04 \x01(\x0b\x32*.heimdall.query.v1.SearchResponse.FinishedH\x00\x1a$\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x1a\x9f\x01\n\x06Schema\x12\x39\n\x07\x63olumns\x18\x01 \x03(\x0b\x32(.heimdall.query.v1.SearchResponse.Column\x12\x14\n\x0c\x61rrow_schema\x18\x02 \x01(\x0c\x12\x16\n\x0e\x63\x61nonical_text\x18\x03 \x01(\t\x12,\n\x07through\x18\x04 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x1aX\n\x05\x42\x61tch\x12\x11\n\trow_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x61rrow_batch\x18\x02 \x01(\x0c\x12\x11\n\tjson_rows\x18\x03 \x03(\t\x12\x14\n\x0cresume_token\x18\x04 \x01(\x0c\x1a=\n\x08Progress\x12\x31\n\nstatistics\x18\x01 \x01(\x0b\x32\x1d.heimdall.query.v1.Statistics\x1a\xa7\x01\n\x08\x46inished\x12\x31\n\nstatistics\x18\x01 \x01(\x0b\x32\x1d.heimdall.query.v1.Statistics\x12+\n\x07missing\x18\x02 \x03(\x0b\x32\x1a.heimdall.query.v1.Missing\x12\x14\n\x0cresume_token\x18\x03 \x01(\x0c\x12%\n\x04plan\x18\x04 \x01(\x0b\x32\x17.heimdall.query.v1.PlanB\t\n\x07message\"\xc9\x02\n\x04Plan\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12*\n\x04path\x18\x02 \x01(\x0e\x32\x1c.heimdall.query.v1.Plan.Path\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x1b\n\x13\x65stimated_row_count\x18\x04 \x01(\x03\x12\x1d\n\x15\x65stimated_bytes_count\x18\x05 \x01(\x03\x12\x11\n\tstatement\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x07 \x03(\t\"\x96\x01\n\x04Path\x12\x14\n\x10PATH_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPATH_ROLLUP\x10\x01\x12\x16\n\x12PATH_MINUTE_COLUMN\x10\x02\x12\x13\n\x0fPATH_TEXT_INDEX\x10\x03\x12\x14\n\x10PATH_TRACE_INDEX\x10\x04\x12\x15\n\x11PATH_NEWEST_FIRST\x10\x05\x12\r\n\tPATH_SCAN\x10\x06\"\xd7\x06\n\x0cWatchRequest\x12\x38\n\x06\x63reate\x18\x01 \x01(\x0b\x32&.heimdall.query.v1.WatchRequest.CreateH\x00\x12\x38\n\x06update\x18\x02 \x01(\x0b\x32&.heimdall.query.v1.WatchRequest.UpdateH\x00\x12\x38\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32&.heimdall.query.v1.WatchRequest.CancelH\x00\x12<\n\x08progress\x18\x04 \x01(\x0b\x32(.heimdall.query.v1.WatchRequest.ProgressH\x00\x1a\x84\x01\n\x05Start\x12 \n\x0cresume_token\x18\x01 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80 H\x00\x12\x30\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12!\n\nlast_count\x18\x03 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xa0\x8d\x06(\x00H\x00\x42\x04\n\x02\x61t\x1a\xb4\x02\n\x06\x43reate\x12\x1c\n\x08watch_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x35\n\x08question\x18\x02 \x01(\x0b\x32\x1b.heimdall.query.v1.QuestionB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x05start\x18\x03 \x01(\x0b\x32%.heimdall.query.v1.WatchRequest.Start\x12>\n\x0crow_encoding\x18\x04 \x01(\x0e\x32\x1e.heimdall.query.v1.RowEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x43\n\x11interval_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\x32\x05\x10\x80\xc2\xd7/\x12\x1a\n\x08\x64\x61tasets\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x1aZ\n\x06Update\x12\x19\n\x08watch_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x35\n\x08question\x18\x02 \x01(\x0b\x32\x1b.heimdall.query.v1.QuestionB\x06\xbaH\x03\xc8\x01\x01\x1a#\n\x06\x43\x61ncel\x12\x19\n\x08watch_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x1a\n\n\x08ProgressB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x8c\x07\n\rWatchResponse\x12;\n\x07\x63reated\x18\x01 \x01(\x0b\x32(.heimdall.query.v1.WatchResponse.CreatedH\x00\x12\x35\n\x04rows\x18\x02 \x01(\x0b\x32%.heimdall.query.v1.WatchResponse.RowsH\x00\x12?\n\taggregate\x18\x03 \x01(\x0b\x32*.heimdall.query.v1.WatchResponse.AggregateH\x00\x12=\n\x08progress\x18\x04 \x01(\x0b\x32).heimdall.query.v1.WatchResponse.ProgressH\x00\x12?\n\tcancelled\x18\x05 \x01(\x0b\x32*.heimdall.query.v1.WatchResponse.CancelledH\x00\x1ai\n\x07\x43reated\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x38\n\x06schema\x18\x02 \x01(\x0b\x32(.heimdall.query.v1.SearchResponse.Schema\x12\x12\n\naggregates\x18\x03 \x01(\x08\x1ar\n\x04Rows\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x36\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\'.heimdall.query.v1.SearchResponse.Batch\x12\x0f\n\x07through\x18\x03 \x01(\x0c\x12\x0f\n\x07history\x18\x04 \x01(\x08\x1a\xa9\x01\n\tAggregate\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12/\n\x0b\x62ucket_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\'.heimdall.query.v1.SearchResponse.Batch\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x0f\n\x07through\x18\x05 \x01(\x0c\x1a\\\n\x08Progress\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x0f\n\x07through\x18\x02 \x01(\x0c\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x1aR\n\tCancelled\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07through\x18\x03 \x01(\x0c\x42\t\n\x07message\"\xf5\x01\n\x0e\x45xplainRequest\x12\x35\n\x08question\x18\x01 \x01(\x0b\x32\x1b.heimdall.query.v1.QuestionB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\ntime_range\x18\x02 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1a\n\x08\x64\x61tasets\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x31\n\x05order\x18\x04 \x01(\x0e\x32\x18.heimdall.query.v1.OrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\trow_limit\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0f\n\x07\x61nalyze\x18\x06 \x01(\x08\"\x95\x02\n\x0f\x45xplainResponse\x12\x16\n\x0e\x63\x61nonical_text\x18\x01 \x01(\t\x12&\n\x04tree\x18\x02 \x01(\x0b\x32\x18.heimdall.types.v1.Query\x12&\n\x05plans\x18\x03 \x03(\x0b\x32\x17.heimdall.query.v1.Plan\x12-\n\x06\x61\x63tual\x18\x04 \x01(\x0b\x32\x1d.heimdall.query.v1.Statistics\x12\x34\n\x0fvisible_through\x18\x05 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12\x35\n\x12\x66reshness_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9e\x01\n\x11ListFieldsRequest\x12\x30\n\ntime_range\x18\x01 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1a\n\x08\x64\x61tasets\x18\x02 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xd0\x0f(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"K\n\x05\x46ield\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08\x63overage\x18\x03 \x01(\x01\x12\x14\n\x0crecord_count\x18\x04 \x01(\x03\"n\n\x12ListFieldsResponse\x12(\n\x06\x66ields\x18\x01 \x03(\x0b\x32\x18.heimdall.query.v1.Field\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x15\n\rsampled_count\x18\x03 \x01(\x03\"\xcf\x01\n\x16ListFieldValuesRequest\x12\x19\n\x05\x66ield\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x02\x12-\n\x08question\x18\x02 \x01(\x0b\x32\x1b.heimdall.query.v1.Question\x12\x30\n\ntime_range\x18\x03 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1a\n\x08\x64\x61tasets\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"1\n\nFieldValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\x14\n\x0crecord_count\x18\x02 \x01(\x03\"v\n\x17ListFieldValuesResponse\x12-\n\x06values\x18\x01 \x03(\x0b\x32\x1d.heimdall.query.v1.FieldValue\x12\x14\n\x0crecord_count\x18\x02 \x01(\x03\x12\x16\n\x0e\x64istinct_count\x18\x03 \x01(\x03*}\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\x16\n\x12ORDER_NEWEST_FIRST\x10\x01\x12\x16\n\x12ORDER_OLDEST_FIRST\x10\x02\x12\x11\n\rORDER_JOURNAL\x10\x03\x12\x1a\n\x16ORDER_JOURNAL_REVERSED\x10\x04*^\n\x0bRowEncoding\x12\x1c\n\x18ROW_ENCODING_UNSPECIFIED\x10\x00\x12\x1a\n\x16ROW_ENCODING_ARROW_IPC\x10\x01\x12\x15\n\x11ROW_ENCODING_JSON\x10\x02\x32\xa9\x04\n\x0cQueryService\x12\x63\n\x06Search\x12 .heimdall.query.v1.SearchRequest\x1a!.heimdall.query.v1.SearchResponse\"\x12\xa2\xbb\x18\x0e\n\x0cquery.search0\x01\x12\x61\n\x05Watch\x12\x1f.heimdall.query.v1.WatchRequest\x1a .heimdall.query.v1.WatchResponse\"\x11\xa2\xbb\x18\r\n\x0bquery.watch(\x01\x30\x01\x12\x64\n\x07\x45xplain\x12!.heimdall.query.v1.ExplainRequest\x1a\".heimdall.query.v1.ExplainResponse\"\x12\xa2\xbb\x18\x0e\n\x0cquery.search\x12m\n\nListFields\x12$.heimdall.query.v1.ListFieldsRequest\x1a%.heimdall.query.v1.ListFieldsResponse\"\x12\xa2\xbb\x18\x0e\n\x0cquery.search\x12|\n\x0fListFieldValues\x12).heimdall.query.v1.ListFieldValuesRequest\x1a*.heimdall.query.v1.ListFieldValuesResponse\"\x12\xa2\xbb\x18\x0e\n\x0cquery.searchb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%heimdall/query/v1/query_service.proto\x12\x11heimdall.query.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a#heimdall/query/v1/entity_sets.proto\x1a\"heimdall/types/v1/expression.proto\x1a%heimdall/types/v1/method_policy.proto\x1a heimdall/types/v1/position.proto\x1a\"heimdall/types/v1/time_range.proto\"x\n\x08Question\x12\x19\n\x04text\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x00\x12\x18\n\x03sql\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x00\x12(\n\x04tree\x18\x03 \x01(\x0b\x32\x18.heimdall.types.v1.QueryH\x00\x42\r\n\x04\x66orm\x12\x05\xbaH\x02\x08\x01\"\xc0\x03\n\rSearchRequest\x12\x35\n\x08question\x18\x01 \x01(\x0b\x32\x1b.heimdall.query.v1.QuestionB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\ntime_range\x18\x02 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1a\n\x08\x64\x61tasets\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x31\n\x05order\x18\x04 \x01(\x0e\x32\x18.heimdall.query.v1.OrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12>\n\x0crow_encoding\x18\x05 \x01(\x0e\x32\x1e.heimdall.query.v1.RowEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\trow_limit\x18\x06 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xad\xe2\x04(\x00\x12\x33\n\x10timeout_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nconsistent\x18\x08 \x01(\x08\x12-\n\x08\x61t_least\x18\t \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12\x1e\n\x0cresume_token\x18\n \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80 \"\x8d\x01\n\nStatistics\x12\x16\n\x0eread_row_count\x18\x01 \x01(\x03\x12\x18\n\x10read_bytes_count\x18\x02 \x01(\x03\x12\x18\n\x10result_row_count\x18\x03 \x01(\x03\x12\x33\n\x10\x65lapsed_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\x07Missing\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x30\n\ntime_range\x18\x03 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\"\x9c\x06\n\x0eSearchResponse\x12:\n\x06schema\x18\x01 \x01(\x0b\x32(.heimdall.query.v1.SearchResponse.SchemaH\x00\x12\x38\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\'.heimdall.query.v1.SearchResponse.BatchH\x00\x12>\n\x08progress\x18\x03 \x01(\x0b\x32*.heimdall.query.v1.SearchResponse.ProgressH\x00\x12>\n\x08\x66inished\x18\x04 \x01(\x0b\x32*.heimdall.query.v1.SearchResponse.FinishedH\x00\x1a$\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x1a\x9f\x01\n\x06Schema\x12\x39\n\x07\x63olumns\x18\x01 \x03(\x0b\x32(.heimdall.query.v1.SearchResponse.Column\x12\x14\n\x0c\x61rrow_schema\x18\x02 \x01(\x0c\x12\x16\n\x0e\x63\x61nonical_text\x18\x03 \x01(\t\x12,\n\x07through\x18\x04 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x1aX\n\x05\x42\x61tch\x12\x11\n\trow_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x61rrow_batch\x18\x02 \x01(\x0c\x12\x11\n\tjson_rows\x18\x03 \x03(\t\x12\x14\n\x0cresume_token\x18\x04 \x01(\x0c\x1a=\n\x08Progress\x12\x31\n\nstatistics\x18\x01 \x01(\x0b\x32\x1d.heimdall.query.v1.Statistics\x1a\xa7\x01\n\x08\x46inished\x12\x31\n\nstatistics\x18\x01 \x01(\x0b\x32\x1d.heimdall.query.v1.Statistics\x12+\n\x07missing\x18\x02 \x03(\x0b\x32\x1a.heimdall.query.v1.Missing\x12\x14\n\x0cresume_token\x18\x03 \x01(\x0c\x12%\n\x04plan\x18\x04 \x01(\x0b\x32\x17.heimdall.query.v1.PlanB\t\n\x07message\"\xc9\x02\n\x04Plan\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12*\n\x04path\x18\x02 \x01(\x0e\x32\x1c.heimdall.query.v1.Plan.Path\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x1b\n\x13\x65stimated_row_count\x18\x04 \x01(\x03\x12\x1d\n\x15\x65stimated_bytes_count\x18\x05 \x01(\x03\x12\x11\n\tstatement\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x07 \x03(\t\"\x96\x01\n\x04Path\x12\x14\n\x10PATH_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPATH_ROLLUP\x10\x01\x12\x16\n\x12PATH_MINUTE_COLUMN\x10\x02\x12\x13\n\x0fPATH_TEXT_INDEX\x10\x03\x12\x14\n\x10PATH_TRACE_INDEX\x10\x04\x12\x15\n\x11PATH_NEWEST_FIRST\x10\x05\x12\r\n\tPATH_SCAN\x10\x06\"\xd7\x06\n\x0cWatchRequest\x12\x38\n\x06\x63reate\x18\x01 \x01(\x0b\x32&.heimdall.query.v1.WatchRequest.CreateH\x00\x12\x38\n\x06update\x18\x02 \x01(\x0b\x32&.heimdall.query.v1.WatchRequest.UpdateH\x00\x12\x38\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32&.heimdall.query.v1.WatchRequest.CancelH\x00\x12<\n\x08progress\x18\x04 \x01(\x0b\x32(.heimdall.query.v1.WatchRequest.ProgressH\x00\x1a\x84\x01\n\x05Start\x12 \n\x0cresume_token\x18\x01 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80 H\x00\x12\x30\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12!\n\nlast_count\x18\x03 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xa0\x8d\x06(\x00H\x00\x42\x04\n\x02\x61t\x1a\xb4\x02\n\x06\x43reate\x12\x1c\n\x08watch_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x35\n\x08question\x18\x02 \x01(\x0b\x32\x1b.heimdall.query.v1.QuestionB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x05start\x18\x03 \x01(\x0b\x32%.heimdall.query.v1.WatchRequest.Start\x12>\n\x0crow_encoding\x18\x04 \x01(\x0e\x32\x1e.heimdall.query.v1.RowEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x43\n\x11interval_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\x32\x05\x10\x80\xc2\xd7/\x12\x1a\n\x08\x64\x61tasets\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x1aZ\n\x06Update\x12\x19\n\x08watch_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x35\n\x08question\x18\x02 \x01(\x0b\x32\x1b.heimdall.query.v1.QuestionB\x06\xbaH\x03\xc8\x01\x01\x1a#\n\x06\x43\x61ncel\x12\x19\n\x08watch_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x1a\n\n\x08ProgressB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x8c\x07\n\rWatchResponse\x12;\n\x07\x63reated\x18\x01 \x01(\x0b\x32(.heimdall.query.v1.WatchResponse.CreatedH\x00\x12\x35\n\x04rows\x18\x02 \x01(\x0b\x32%.heimdall.query.v1.WatchResponse.RowsH\x00\x12?\n\taggregate\x18\x03 \x01(\x0b\x32*.heimdall.query.v1.WatchResponse.AggregateH\x00\x12=\n\x08progress\x18\x04 \x01(\x0b\x32).heimdall.query.v1.WatchResponse.ProgressH\x00\x12?\n\tcancelled\x18\x05 \x01(\x0b\x32*.heimdall.query.v1.WatchResponse.CancelledH\x00\x1ai\n\x07\x43reated\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x38\n\x06schema\x18\x02 \x01(\x0b\x32(.heimdall.query.v1.SearchResponse.Schema\x12\x12\n\naggregates\x18\x03 \x01(\x08\x1ar\n\x04Rows\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x36\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\'.heimdall.query.v1.SearchResponse.Batch\x12\x0f\n\x07through\x18\x03 \x01(\x0c\x12\x0f\n\x07history\x18\x04 \x01(\x08\x1a\xa9\x01\n\tAggregate\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12/\n\x0b\x62ucket_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\'.heimdall.query.v1.SearchResponse.Batch\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x0f\n\x07through\x18\x05 \x01(\x0c\x1a\\\n\x08Progress\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x0f\n\x07through\x18\x02 \x01(\x0c\x12-\n\x08position\x18\x03 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x1aR\n\tCancelled\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07through\x18\x03 \x01(\x0c\x42\t\n\x07message\"\xf5\x01\n\x0e\x45xplainRequest\x12\x35\n\x08question\x18\x01 \x01(\x0b\x32\x1b.heimdall.query.v1.QuestionB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\ntime_range\x18\x02 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1a\n\x08\x64\x61tasets\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x31\n\x05order\x18\x04 \x01(\x0e\x32\x18.heimdall.query.v1.OrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\trow_limit\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0f\n\x07\x61nalyze\x18\x06 \x01(\x08\"\xcb\x02\n\x0f\x45xplainResponse\x12\x16\n\x0e\x63\x61nonical_text\x18\x01 \x01(\t\x12&\n\x04tree\x18\x02 \x01(\x0b\x32\x18.heimdall.types.v1.Query\x12&\n\x05plans\x18\x03 \x03(\x0b\x32\x17.heimdall.query.v1.Plan\x12-\n\x06\x61\x63tual\x18\x04 \x01(\x0b\x32\x1d.heimdall.query.v1.Statistics\x12\x34\n\x0fvisible_through\x18\x05 \x01(\x0b\x32\x1b.heimdall.types.v1.Position\x12\x35\n\x12\x66reshness_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0b\x65ntity_sets\x18\x07 \x03(\x0b\x32\x1f.heimdall.query.v1.EntitySetUse\"\x9e\x01\n\x11ListFieldsRequest\x12\x30\n\ntime_range\x18\x01 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1a\n\x08\x64\x61tasets\x18\x02 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xd0\x0f(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"K\n\x05\x46ield\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08\x63overage\x18\x03 \x01(\x01\x12\x14\n\x0crecord_count\x18\x04 \x01(\x03\"n\n\x12ListFieldsResponse\x12(\n\x06\x66ields\x18\x01 \x03(\x0b\x32\x18.heimdall.query.v1.Field\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x15\n\rsampled_count\x18\x03 \x01(\x03\"\xcf\x01\n\x16ListFieldValuesRequest\x12\x19\n\x05\x66ield\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x02\x12-\n\x08question\x18\x02 \x01(\x0b\x32\x1b.heimdall.query.v1.Question\x12\x30\n\ntime_range\x18\x03 \x01(\x0b\x32\x1c.heimdall.types.v1.TimeRange\x12\x1a\n\x08\x64\x61tasets\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"1\n\nFieldValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\x14\n\x0crecord_count\x18\x02 \x01(\x03\"v\n\x17ListFieldValuesResponse\x12-\n\x06values\x18\x01 \x03(\x0b\x32\x1d.heimdall.query.v1.FieldValue\x12\x14\n\x0crecord_count\x18\x02 \x01(\x03\x12\x16\n\x0e\x64istinct_count\x18\x03 \x01(\x03*}\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\x16\n\x12ORDER_NEWEST_FIRST\x10\x01\x12\x16\n\x12ORDER_OLDEST_FIRST\x10\x02\x12\x11\n\rORDER_JOURNAL\x10\x03\x12\x1a\n\x16ORDER_JOURNAL_REVERSED\x10\x04*^\n\x0bRowEncoding\x12\x1c\n\x18ROW_ENCODING_UNSPECIFIED\x10\x00\x12\x1a\n\x16ROW_ENCODING_ARROW_IPC\x10\x01\x12\x15\n\x11ROW_ENCODING_JSON\x10\x02\x32\xa9\x04\n\x0cQueryService\x12\x63\n\x06Search\x12 .heimdall.query.v1.SearchRequest\x1a!.heimdall.query.v1.SearchResponse\"\x12\xa2\xbb\x18\x0e\n\x0cquery.search0\x01\x12\x61\n\x05Watch\x12\x1f.heimdall.query.v1.WatchRequest\x1a .heimdall.query.v1.WatchResponse\"\x11\xa2\xbb\x18\r\n\x0bquery.watch(\x01\x30\x01\x12\x64\n\x07\x45xplain\x12!.heimdall.query.v1.ExplainRequest\x1a\".heimdall.query.v1.ExplainResponse\"\x12\xa2\xbb\x18\x0e\n\x0cquery.search\x12m\n\nListFields\x12$.heimdall.query.v1.ListFieldsRequest\x1a%.heimdall.query.v1.ListFieldsResponse\"\x12\xa2\xbb\x18\x0e\n\x0cquery.search\x12|\n\x0fListFieldValues\x12).heimdall.query.v1.ListFieldValuesRequest\x1a*.heimdall.query.v1.ListFieldValuesResponse\"\x12\xa2\xbb\x18\x0e\n\x0cquery.searchb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -109,74 +110,74 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['ListFields']._serialized_options = b'\242\273\030\016\n\014query.search'
   _globals['_QUERYSERVICE'].methods_by_name['ListFieldValues']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['ListFieldValues']._serialized_options = b'\242\273\030\016\n\014query.search'
-  _globals['_ORDER']._serialized_start=5291
-  _globals['_ORDER']._serialized_end=5416
-  _globals['_ROWENCODING']._serialized_start=5418
-  _globals['_ROWENCODING']._serialized_end=5512
-  _globals['_QUESTION']._serialized_start=324
-  _globals['_QUESTION']._serialized_end=444
-  _globals['_SEARCHREQUEST']._serialized_start=447
-  _globals['_SEARCHREQUEST']._serialized_end=895
-  _globals['_STATISTICS']._serialized_start=898
-  _globals['_STATISTICS']._serialized_end=1039
-  _globals['_MISSING']._serialized_start=1041
-  _globals['_MISSING']._serialized_end=1130
-  _globals['_SEARCHRESPONSE']._serialized_start=1133
-  _globals['_SEARCHRESPONSE']._serialized_end=1929
-  _globals['_SEARCHRESPONSE_COLUMN']._serialized_start=1397
-  _globals['_SEARCHRESPONSE_COLUMN']._serialized_end=1433
-  _globals['_SEARCHRESPONSE_SCHEMA']._serialized_start=1436
-  _globals['_SEARCHRESPONSE_SCHEMA']._serialized_end=1595
-  _globals['_SEARCHRESPONSE_BATCH']._serialized_start=1597
-  _globals['_SEARCHRESPONSE_BATCH']._serialized_end=1685
-  _globals['_SEARCHRESPONSE_PROGRESS']._serialized_start=1687
-  _globals['_SEARCHRESPONSE_PROGRESS']._serialized_end=1748
-  _globals['_SEARCHRESPONSE_FINISHED']._serialized_start=1751
-  _globals['_SEARCHRESPONSE_FINISHED']._serialized_end=1918
-  _globals['_PLAN']._serialized_start=1932
-  _globals['_PLAN']._serialized_end=2261
-  _globals['_PLAN_PATH']._serialized_start=2111
-  _globals['_PLAN_PATH']._serialized_end=2261
-  _globals['_WATCHREQUEST']._serialized_start=2264
-  _globals['_WATCHREQUEST']._serialized_end=3119
-  _globals['_WATCHREQUEST_START']._serialized_start=2517
-  _globals['_WATCHREQUEST_START']._serialized_end=2649
-  _globals['_WATCHREQUEST_CREATE']._serialized_start=2652
-  _globals['_WATCHREQUEST_CREATE']._serialized_end=2960
-  _globals['_WATCHREQUEST_UPDATE']._serialized_start=2962
-  _globals['_WATCHREQUEST_UPDATE']._serialized_end=3052
-  _globals['_WATCHREQUEST_CANCEL']._serialized_start=3054
-  _globals['_WATCHREQUEST_CANCEL']._serialized_end=3089
-  _globals['_WATCHREQUEST_PROGRESS']._serialized_start=1687
-  _globals['_WATCHREQUEST_PROGRESS']._serialized_end=1697
-  _globals['_WATCHRESPONSE']._serialized_start=3122
-  _globals['_WATCHRESPONSE']._serialized_end=4030
-  _globals['_WATCHRESPONSE_CREATED']._serialized_start=3448
-  _globals['_WATCHRESPONSE_CREATED']._serialized_end=3553
-  _globals['_WATCHRESPONSE_ROWS']._serialized_start=3555
-  _globals['_WATCHRESPONSE_ROWS']._serialized_end=3669
-  _globals['_WATCHRESPONSE_AGGREGATE']._serialized_start=3672
-  _globals['_WATCHRESPONSE_AGGREGATE']._serialized_end=3841
-  _globals['_WATCHRESPONSE_PROGRESS']._serialized_start=3843
-  _globals['_WATCHRESPONSE_PROGRESS']._serialized_end=3935
-  _globals['_WATCHRESPONSE_CANCELLED']._serialized_start=3937
-  _globals['_WATCHRESPONSE_CANCELLED']._serialized_end=4019
-  _globals['_EXPLAINREQUEST']._serialized_start=4033
-  _globals['_EXPLAINREQUEST']._serialized_end=4278
-  _globals['_EXPLAINRESPONSE']._serialized_start=4281
-  _globals['_EXPLAINRESPONSE']._serialized_end=4558
-  _globals['_LISTFIELDSREQUEST']._serialized_start=4561
-  _globals['_LISTFIELDSREQUEST']._serialized_end=4719
-  _globals['_FIELD']._serialized_start=4721
-  _globals['_FIELD']._serialized_end=4796
-  _globals['_LISTFIELDSRESPONSE']._serialized_start=4798
-  _globals['_LISTFIELDSRESPONSE']._serialized_end=4908
-  _globals['_LISTFIELDVALUESREQUEST']._serialized_start=4911
-  _globals['_LISTFIELDVALUESREQUEST']._serialized_end=5118
-  _globals['_FIELDVALUE']._serialized_start=5120
-  _globals['_FIELDVALUE']._serialized_end=5169
-  _globals['_LISTFIELDVALUESRESPONSE']._serialized_start=5171
-  _globals['_LISTFIELDVALUESRESPONSE']._serialized_end=5289
-  _globals['_QUERYSERVICE']._serialized_start=5515
-  _globals['_QUERYSERVICE']._serialized_end=6068
+  _globals['_ORDER']._serialized_start=5382
+  _globals['_ORDER']._serialized_end=5507
+  _globals['_ROWENCODING']._serialized_start=5509
+  _globals['_ROWENCODING']._serialized_end=5603
+  _globals['_QUESTION']._serialized_start=361
+  _globals['_QUESTION']._serialized_end=481
+  _globals['_SEARCHREQUEST']._serialized_start=484
+  _globals['_SEARCHREQUEST']._serialized_end=932
+  _globals['_STATISTICS']._serialized_start=935
+  _globals['_STATISTICS']._serialized_end=1076
+  _globals['_MISSING']._serialized_start=1078
+  _globals['_MISSING']._serialized_end=1167
+  _globals['_SEARCHRESPONSE']._serialized_start=1170
+  _globals['_SEARCHRESPONSE']._serialized_end=1966
+  _globals['_SEARCHRESPONSE_COLUMN']._serialized_start=1434
+  _globals['_SEARCHRESPONSE_COLUMN']._serialized_end=1470
+  _globals['_SEARCHRESPONSE_SCHEMA']._serialized_start=1473
+  _globals['_SEARCHRESPONSE_SCHEMA']._serialized_end=1632
+  _globals['_SEARCHRESPONSE_BATCH']._serialized_start=1634
+  _globals['_SEARCHRESPONSE_BATCH']._serialized_end=1722
+  _globals['_SEARCHRESPONSE_PROGRESS']._serialized_start=1724
+  _globals['_SEARCHRESPONSE_PROGRESS']._serialized_end=1785
+  _globals['_SEARCHRESPONSE_FINISHED']._serialized_start=1788
+  _globals['_SEARCHRESPONSE_FINISHED']._serialized_end=1955
+  _globals['_PLAN']._serialized_start=1969
+  _globals['_PLAN']._serialized_end=2298
+  _globals['_PLAN_PATH']._serialized_start=2148
+  _globals['_PLAN_PATH']._serialized_end=2298
+  _globals['_WATCHREQUEST']._serialized_start=2301
+  _globals['_WATCHREQUEST']._serialized_end=3156
+  _globals['_WATCHREQUEST_START']._serialized_start=2554
+  _globals['_WATCHREQUEST_START']._serialized_end=2686
+  _globals['_WATCHREQUEST_CREATE']._serialized_start=2689
+  _globals['_WATCHREQUEST_CREATE']._serialized_end=2997
+  _globals['_WATCHREQUEST_UPDATE']._serialized_start=2999
+  _globals['_WATCHREQUEST_UPDATE']._serialized_end=3089
+  _globals['_WATCHREQUEST_CANCEL']._serialized_start=3091
+  _globals['_WATCHREQUEST_CANCEL']._serialized_end=3126
+  _globals['_WATCHREQUEST_PROGRESS']._serialized_start=1724
+  _globals['_WATCHREQUEST_PROGRESS']._serialized_end=1734
+  _globals['_WATCHRESPONSE']._serialized_start=3159
+  _globals['_WATCHRESPONSE']._serialized_end=4067
+  _globals['_WATCHRESPONSE_CREATED']._serialized_start=3485
+  _globals['_WATCHRESPONSE_CREATED']._serialized_end=3590
+  _globals['_WATCHRESPONSE_ROWS']._serialized_start=3592
+  _globals['_WATCHRESPONSE_ROWS']._serialized_end=3706
+  _globals['_WATCHRESPONSE_AGGREGATE']._serialized_start=3709
+  _globals['_WATCHRESPONSE_AGGREGATE']._serialized_end=3878
+  _globals['_WATCHRESPONSE_PROGRESS']._serialized_start=3880
+  _globals['_WATCHRESPONSE_PROGRESS']._serialized_end=3972
+  _globals['_WATCHRESPONSE_CANCELLED']._serialized_start=3974
+  _globals['_WATCHRESPONSE_CANCELLED']._serialized_end=4056
+  _globals['_EXPLAINREQUEST']._serialized_start=4070
+  _globals['_EXPLAINREQUEST']._serialized_end=4315
+  _globals['_EXPLAINRESPONSE']._serialized_start=4318
+  _globals['_EXPLAINRESPONSE']._serialized_end=4649
+  _globals['_LISTFIELDSREQUEST']._serialized_start=4652
+  _globals['_LISTFIELDSREQUEST']._serialized_end=4810
+  _globals['_FIELD']._serialized_start=4812
+  _globals['_FIELD']._serialized_end=4887
+  _globals['_LISTFIELDSRESPONSE']._serialized_start=4889
+  _globals['_LISTFIELDSRESPONSE']._serialized_end=4999
+  _globals['_LISTFIELDVALUESREQUEST']._serialized_start=5002
+  _globals['_LISTFIELDVALUESREQUEST']._serialized_end=5209
+  _globals['_FIELDVALUE']._serialized_start=5211
+  _globals['_FIELDVALUE']._serialized_end=5260
+  _globals['_LISTFIELDVALUESRESPONSE']._serialized_start=5262
+  _globals['_LISTFIELDVALUESRESPONSE']._serialized_end=5380
+  _globals['_QUERYSERVICE']._serialized_start=5606
+  _globals['_QUERYSERVICE']._serialized_end=6159
 # @@protoc_insertion_point(module_scope)

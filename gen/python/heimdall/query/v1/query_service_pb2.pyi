@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from heimdall.query.v1 import entity_sets_pb2 as _entity_sets_pb2
 from heimdall.types.v1 import expression_pb2 as _expression_pb2
 from heimdall.types.v1 import position_pb2 as _position_pb2
 from heimdall.types.v1 import time_range_pb2 as _time_range_pb2
@@ -995,6 +996,7 @@ class ExplainResponse(_message.Message):
     ACTUAL_FIELD_NUMBER: _builtins.int
     VISIBLE_THROUGH_FIELD_NUMBER: _builtins.int
     FRESHNESS_DURATION_FIELD_NUMBER: _builtins.int
+    ENTITY_SETS_FIELD_NUMBER: _builtins.int
     canonical_text: _builtins.str
     """Canonical text of the query."""
     @_builtins.property
@@ -1017,6 +1019,10 @@ class ExplainResponse(_message.Message):
     def freshness_duration(self) -> _duration_pb2.Duration:
         """How far visibility is behind acknowledgement."""
 
+    @_builtins.property
+    def entity_sets(self) -> _containers.RepeatedCompositeFieldContainer[_entity_sets_pb2.EntitySetUse]:
+        """What the query asks of the graph, one each."""
+
     def __init__(
         self,
         *,
@@ -1026,10 +1032,11 @@ class ExplainResponse(_message.Message):
         actual: Global___Statistics | None = ...,
         visible_through: _position_pb2.Position | None = ...,
         freshness_duration: _duration_pb2.Duration | None = ...,
+        entity_sets: _abc.Iterable[_entity_sets_pb2.EntitySetUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "freshness_duration", b"freshness_duration", "tree", b"tree", "visible_through", b"visible_through"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "canonical_text", b"canonical_text", "freshness_duration", b"freshness_duration", "plans", b"plans", "tree", b"tree", "visible_through", b"visible_through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "canonical_text", b"canonical_text", "entity_sets", b"entity_sets", "freshness_duration", b"freshness_duration", "plans", b"plans", "tree", b"tree", "visible_through", b"visible_through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -115,6 +115,8 @@ class JournalDeletion(_message.Message):
     END_TIME_NS_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
     THROUGH_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    SLICES_KNOWN_FIELD_NUMBER: _builtins.int
     deletion_id: _builtins.str
     """The operation that asked for it."""
     filter: _builtins.str
@@ -125,9 +127,15 @@ class JournalDeletion(_message.Message):
     """The nanosecond behind the last one. Unset: to the end."""
     through: _builtins.int
     """Last position of the records meant; what comes later stays. Less than that of this frame."""
+    slices_known: _builtins.bool
+    """Whether `slices` says so at all. Not: any source and any dump may be meant."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Datasets meant. Empty: all."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalDeletedSlice]:
+        """Where records were found that it means, as far as the store knew."""
 
     def __init__(
         self,
@@ -138,10 +146,12 @@ class JournalDeletion(_message.Message):
         end_time_ns: _builtins.int | None = ...,
         datasets: _abc.Iterable[_builtins.str] | None = ...,
         through: _builtins.int = ...,
+        slices: _abc.Iterable[Global___JournalDeletedSlice] | None = ...,
+        slices_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_time_ns", b"_end_time_ns", "_start_time_ns", b"_start_time_ns", "end_time_ns", b"end_time_ns", "start_time_ns", b"start_time_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_time_ns", b"_end_time_ns", "_start_time_ns", b"_start_time_ns", "datasets", b"datasets", "deletion_id", b"deletion_id", "end_time_ns", b"end_time_ns", "filter", b"filter", "start_time_ns", b"start_time_ns", "through", b"through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_time_ns", b"_end_time_ns", "_start_time_ns", b"_start_time_ns", "datasets", b"datasets", "deletion_id", b"deletion_id", "end_time_ns", b"end_time_ns", "filter", b"filter", "slices", b"slices", "slices_known", b"slices_known", "start_time_ns", b"start_time_ns", "through", b"through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_time_ns: _TypeAlias = _typing.Literal["end_time_ns"]  # noqa: Y015
     _WhichOneofArgType__end_time_ns: _TypeAlias = _typing.Literal["_end_time_ns", b"_end_time_ns"]  # noqa: Y015
@@ -153,6 +163,38 @@ class JournalDeletion(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__start_time_ns) -> _WhichOneofReturnType__start_time_ns | None: ...
 
 Global___JournalDeletion: _TypeAlias = JournalDeletion  # noqa: Y015
+
+@_typing.final
+class JournalDeletedSlice(_message.Message):
+    """Records of a source that a deletion means some of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DUMP_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The source. Empty: of none."""
+    dump: _builtins.str
+    """The dump. Empty: they are logs."""
+    @_builtins.property
+    def days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Days of the records' time since 1970 UTC, ascending; none for a dump."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        dump: _builtins.str = ...,
+        days: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "dump", b"dump", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JournalDeletedSlice: _TypeAlias = JournalDeletedSlice  # noqa: Y015
 
 @_typing.final
 class JournalSourceKey(_message.Message):

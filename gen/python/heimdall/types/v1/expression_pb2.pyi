@@ -43,6 +43,10 @@ class FieldRef(_message.Message):
         """The record's attributes; where they lack the key, the resource's."""
         SCOPE_COMPUTED: FieldRef._Scope.ValueType  # 5
         """A column that an earlier stage made."""
+        SCOPE_GRAPH: FieldRef._Scope.ValueType  # 6
+        """What the graph says of entities that a record holds: `sighted_in`, `entity_label`, `entity_tlp`. Compared for equality with a text, and
+        nothing else.
+        """
 
     class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
         """Scope says where a name is looked up."""
@@ -59,6 +63,10 @@ class FieldRef(_message.Message):
     """The record's attributes; where they lack the key, the resource's."""
     SCOPE_COMPUTED: FieldRef.Scope.ValueType  # 5
     """A column that an earlier stage made."""
+    SCOPE_GRAPH: FieldRef.Scope.ValueType  # 6
+    """What the graph says of entities that a record holds: `sighted_in`, `entity_label`, `entity_tlp`. Compared for equality with a text, and
+    nothing else.
+    """
 
     SCOPE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int

@@ -14,6 +14,7 @@ import pyarrow as pa
 from heimdall_server.canonical.catalogue import TYPES, personal_form
 from heimdall_server.canonical.column import Refused
 from heimdall_server.canonical.identity import PERSONAL_TYPES, entity_ids, personal_entity_ids
+from heimdall_server.canonical.named_things import is_named_type, read_name
 from heimdall_server.domain import graph_ids
 from heimdall_server.domain.errors import InvalidArgumentError, NotFoundError
 from heimdall_server.domain.personal import TokenName
@@ -76,6 +77,8 @@ class VertexNames:
         name = TokenName.parse(named.value)
         if name is not None:
             return await self._of_token(name)
+        if is_named_type(named.type):
+            return _packed(entity_ids(named.type, pa.array([_name(named)])))
         if named.type not in TYPES and named.type not in self._classes:
             raise InvalidArgumentError("vertex.typed.type", f"there is no type {named.type!r} of entities")
         ids: tuple[bytes, ...] = ()
@@ -106,6 +109,13 @@ class VertexNames:
         value = read.value
         type_name = named.type if named.type != _ADDRESS else "ipv6" if ":" in value else "ipv4"
         return [(type_name, value)]
+
+
+def _name(named: Named) -> str:
+    read = read_name(named.value)
+    if isinstance(read, Refused):
+        raise InvalidArgumentError("vertex.typed.value", f"not a name of a {named.type}: {read.reason}")
+    return read.value
 
 
 def _packed(identities: pa.StringArray) -> tuple[bytes, ...]:

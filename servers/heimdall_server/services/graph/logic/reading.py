@@ -7,8 +7,11 @@ from dataclasses import replace
 from itertools import chain
 from typing import Final
 
+from heimdall_server.domain.graph import VertexKind
 from heimdall_server.domain.graph_reading import CypherResult, EdgeKey, GraphFilter, GraphLimits
 from heimdall_server.ports.graph import CypherRunner, GraphCuration, GraphReader
+from heimdall_server.ports.graph_dumps import GraphDumps
+from heimdall_server.ports.warninglists import WarninglistBook
 from heimdall_server.services.graph.logic.finding import VertexFinder
 from heimdall_server.services.graph.model import Ceiling, Connected, Described, Labelled, Named, Sighted
 
@@ -22,12 +25,20 @@ class GraphReading:
     """See the module."""
 
     def __init__(
-        self, reader: GraphReader, curation: GraphCuration, cypher: CypherRunner, finder: VertexFinder
+        self,
+        reader: GraphReader,
+        curation: GraphCuration,
+        cypher: CypherRunner,
+        finder: VertexFinder,
+        warninglists: WarninglistBook | None = None,
+        dumps: GraphDumps | None = None,
     ) -> None:
         self._reader = reader
         self._curation = curation
         self._cypher = cypher
         self._finder = finder
+        self._warninglists = warninglists
+        self._dumps = dumps
 
     async def describe(self, named: Named, ceiling: Ceiling) -> Described:
         """A vertex and what is said about it and about its parts.
@@ -42,12 +53,19 @@ class GraphReading:
         ids = [vertex.id, *parts]
         evidence = await self._reader.evidence(ids, tlp_max=ceiling.tlp)
         notes = await self._curation.notes(ids, tlp_max=ceiling.tlp)
+        listed: Sequence[str] = ()
+        if self._warninglists is not None and vertex.kind is VertexKind.ENTITY:
+            listed = await self._warninglists.naming(vertex.type, vertex.value)
         return Described(
             vertex,
             list(chain.from_iterable(evidence)),
             await self._curation.labels(ids, tlp_max=ceiling.tlp),
             notes[-NOTES_TOLD:],
             [merge for merge in merges if merge.id in parts and merge.into_id in ids],
+            listed,
+            await self._dumps.describe(vertex.id, tlp_max=ceiling.tlp)
+            if self._dumps is not None and vertex.kind in (VertexKind.DUMP, VertexKind.FIELD)
+            else None,
         )
 
     async def traverse(

@@ -24,6 +24,7 @@ from heimdall_server.services.query.logic.question import (
     with_tokens,
     worked_out,
 )
+from heimdall_server.services.query.logic.sets import SetFinder, sets_of
 from heimdall_server.services.query.model import Question, Understood, Values
 
 
@@ -40,6 +41,7 @@ class CatalogueUseCase:
         limits: Limits,
         datasets: Collection[str],
         personal: PersonalSearch | None = None,
+        sets: SetFinder | None = None,
     ) -> None:
         self._store = store
         self._visibility = visibility
@@ -48,6 +50,7 @@ class CatalogueUseCase:
         self._limits = limits
         self._datasets = datasets
         self._personal = personal
+        self._sets = sets
 
     async def fields(self, caller: str, time_range: TimeRange, datasets: Sequence[str]) -> Sequence[FieldInfo]:
         """Fields with type and coverage, most covered first."""
@@ -79,6 +82,9 @@ class CatalogueUseCase:
             return with_tokens(Query(read_question(question, now_ns=now_ns).filter, (totals,)), terms)
 
         understood = await worked_out(question, terms, understand)
+        if self._personal is not None:
+            await self._personal.guard.allow(understood.matched)
+        understood = understood.filled((await sets_of(self._sets, understood.query)).filled)
         counting = StoreQuery(
             query=understood.query,
             time_range=check_time_range(time_range),
@@ -87,8 +93,6 @@ class CatalogueUseCase:
             limits=self._limits,
         )
         query = replace(counting, query=Query(understood.query.filter))
-        if self._personal is not None:
-            await self._personal.guard.allow(understood.matched)
         rows = self._store.rows_between(query.time_range, query.datasets)
         # Two statements that read the same.
         word_index = self._store.word_index(counting.datasets)

@@ -6,6 +6,7 @@ same page's end; the one that comes behind a page begins the next. The query's o
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -33,6 +34,7 @@ from heimdall_server.services.query.logic.question import (
     understand,
     worked_out,
 )
+from heimdall_server.services.query.logic.sets import SetFinder, sets_of
 from heimdall_server.services.query.logic.tokens import Place, TokenCodec
 from heimdall_server.services.query.model import (
     Answer,
@@ -46,6 +48,7 @@ from heimdall_server.services.query.model import (
     TokenAfter,
     Understood,
 )
+from heimdall_server.services.query.set_model import NO_SETS, FoundSets
 
 PROGRESS_S: Final = 1.0
 """A sign of life is sent when nothing else was for so long."""
@@ -69,6 +72,13 @@ class _Search:
     """On the monotonic clock."""
     revision: Sequence[int | str] = ()
     """See `PersonalSearch`."""
+    sets: FoundSets = NO_SETS
+    """What the graph told; they stand in `understood`."""
+
+    def asking(self, sets: FoundSets) -> _Search:
+        """The search with the sets that its pages keep to."""
+        place = replace(self.place, sets_digest=sets.digest)
+        return replace(self, understood=self.understood.filled(sets.filled), place=place, sets=sets)
 
     @property
     def page_rows(self) -> int:
@@ -105,9 +115,11 @@ class SearchUseCase:
         limits: Limits,
         datasets: Collection[str],
         personal: PersonalSearch | None = None,
+        sets: SetFinder | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
+        self._sets = sets
         self._visibility = visibility
         self._admission = admission
         self._tokens = tokens
@@ -163,7 +175,9 @@ class SearchUseCase:
                     if isinstance(answer, Done):
                         actual = answer.statistics
                         plan = replace(plan, path=answer.plan.path, reason=answer.plan.reason)
-        return Explained(search.understood, plan, actual, self._visibility.visible_through, self._visibility.lag_s)
+        return Explained(
+            search.understood, plan, actual, self._visibility.visible_through, self._visibility.lag_s, search.sets
+        )
 
     @asynccontextmanager
     async def _admitted(self, caller: str, search: _Search) -> AsyncIterator[Result]:
@@ -213,11 +227,16 @@ class SearchUseCase:
         return started_s, await stack.enter_async_context(self._store.query(replace(query, limits=granted)))
 
     async def _allowed(self, request: SearchIn, started_s: float) -> _Search:
-        """The search, if the caller may search for the personal values that it names."""
+        """The search, if the caller may search for the personal values that it names, and for what it asks of the graph."""
         search = await worked_out(request.question, self._terms, lambda: self._prepare(request, started_s))
         if self._personal is not None:
             await self._personal.guard.allow(search.understood.matched)
-        return search
+        try:
+            async with asyncio.timeout(max(search.deadline_s - time.monotonic(), TIME_S_MIN)):
+                sets = await sets_of(self._sets, search.understood.query, begun_with=search.place.sets_digest)
+        except TimeoutError:
+            raise QueryTimeoutError(search.limits.time_s) from None
+        return search.asking(sets) if sets.sets else search
 
     def _prepare(self, request: SearchIn, started_s: float) -> _Search:
         place, revision = Place(now_ns=self._clock.now_ns()), self._revision
@@ -246,7 +265,10 @@ class SearchUseCase:
         """The search, with the tokens of index keys that were made while it waited: records that it will see may have them."""
         if self._revision == search.revision or not search.understood.matched:
             return search
-        return replace(search, understood=self._understand(search.request, search.place))
+        understood = self._understand(search.request, search.place)
+        if search.sets.covers(understood.query):
+            return replace(search, understood=understood.filled(search.sets.filled))
+        return search  # a dump that is named by a personal value: what the graph told of it holds
 
     def _understand(self, request: SearchIn, place: Place) -> Understood:
         return understand(request.question, now_ns=place.now_ns, terms=self._terms)

@@ -29,13 +29,14 @@ _COUNTS: Final = {
     "h": "horizon_ns",
     "c": "counted_through",
     "l": "last_count",
+    "g": "sets_digest",
 }
 """Short names of the fields that are left out where they are 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a reader is. All but the first four fields belong to watches."""
+    """Where a reader is. What isn't said to be a search's belongs to watches, but for the first four fields."""
 
     through: Positions = field(default_factory=dict)
     """Search: the snapshot. Watch: everything up to here has been looked at."""
@@ -57,6 +58,8 @@ class Place:
     """Aggregates: how far values had been sent; while counting up to here again, nothing is said."""
     last_count: int = 0
     """The watch hasn't yet found where its last so many records begin."""
+    sets_digest: int = 0
+    """Search: of the sets of entities that its first page asked for; 0: it asks for none."""
 
 
 class TokenCodec:

@@ -26,6 +26,7 @@ from heimdall_server.services.query.model import (
     Rows,
     SearchIn,
 )
+from heimdall_server.services.query.translate.entity_sets import entity_sets_out
 from heimdall_server.services.query.translate.rows import RowEncoder
 from heimdall_server.services.query.translate.tree import query_in, query_out
 
@@ -195,6 +196,7 @@ def explained_out(explained: Explained, *, tier: str, journal_id: str) -> pb.Exp
         actual=statistics_out(explained.actual) if explained.actual else None,
         visible_through=position_out(explained.visible_through, journal_id),
         freshness_duration=duration_out(explained.lag_s),
+        entity_sets=entity_sets_out(explained.sets, journal_id=journal_id),
     )
 
 

@@ -15,6 +15,7 @@ _SCOPES = {
     pb.FieldRef.SCOPE_RESOURCE: Scope.RESOURCE,
     pb.FieldRef.SCOPE_ANY: Scope.ANY,
     pb.FieldRef.SCOPE_COMPUTED: Scope.COMPUTED,
+    pb.FieldRef.SCOPE_GRAPH: Scope.GRAPH,
 }
 _WIRE_SCOPES = {domain: wire for wire, domain in _SCOPES.items()}
 _OPERATORS = {
@@ -132,6 +133,9 @@ def _expression_out(expression: tree.Expression) -> pb.Expression:
             return pb.Expression(cidr=pb.Expression.Pattern(field=_field_out(field), pattern=network))
         case tree.Exists(field):
             return pb.Expression(exists=_field_out(field))
+        case tree.Holds(field, value):
+            # What was asked; the set stays here.
+            return _expression_out(tree.Compare(field, tree.Operator.EQ, value))
 
 
 def _stage_in(message: pb.Stage) -> tree.Stage:

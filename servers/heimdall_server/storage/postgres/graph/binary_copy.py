@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END: Final = b"\xff\xff"
 PIECE_BYTES: Final = 256 * 1024
+_ELEMENTS: Final = {width: np.dtype([("length", ">i4"), ("value", f">i{width}")]) for width in (2, 4, 8)}
 Octets: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
 
@@ -95,8 +96,11 @@ def array_octets(answer: bytes | None, width: int) -> Octets:
 
 def array_integers(answer: bytes | None, width: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The same for integers of 2, 4 or 8 octets."""
-    octets = np.ascontiguousarray(array_octets(answer, width))
-    return octets.view(f">i{width}").reshape(-1).astype(np.int64)
+    dimensions = 0 if answer is None else int.from_bytes(answer[:4], "big")
+    if answer is None or not dimensions:
+        return np.empty(0, np.int64)
+    elements = np.frombuffer(answer, _ELEMENTS[width], offset=12 + 8 * dimensions)
+    return elements["value"].astype(np.int64)
 
 
 def _fixed(columns: Sequence[Fixed], count: int, *, lead: int) -> np.ndarray[Any, Any]:

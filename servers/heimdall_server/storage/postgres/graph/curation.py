@@ -172,7 +172,7 @@ class PostgresGraphCuration:
             return (await connection.execute(statement.encode(), values)).rowcount
 
     async def _rows(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        async with self._pool.connection() as connection:
+        async with self._pool.connection(autocommit=True) as connection:
             return await (await connection.execute(statement.encode(), values)).fetchall()
 
 

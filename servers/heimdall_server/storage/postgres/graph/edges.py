@@ -115,6 +115,8 @@ async def keep_edges(connection: Connection, group: EdgeGroup, terms: Mapping[in
     is_new = np.ones(len(group.start), bool)
     is_new[found] = False
     new = np.flatnonzero(is_new)
+    # In the order of the index by ends, so that each of its pages is visited once.
+    new = new[np.lexsort((group.end[new], group.start[new]))]
     group.facts.id[found] = held.id
     if len(new):
         group.facts.id[new] = await labels.allocate(connection, group.kind, len(new))

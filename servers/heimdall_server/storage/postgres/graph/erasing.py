@@ -8,13 +8,25 @@ from collections.abc import Collection
 from typing import Final
 
 from heimdall_server.domain.graph import EDGE_KINDS, EdgeKind, VertexKind
-from heimdall_server.storage.postgres.graph.labels import table
+from heimdall_server.storage.postgres.graph.dumps import forget_records, forget_samples
+from heimdall_server.storage.postgres.graph.import_log import erase_imports
+from heimdall_server.storage.postgres.graph.labels import are_there, table
 from heimdall_server.storage.postgres.graph.transaction import lock_writers
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _TIME_S: Final = 120.0
 _VALUE: Final = "ag_catalog.agtype_access_operator(VARIADIC ARRAY[properties, '\"value\"'::ag_catalog.agtype])"
-_AUTHORED: Final = ("graph_label", "graph_note", "graph_merge", "graph_embedding", "graph_profile")
+_AUTHORED: Final = (
+    "graph_label",
+    "graph_note",
+    "graph_merge",
+    "graph_embedding",
+    "graph_profile",
+    "graph_hunted",
+    "graph_match",
+    "graph_watched",
+    "graph_event",
+)
 _FOUND: Final = (
     "CREATE TEMP TABLE graph_gone ON COMMIT DROP AS WITH entity AS ("
     f"SELECT id, uid FROM {table(VertexKind.ENTITY)} WHERE {_VALUE} = %s::ag_catalog.agtype), near AS ("
@@ -33,6 +45,10 @@ class PostgresGraphEraser:
 
     async def erase(self, tokens: Collection[str]) -> int:
         """See the port."""
+        async with self._pool.connection(timeout_s=_TIME_S) as connection:
+            if not await are_there(connection):
+                return 0
+            await erase_imports(connection, tokens)  # first: facts are made of them
         return sum([await self._erase_one(token) for token in tokens])
 
     async def _erase_one(self, token: str) -> int:
@@ -42,6 +58,12 @@ class PostgresGraphEraser:
             found = await connection.execute(_FOUND.encode(), (json.dumps(token),))
             if not found.rowcount:
                 return 0
+            # Those that tell of them by tokens of epochs that are gone.
+            await connection.execute(
+                b"DELETE FROM graph_import WHERE people && (SELECT array_agg(uid) FROM graph_gone)"
+            )
+            await forget_records(connection)
+            await forget_samples(connection, token)
             for kind in EDGE_KINDS:
                 await connection.execute(
                     f"WITH gone AS (DELETE FROM {table(kind)} e USING graph_gone g WHERE e.start_id = g.id OR e.end_id = g.id RETURNING e.id) "

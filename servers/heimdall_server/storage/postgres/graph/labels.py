@@ -5,7 +5,7 @@ A graph id is the label's number above 48 bits of a sequence (AGE, `graphid.h`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,12 @@ ENTRY_BITS: Final = 48
 def table(kind: VertexKind | EdgeKind) -> str:
     """The name of a label's table, quoted."""
     return f'{GRAPH}."{kind}"'
+
+
+async def are_there(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:
+    """Whether a database has the graph's tables. One that only ever kept the vault has none."""
+    row = await (await connection.execute("SELECT to_regclass(%s)", (table(VertexKind.ENTITY),))).fetchone()
+    return row is not None and row[0] is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,13 @@ class Labels:
         numbers = {str(name): int(number) for name, number in await cursor.fetchall()}
         vertices = {kind: numbers[kind.value] for kind in VERTEX_KINDS}
         return cls(vertices | {kind: numbers[kind.value] for kind in EDGE_KINDS})
+
+    def kinds(self, kinds: Sequence[VertexKind | EdgeKind]) -> Longs:
+        """Where the kind of each label's number stands among some; 0 for those that aren't."""
+        found = np.zeros(max(self.number.values()) + 1, np.int64)
+        for place, kind in enumerate(kinds):
+            found[self.number[kind]] = place
+        return found
 
     def vertex_kind(self, graph_id: int) -> VertexKind:
         """The kind of a vertex, by its graph id."""

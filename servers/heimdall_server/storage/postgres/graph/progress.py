@@ -51,6 +51,11 @@ async def note(connection: Connection, origin: Origin) -> None:
     )
 
 
+async def forget_streams(connection: Connection, beginning: str) -> None:
+    """Forget what was applied of the streams that begin with a text."""
+    await connection.execute("DELETE FROM graph_applied WHERE starts_with(stream, %s)", (beginning,))
+
+
 async def _held(connection: Connection, origin: Origin) -> Sequence[Range]:
     cursor = await connection.execute(_ASK, (origin.stream, origin.first, origin.last))
     return [(int(first), int(last)) for first, last in await cursor.fetchall()]

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from psycopg import errors as pg
-
-from heimdall_server.domain.errors import QueryTimeoutError
-from heimdall_server.domain.graph import ENDS, VERTEX_KINDS, EdgeKind, Provenance, Tlp, VertexKind
-from heimdall_server.domain.graph_batches import Profile
+from heimdall_server.domain.graph import EdgeKind, Tlp, VertexKind
+from heimdall_server.domain.graph_profiles import Profile
 from heimdall_server.domain.graph_reading import (
     EdgeKey,
     Evidence,
@@ -24,8 +21,11 @@ from heimdall_server.domain.graph_reading import (
     SightingRow,
     Vertex,
 )
-from heimdall_server.storage.postgres.graph.groups import any_merges, parts_of, roots_of
-from heimdall_server.storage.postgres.graph.labels import Labels, table
+from heimdall_server.storage.postgres.graph.dumps import visible_profiles
+from heimdall_server.storage.postgres.graph.evidence import evidence_of
+from heimdall_server.storage.postgres.graph.groups import parts_of, roots_of
+from heimdall_server.storage.postgres.graph.labels import table
+from heimdall_server.storage.postgres.graph.moment import moment, reading
 from heimdall_server.storage.postgres.graph.paths import shortest
 from heimdall_server.storage.postgres.graph.rows import (
     SEEN,
@@ -33,30 +33,15 @@ from heimdall_server.storage.postgres.graph.rows import (
     Wanted,
     any_vertex,
     array,
-    begin,
     seen_of,
     select_vertices,
     vertices_by_id,
 )
 from heimdall_server.storage.postgres.graph.staging import Connection
-from heimdall_server.storage.postgres.graph.walk import Traversal, Walk
+from heimdall_server.storage.postgres.graph.walk import Known, Traversal, Walk
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _READ_S: Final = 10.0
-_PROVENANCE: Final = "p.instance, p.source, p.method, p.method_version, p.dump, p.actor, p.confidence, p.tlp"
-# The row of the fact itself is its one provenance; several have rows of their own.
-_EVIDENCE: Final = f"""
-WITH f (id, provenance, first_ns, last_ns, count, first_place, last_place) AS (
-    SELECT s.* FROM ({{source}}) s WHERE s.provenance <> 0
-    UNION ALL
-    SELECT r.fact, r.provenance, r.first_ns, r.last_ns, r.count, r.first_place, r.last_place
-    FROM ({{source}}) s JOIN graph_fact_provenance r ON r.fact = s.id WHERE s.provenance = 0
-)
-SELECT {_PROVENANCE}, f.first_ns, f.last_ns, f.count, f.first_place, f.last_place
-FROM f JOIN graph_provenance p ON p.provenance_id = f.provenance WHERE p.tlp <= %s
-ORDER BY p.confidence DESC, f.last_ns DESC, p.provenance_id
-"""
-_FACT: Final = "t.id, t.provenance, t.first_ns, t.last_ns, t.count, t.first_place, t.last_place"
 _SIGHTINGS: Final = f"""
 SELECT t.id::text::bigint, t.uid, {VALUE}, t.day, t.hours, t.provenance, {SEEN}
 FROM {table(VertexKind.ENTITY)} e JOIN {table(EdgeKind.OF_ENTITY)} o ON o.end_id = e.id
@@ -73,12 +58,6 @@ SELECT fact::text::bigint, (
     ) h
 ) FROM unnest(%s::ag_catalog.graphid[]) AS f (fact)
 """
-_PROFILES: Final = f"""
-SELECT p.id, p.rank, p.body FROM graph_profile p WHERE p.id = ANY(%s::uuid[]) AND (
-    EXISTS (SELECT FROM {table(VertexKind.DUMP)} t WHERE t.uid = p.id AND t.tlp_min <= %s)
-    OR EXISTS (SELECT FROM {table(VertexKind.FIELD)} t WHERE t.uid = p.id AND t.tlp_min <= %s)
-)
-"""
 _STATE: Final = """
 SELECT coalesce(sum(c.reltuples) FILTER (WHERE l.kind = 'v'), 0)::bigint, coalesce(sum(c.reltuples) FILTER (WHERE l.kind = 'e'), 0)::bigint,
     coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint, (SELECT count(DISTINCT stream) FROM graph_applied)
@@ -92,12 +71,12 @@ class PostgresGraphReader:
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
-        self._labels: Labels | None = None
+        self._known = Known()
 
     async def get(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Vertex]:
         """See the port."""
-        async with self._reading(_READ_S) as connection:
-            roots = await roots_of(connection, ids) if await any_merges(connection) else {one: one for one in ids}
+        async with moment(self._pool, _READ_S) as (connection, has_merges):
+            roots = await roots_of(connection, ids) if has_merges else {one: one for one in ids}
             found = await vertices_by_id(connection, {*roots, *roots.values()}, any_vertex(tlp_max))
         # A part that the reader mustn't see isn't there for them, whatever it was merged into.
         return {id_: found[root].vertex for id_, root in roots.items() if root in found and id_ in found}
@@ -117,20 +96,19 @@ class PostgresGraphReader:
     async def profiles(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Profile]:
         """See the port."""
         async with self._reading(_READ_S) as connection:
-            cursor = await connection.execute(_PROFILES, ([one.hex() for one in ids], tlp_max.value, tlp_max.value))
-            return {id_.bytes: Profile(id_.bytes, rank, body) for id_, rank, body in await cursor.fetchall()}
+            return await visible_profiles(connection, ids, tlp_max)
 
     async def evidence(self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp) -> Sequence[Sequence[Evidence]]:
-        """See the port. One statement a fact, and for vertices one a kind until it is found."""
+        """See the port. One statement, and one more where there are edges."""
         async with self._reading(_READ_S) as connection:
-            return [await self._evidence_of(connection, fact, tlp_max) for fact in facts]
+            return await evidence_of(connection, facts, tlp_max)
 
     async def traverse(
         self, starts: Sequence[bytes], filter_: GraphFilter, limits: GraphLimits
     ) -> AsyncIterator[Level]:
         """See the port."""
-        async with self._reading(limits.time_s) as connection:
-            traversal = Traversal(await Walk.begin(connection, await self._known_labels(connection), filter_, limits))
+        async with moment(self._pool, limits.time_s) as (connection, has_merges):
+            traversal = Traversal(await Walk.begin(connection, self._known, filter_, limits, has_merges=has_merges))
             found = [await traversal.first(starts), await traversal.next(connection)]
         for level in found:
             yield level
@@ -143,8 +121,8 @@ class PostgresGraphReader:
         self, start: bytes, end: bytes, filter_: GraphFilter, limits: GraphLimits, *, count_max: int = 5
     ) -> Paths:
         """See the port."""
-        async with self._reading(limits.time_s) as connection:
-            walk = await Walk.begin(connection, await self._known_labels(connection), filter_, limits)
+        async with moment(self._pool, limits.time_s) as (connection, has_merges):
+            walk = await Walk.begin(connection, self._known, filter_, limits, has_merges=has_merges)
             return await shortest(walk, start, end, count_max=count_max)
 
     async def sightings(
@@ -158,9 +136,9 @@ class PostgresGraphReader:
     ) -> Sequence[SightingRow]:
         """See the port."""
         ceiling = tlp_max.value
-        async with self._reading(_READ_S) as connection:
+        async with moment(self._pool, _READ_S) as (connection, has_merges):
             entities = [entity]
-            if await any_merges(connection):
+            if has_merges:
                 root = (await roots_of(connection, entities))[entity]
                 entities = [root, *await parts_of(connection, (root,))]
             ids = [one.hex() for one in entities]
@@ -186,51 +164,5 @@ class PostgresGraphReader:
             row = await cursor.fetchone()
         return GraphState(*(int(one) for one in row or (0, 0, 0, 0)))
 
-    async def _evidence_of(self, connection: Connection, fact: bytes | EdgeKey, tlp_max: Tlp) -> Sequence[Evidence]:
-        if isinstance(fact, EdgeKey):
-            sources = [_edge_source(fact)]
-        else:
-            sources = [
-                (f"SELECT {_FACT} FROM {table(kind)} t WHERE t.uid = %s", list[object]([fact.hex()]))
-                for kind in reversed(VERTEX_KINDS)
-            ]
-        for source, parameters in sources:
-            statement = _EVIDENCE.format(source=source).encode()
-            cursor = await connection.execute(statement, [*parameters, *parameters, tlp_max.value], prepare=False)
-            if rows := await cursor.fetchall():
-                return [_evidence(row) for row in rows]
-        return []
-
-    @contextlib.asynccontextmanager
-    async def _reading(self, time_s: float) -> AsyncIterator[Connection]:
-        async with self._pool.connection(timeout_s=time_s) as connection:
-            try:
-                await begin(connection, time_s=time_s)
-                yield connection
-            except pg.QueryCanceled:
-                raise QueryTimeoutError(time_s) from None
-
-    async def _known_labels(self, connection: Connection) -> Labels:
-        if self._labels is None:
-            self._labels = await Labels.load(connection)
-        return self._labels
-
-
-def _edge_source(key: EdgeKey) -> tuple[str, list[object]]:
-    """An edge by its ends' ids. The kinds that its ends may be of follow from its own."""
-    sides: list[str] = []
-    parameters: list[object] = []
-    for side, id_ in ((0, key.start), (1, key.end)):
-        kinds = sorted({pair[side] for pair in ENDS[key.kind]})
-        sides.append(" UNION ALL ".join(f"SELECT id FROM {table(kind)} WHERE uid = %s" for kind in kinds))
-        parameters += [id_.hex()] * len(kinds)
-    source = (
-        f"SELECT {_FACT} FROM {table(key.kind)} t WHERE t.start_id IN ({sides[0]}) AND t.end_id IN ({sides[1]}) "
-        "AND t.relation = coalesce((SELECT term_id FROM graph_term WHERE term = %s), 0)"
-    )
-    return source, [*parameters, key.relation]
-
-
-def _evidence(row: Sequence[Any]) -> Evidence:
-    instance, source, method, version, dump, actor, confidence, tlp = row[:8]
-    return Evidence(Provenance(instance, source, method, version, dump, actor, confidence, Tlp(tlp)), *row[8:])
+    def _reading(self, time_s: float) -> AbstractAsyncContextManager[Connection]:
+        return reading(self._pool, time_s)

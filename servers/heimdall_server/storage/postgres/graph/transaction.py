@@ -11,10 +11,13 @@ import numpy as np
 from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS
 from heimdall_server.domain.graph_batches import Applied, CheckedBatch, GraphBatch
+from heimdall_server.storage.postgres.graph.dumps import keep_dumps
 from heimdall_server.storage.postgres.graph.edges import EdgeGroup, group_edges, keep_edges
 from heimdall_server.storage.postgres.graph.facts import Facts, Longs, Pairs, Sums, Weights
 from heimdall_server.storage.postgres.graph.labels import Labels
+from heimdall_server.storage.postgres.graph.news import News
 from heimdall_server.storage.postgres.graph.progress import is_applied, note
+from heimdall_server.storage.postgres.graph.refusals import note_refused
 from heimdall_server.storage.postgres.graph.staging import (
     SUM_COLUMNS,
     Connection,
@@ -45,10 +48,6 @@ ON CONFLICT (fact, provenance) DO UPDATE SET
 WHERE excluded.count > 0 OR excluded.first_ns < t.first_ns OR excluded.last_ns > t.last_ns OR excluded.last_place > t.last_place
     OR coalesce(nullif(excluded.first_place, 0) < coalesce(nullif(t.first_place, 0), 9223372036854775807), false)
 """
-_KEEP_PROFILE: Final = (
-    "INSERT INTO graph_profile AS t (id, rank, body) VALUES (%s::uuid, %s, %s) ON CONFLICT (id) DO UPDATE "
-    "SET rank = excluded.rank, body = excluded.body WHERE (excluded.rank, excluded.body) > (t.rank, t.body)"
-)
 
 
 @dataclass(slots=True)
@@ -58,6 +57,8 @@ class Shared:
     terms: Terms
     provenances: Provenances
     labels: Labels | None = None
+    news: News | None = None
+    """Told what is new; None: nobody waits for anything."""
 
 
 async def lock_writers(connection: Connection) -> None:
@@ -91,7 +92,11 @@ async def apply_once(connection: Connection, checked: CheckedBatch, shared: Shar
     vertices = await work.vertices()
     edges = await work.edges(vertices)
     await _keep_pairs(connection, [*vertices, *edges])
-    await _keep_profiles(connection, batch)
+    if count:
+        await keep_dumps(connection, batch, work.provenances)
+    if shared.news is not None:
+        await shared.news.note(connection, checked, vertices)
+    await note_refused(connection, checked)
     await note(connection, batch.origin)
     for origin in batch.counted if count else ():
         await note(connection, origin)
@@ -211,9 +216,3 @@ def _pairs_to_keep(facts: Facts, pairs: Pairs, kept: Kept) -> list[tuple[Longs, 
     if len(rows):
         found.append((facts.id[pairs.fact[rows]], pairs.provenance[rows], pairs.sums.take(rows)))
     return found
-
-
-async def _keep_profiles(connection: Connection, batch: GraphBatch) -> None:
-    if batch.profiles:
-        async with connection.cursor() as cursor:
-            await cursor.executemany(_KEEP_PROFILE, [(one.id.hex(), one.rank, one.body) for one in batch.profiles])

@@ -138,6 +138,8 @@ async def keep_vertices(
     is_new = np.ones(len(group.ids), bool)
     is_new[found] = False
     new = np.flatnonzero(is_new)
+    # In the order of the index by id, so that each of its pages is visited once.
+    new = new[np.argsort(np.ascontiguousarray(group.ids[new, :8]).view(">u8").reshape(-1))]
     group.facts.id[found] = held.id
     if len(new):
         group.facts.id[new] = await labels.allocate(connection, kind, len(new))

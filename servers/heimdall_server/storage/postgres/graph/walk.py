@@ -1,19 +1,24 @@
-"""Walks through the graph, level by level: from vertices outwards, and between two of them from both ends."""
+"""Walks through the graph, level by level: from vertices outwards, and between two of them from both ends.
+
+What a walk has read are columns (`columns.py`); it makes values for the reader of what it tells.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
+
+import numpy as np
 
 from heimdall_server.domain.errors import QueryTimeoutError
-from heimdall_server.domain.graph import EdgeKind
+from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS
 from heimdall_server.domain.graph_reading import (
     Direction,
     Edge,
-    EdgeKey,
     GraphFilter,
     GraphLimits,
     Level,
@@ -21,128 +26,206 @@ from heimdall_server.domain.graph_reading import (
     MoreReason,
     Vertex,
 )
-from heimdall_server.storage.postgres.graph.facts import NS_PER_DAY
-from heimdall_server.storage.postgres.graph.groups import any_merges, parts_of, roots_of
+from heimdall_server.storage.postgres.graph.columns import EdgeColumns, Met, VertexColumns, octets_of
+from heimdall_server.storage.postgres.graph.facts import NS_PER_DAY, Longs
+from heimdall_server.storage.postgres.graph.groups import parts_of, roots_of
 from heimdall_server.storage.postgres.graph.labels import Labels
-from heimdall_server.storage.postgres.graph.rows import (
+from heimdall_server.storage.postgres.graph.rows import Wanted, any_vertex
+from heimdall_server.storage.postgres.graph.staging import Connection
+from heimdall_server.storage.postgres.graph.steps import (
     RARITY_MAX,
-    FoundEdge,
-    any_vertex,
+    TermNames,
     edges_of,
     rarity_of,
-    vertices_by_id,
-    vertices_by_row,
+    select_columns,
+    vertices_of,
 )
-from heimdall_server.storage.postgres.graph.staging import Connection
 
 _RARITY_ASKED_MAX: Final = 256
 """Neighbours of a level whose rarity is looked up; the others count as common."""
 _HALF_LIFE_DAYS: Final = 90.0
 _OPPOSITE: Final = {Direction.OUT: Direction.IN, Direction.IN: Direction.OUT, Direction.BOTH: Direction.BOTH}
+_ROWS_ASIDE: Final = 500
+"""More rows than these are made into values in a thread: that takes more than a millisecond."""
+_Made = TypeVar("_Made")
+
+
+class Known:
+    """What never changes in a database, and is asked for once."""
+
+    def __init__(self) -> None:
+        self.names = TermNames()
+        self._labels: Labels | None = None
+
+    async def labels(self, connection: Connection) -> Labels:
+        """Numbers of the labels."""
+        if self._labels is None:
+            self._labels = await Labels.load(connection)
+        return self._labels
 
 
 @dataclass(slots=True)
 class Walk:
-    """One walk: what it has seen, and what it may still use.
+    """One walk: what it has met, and what it may still use.
 
     Vertices are known by the row of the one that stands for them; `parts` are the rows that are walked from in its place.
     """
 
     connection: Connection
     labels: Labels
+    names: TermNames
     filter_: GraphFilter
     limits: GraphLimits
-    ids: dict[int, bytes] = field(default_factory=dict)
-    """By row, of every vertex that was met, parts included."""
-    root_of: dict[int, int] = field(default_factory=dict)
+    has_merges: bool
+    deadline_s: float
+    met: Met = field(default_factory=Met)
     parts: dict[int, list[int]] = field(default_factory=dict)
+    """Where there are merges at all: of every vertex."""
     edge_count: int = 0
-    has_merges: bool = False
-    deadline_s: float = 0.0
 
     @classmethod
-    async def begin(cls, connection: Connection, labels: Labels, filter_: GraphFilter, limits: GraphLimits) -> Walk:
+    async def begin(
+        cls,
+        connection: Connection,
+        known: Known,
+        filter_: GraphFilter,
+        limits: GraphLimits,
+        *,
+        has_merges: bool,
+    ) -> Walk:
         """Within a transaction that `rows.begin` has set."""
-        deadline_s = time.monotonic() + limits.time_s
-        has_merges = await any_merges(connection)
-        return cls(connection, labels, filter_, limits, has_merges=has_merges, deadline_s=deadline_s)
+        labels = await known.labels(connection)
+        return cls(connection, labels, known.names, filter_, limits, has_merges, time.monotonic() + limits.time_s)
 
-    async def start(self, ids: Sequence[bytes]) -> dict[int, Vertex]:
-        """The vertices to begin at, by row; of whatever kind and type, as they were named."""
-        wanted: Collection[bytes] = ids
+    async def start(self, ids: Sequence[bytes]) -> VertexColumns:
+        """The vertices to begin at, of whatever kind and type, as they were named."""
+        wanted = list(ids)
         if self.has_merges:
-            wanted = set((await roots_of(self.connection, ids)).values())
-        found = await vertices_by_id(self.connection, wanted, any_vertex(self.filter_.tlp_max))
-        return await self._adopt({one.graph_id: one.vertex for one in found.values()})
+            wanted = list(set((await roots_of(self.connection, ids)).values()))
+        return await self._adopt(await self._named(wanted))
 
-    async def edges(self, rows: Iterable[int], *, backwards: bool = False) -> tuple[list[FoundEdge], set[int]]:
+    async def edges(
+        self, rows: Longs, *, backwards: bool = False, open_only: bool = False
+    ) -> tuple[EdgeColumns, Longs]:
         """Edges of vertices and of their parts, and which of the vertices have more.
 
         Args:
             rows: Of vertices that were met.
             backwards: Follow edges against the filter's direction.
+            open_only: Only those that lead to a vertex that passes.
 
         Raises:
             QueryTimeoutError: The walk's time is over.
         """
         if time.monotonic() > self.deadline_s:
             raise QueryTimeoutError(self.limits.time_s)
-        every = [part for row in rows for part in self.parts[row]]
+        every = rows
+        if self.has_merges:
+            every = np.array([part for row in rows.tolist() for part in self.parts[row]], np.int64)
         filter_ = replace(self.filter_, direction=_OPPOSITE[self.filter_.direction]) if backwards else self.filter_
-        found, more = await edges_of(self.connection, every, filter_, degree_max=self.limits.degree_max)
+        found, more = await edges_of(
+            self.connection, self.labels, every, filter_, degree_max=self.limits.degree_max, open_only=open_only
+        )
         self.edge_count += len(found)
-        return found, {self.root_of[part] for part in more}
+        return found, np.unique(self.met.roots_of(more))
 
-    async def vertices(self, rows: Collection[int]) -> dict[int, Vertex]:
-        """The vertices of rows that weren't met before and pass, by the row of the one that stands for them."""
-        unknown = [row for row in rows if row not in self.root_of]
-        return await self._adopt(await vertices_by_row(self.connection, self.labels, unknown, self.filter_))
+    async def vertices(self, rows: Longs) -> VertexColumns:
+        """The vertices of rows that weren't met before and pass; of merged ones those that stand for them."""
+        return await self._adopt(await vertices_of(self.connection, self.labels, rows, self.filter_))
+
+    async def open_edges(self, rows: Longs, *, backwards: bool = False) -> tuple[EdgeColumns, Longs]:
+        """As `edges`, but only those that lead to vertices that pass; these are met, and nothing is learned of them unless they may be merged."""
+        edges, more = await self.edges(rows, backwards=backwards, open_only=not self.has_merges)
+        ends = np.unique(np.concatenate([edges.start, edges.end]))
+        unmet = ends[~self.met.find(ends)[1]]
+        if self.has_merges:
+            await self.vertices(unmet)
+        else:
+            self.met.add(unmet, unmet, np.zeros((len(unmet), 16), np.uint8))
+        return edges, more
+
+    async def doubted(self, rows: Longs) -> Longs:
+        """Those of some vertices that a walk mustn't lead through, since they are believed too little."""
+        found = await vertices_of(self.connection, self.labels, rows, any_vertex(self.filter_.tlp_max))
+        return found.id[found.doubted(self.filter_.walk_confidence_min)]
+
+    async def look_up(self, rows: Longs) -> dict[int, Vertex]:
+        """Vertices that were met, by row, for the reader."""
+        found = await vertices_of(self.connection, self.labels, rows, any_vertex(self.filter_.tlp_max))
+        told = found.told(await self.names.of(self.connection, found.type))
+        return dict(zip(found.id.tolist(), told, strict=True))
+
+    def id_of(self, row: int) -> bytes:
+        """The id of a vertex that was met and learned of."""
+        return octets_of(self.met.uids[self.met.find(np.array([row]))[0]])[0]
 
     @property
     def has_read_enough(self) -> bool:
         """Whether the walk should end because of what it has read."""
         return self.edge_count >= self.limits.edge_scan_max
 
-    def leave(self, row: int) -> None:
-        """Forget a vertex that was met."""
-        for part in self.parts.pop(row):
-            del self.ids[part], self.root_of[part]
+    def leave(self, roots: Longs) -> None:
+        """Forget vertices that were met."""
+        self.met.leave(roots)
+        for row in roots.tolist() if self.has_merges else ():
+            del self.parts[row]
 
-    def told(self, edges: Iterable[FoundEdge]) -> list[Edge]:
-        """Edges for the reader: those both of whose ends were met."""
-        return [
-            Edge(EdgeKey(one.kind, self.ids[one.start], self.ids[one.end], one.relation), one.seen)
-            for one in edges
-            if one.start in self.ids and one.end in self.ids
-        ]
+    async def tell(self, vertices: VertexColumns, edges: EdgeColumns) -> tuple[list[Vertex], list[Edge]]:
+        """For the reader: the vertices, and of the edges those both of whose ends were met."""
+        names = await self.names.of(self.connection, vertices.type, edges.relation)
+        starts, has_start = self.met.find(edges.start)
+        ends, has_end = self.met.find(edges.end)
+        told = has_start & has_end
+        uids = self.met.uids
 
-    async def _adopt(self, found: Mapping[int, Vertex]) -> dict[int, Vertex]:
+        def make() -> tuple[list[Vertex], list[Edge]]:
+            start_ids, end_ids = octets_of(uids[starts[told]]), octets_of(uids[ends[told]])
+            return vertices.told(names), edges.take(told).told(start_ids, end_ids, names)
+
+        return await _aside(make, len(vertices) + len(edges))
+
+    async def _named(self, ids: Sequence[bytes]) -> VertexColumns:
+        texts = [one.hex() for one in ids]
+        wanted = [Wanted(kind, "t.uid = ANY(%s::uuid[])", (texts,)) for kind in VERTEX_KINDS] if texts else []
+        return await select_columns(self.connection, self.labels, wanted, any_vertex(self.filter_.tlp_max))
+
+    async def _adopt(self, found: VertexColumns) -> VertexColumns:
         """Remember vertices; merged ones become the one that stands for them, which brings its other parts along."""
-        roots: dict[int, Vertex] = {}
-        merged: dict[bytes, bytes] = {}
-        if self.has_merges and found:
-            direct = await roots_of(self.connection, [vertex.id for vertex in found.values()])
-            parts = await parts_of(self.connection, set(direct.values()))
-            merged = parts | direct
-        rows = {vertex.id: row for row, vertex in found.items()}
-        everybody = dict(found)
+        if not self.has_merges:
+            self.met.add(found.id, found.id, found.uid)
+            return found
+        if not len(found):
+            return found
+        ids = found.ids()
+        direct = await roots_of(self.connection, ids)
+        merged = await parts_of(self.connection, set(direct.values())) | direct
+        rows = dict(zip(ids, found.id.tolist(), strict=True))
         missing = {one for pair in merged.items() for one in pair} - set(rows)
+        everybody = found
         if missing:
-            known = {id_: row for row, id_ in self.ids.items()}
-            more = await vertices_by_id(self.connection, missing, any_vertex(self.filter_.tlp_max))
-            everybody |= {one.graph_id: one.vertex for id_, one in more.items()}
-            rows |= {id_: one.graph_id for id_, one in more.items()} | {
-                id_: known[id_] for id_ in missing if id_ in known
-            }
-        for row, vertex in everybody.items():
-            root = rows.get(merged.get(vertex.id, vertex.id), row)
-            is_met = root in self.parts
-            self.ids[row], self.root_of[row] = vertex.id, root
+            everybody = found.joined(await self._named(list(missing)))
+            known = dict(zip(octets_of(self.met.uids), self.met.rows.tolist(), strict=True)) if len(self.met) else {}
+            rows = {one: known[one] for one in missing if one in known} | dict(
+                zip(everybody.ids(), everybody.id.tolist(), strict=True)
+            )
+        place_of = {row: place for place, row in enumerate(everybody.id.tolist())}
+        roots: list[int] = []
+        told: dict[int, None] = {}
+        for id_, row in zip(everybody.ids(), everybody.id.tolist(), strict=True):
+            root = rows.get(merged.get(id_, id_), row)
+            roots.append(root)
+            if root not in self.parts and root in place_of:
+                told[place_of[root]] = None
             if row not in (own := self.parts.setdefault(root, [])):
                 own.append(row)
-            if not is_met and root in everybody:
-                roots[root] = everybody[root]
-        return roots
+        is_new = ~self.met.find(everybody.id)[1]
+        self.met.add(everybody.id[is_new], np.array(roots, np.int64)[is_new], everybody.uid[is_new])
+        return everybody.take(np.array(list(told), np.int64))
+
+
+def not_walked(ids: Sequence[bytes]) -> More:
+    """Says that some entities weren't walked on through."""
+    return More(MoreReason.CONFIDENCE, ids[0] if len(ids) == 1 else b"", len(ids))
 
 
 class Traversal:
@@ -150,21 +233,22 @@ class Traversal:
 
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
-        self._frontier: dict[int, Vertex] = {}
+        self._frontier = np.empty(0, np.int64)
         self._shown = 0
         self._depth = 0
 
     async def first(self, ids: Sequence[bytes]) -> Level:
         """The starts."""
-        self._frontier = await self._walk.start(ids)
-        return Level(0, list(self._frontier.values()), [])
+        found = await self._walk.start(ids)
+        self._frontier = found.id
+        return Level(0, found.told(await self._walk.names.of(self._walk.connection, found.type)), [])
 
     @property
     def is_over(self) -> bool:
         """Whether there is no further level."""
         limits = self._walk.limits
         is_full = self._walk.has_read_enough or self._shown >= limits.vertex_count_max
-        return not self._frontier or is_full or self._depth == limits.depth_max
+        return not len(self._frontier) or is_full or self._depth == limits.depth_max
 
     async def next(self, connection: Connection) -> Level:
         """The next level. It is empty, and the last, where there is nothing beyond the one before."""
@@ -172,64 +256,73 @@ class Traversal:
         walk.connection = connection
         self._depth += 1
         edges, capped = await walk.edges(self._frontier)
+        places, _ = walk.met.find(capped)
         more = [
-            More(MoreReason.DEGREE, walk.ids[row], sum(1 for one in edges if row in (one.start, one.end)))
-            for row in sorted(capped)
+            More(MoreReason.DEGREE, id_, int(np.count_nonzero((edges.start == row) | (edges.end == row))))
+            for row, id_ in zip(capped.tolist(), octets_of(walk.met.uids[places]), strict=True)
         ]
         room = limits.vertex_count_max - self._shown
         found, is_all = await self._candidates(edges, room)
         scores = await _scores(walk, found, edges)
-        chosen = sorted(found, key=lambda row: (-scores[row], walk.ids[row]))
-        if not is_all or len(chosen) > room:
+        high, low = found.uid.view(">u8").reshape(-1, 2).T
+        order = np.lexsort((low, high, -scores))
+        if not is_all or len(found) > room:
             more.append(More(MoreReason.VERTEX_COUNT, shown_count=limits.vertex_count_max))
-        for row in chosen[room:]:
-            walk.leave(row)
-        self._frontier = {row: found[row] for row in chosen[:room]}
-        self._shown += len(self._frontier)
+        if len(found) > room:
+            walk.leave(found.id[order[room:]])
+        chosen = found.take(order[:room])
+        doubted = chosen.doubted(walk.filter_.walk_confidence_min)
+        self._frontier = chosen.id[~doubted]
+        self._shown += len(chosen)
         if walk.has_read_enough:
             more.append(More(MoreReason.EDGE_SCAN, shown_count=walk.edge_count))
-        return Level(self._depth, list(self._frontier.values()), walk.told(edges), more)
+        if doubted.any() and self._depth < limits.depth_max:
+            more.append(not_walked(chosen.take(doubted).ids()))
+        return Level(self._depth, *await walk.tell(chosen, edges), more)
 
-    async def _candidates(self, edges: Sequence[FoundEdge], room: int) -> tuple[dict[int, Vertex], bool]:
+    async def _candidates(self, edges: EdgeColumns, room: int) -> tuple[VertexColumns, bool]:
         """Vertices that weren't met, the surest first, until there are enough; and whether these are all."""
         walk = self._walk
-        ends: dict[int, tuple[int, int]] = {}
-        for one in edges:
-            for end in (one.start, one.end):
-                if end not in walk.root_of:
-                    ends[end] = max(ends.get(end, (0, 0)), (one.seen.confidence, one.seen.last_ns))
-        best = sorted(ends, key=lambda end: ends[end], reverse=True)
-        found: dict[int, Vertex] = {}
+        ends = np.concatenate([edges.start, edges.end])
+        unmet = np.flatnonzero(~walk.met.find(ends)[1])
+        edge = unmet % max(1, len(edges))
+        surest = np.lexsort((-edges.last_ns[edge], -edges.confidence[edge]))
+        ends = ends[unmet[surest]]
+        best = ends[np.sort(np.unique(ends, return_index=True)[1])]
+        found = VertexColumns.none()
         size = walk.limits.vertex_count_max
         for begin in range(0, len(best), size):
-            found |= await walk.vertices(best[begin : begin + size])
+            found = found.joined(await walk.vertices(best[begin : begin + size]))
             if len(found) >= room:
                 return found, begin + size >= len(best)
         return found, True
 
 
-async def _scores(walk: Walk, found: Mapping[int, Vertex], edges: Sequence[FoundEdge]) -> dict[int, float]:
+async def _scores(walk: Walk, found: VertexColumns, edges: EdgeColumns) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """How relevant vertices are: the surest and latest edge that led there, and how few others lead there."""
-    if not found:
-        return {}
-    newest = max((one.seen.last_ns for one in edges), default=0)
-    best = dict.fromkeys(found, 0.0)
-    kinds: dict[int, EdgeKind] = {}
-    for one in edges:
-        age_days = (newest - one.seen.last_ns) / NS_PER_DAY
-        score = (one.seen.confidence + 1) / 101 * (0.25 + 0.75 * 0.5 ** (age_days / _HALF_LIFE_DAYS))
-        for end in (one.start, one.end):
-            root = walk.root_of.get(end, 0)
-            if root in best and score > best[root]:
-                best[root], kinds[root] = score, one.kind
-    asked: dict[EdgeKind, list[int]] = {}
-    for row in sorted(best, key=lambda row: -best[row])[:_RARITY_ASKED_MAX]:
-        asked.setdefault(kinds.get(row, EdgeKind.RELATED_TO), []).append(row)
-    counts: dict[int, int] = {}
-    for kind, rows in asked.items():
-        counts |= await rarity_of(walk.connection, kind, rows, walk.filter_.tlp_max)
-    most = math.log2(2 + RARITY_MAX)
-    return {
-        row: score * (1 - 0.5 * math.log2(1 + max(1, counts.get(row, RARITY_MAX))) / most)
-        for row, score in best.items()
-    }
+    if not len(found):
+        return np.empty(0)
+    age_days = (edges.last_ns.max() - edges.last_ns) / NS_PER_DAY
+    of_edge = (edges.confidence + 1) / 101 * (0.25 + 0.75 * 0.5 ** (age_days / _HALF_LIFE_DAYS))
+    roots = walk.met.roots_of(np.concatenate([edges.start, edges.end]))
+    edge = np.tile(np.arange(len(edges)), 2)
+    order = np.lexsort((-of_edge[edge], roots))
+    reached, first = np.unique(roots[order], return_index=True)
+    best_edge = edge[order[first]]
+    places = np.minimum(np.searchsorted(reached, found.id), len(reached) - 1)
+    best, kinds = of_edge[best_edge][places], edges.kind[best_edge][places]
+    best[reached[places] != found.id] = 0
+    asked = np.argsort(-best, kind="stable")[:_RARITY_ASKED_MAX]
+    by_kind = {EDGE_KINDS[kind]: found.id[asked[kinds[asked] == kind]] for kind in np.unique(kinds[asked]).tolist()}
+    counts = np.full(len(found), RARITY_MAX)
+    rows, known = await rarity_of(walk.connection, by_kind, walk.filter_.tlp_max)
+    sorter = np.argsort(found.id)
+    counts[sorter[np.searchsorted(found.id, rows, sorter=sorter)]] = np.maximum(1, known)
+    scores: np.ndarray[tuple[int], np.dtype[np.float64]] = best * (
+        1 - 0.5 * np.log2(1 + counts) / math.log2(2 + RARITY_MAX)
+    )
+    return scores
+
+
+async def _aside(make: Callable[[], _Made], row_count: int) -> _Made:
+    return await asyncio.to_thread(make) if row_count > _ROWS_ASIDE else make()

@@ -13,16 +13,21 @@ import numpy as np
 from psycopg import errors as pg
 
 from heimdall_server.domain.errors import StoreError
-from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS
+from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS, Provenance
 from heimdall_server.domain.graph_batches import Applied, CheckedBatch, GraphBatch, Origin, checked, content_digest
+from heimdall_server.domain.graph_profiles import Hashes
 from heimdall_server.storage.postgres.config import STORE
+from heimdall_server.storage.postgres.graph.dumps import TABLES as DUMP_TABLES
+from heimdall_server.storage.postgres.graph.dumps import marks_of
 from heimdall_server.storage.postgres.graph.facts import Longs
 from heimdall_server.storage.postgres.graph.labels import table
+from heimdall_server.storage.postgres.graph.news import News
 from heimdall_server.storage.postgres.graph.progress import missing_of
 from heimdall_server.storage.postgres.graph.ranges import Range
 from heimdall_server.storage.postgres.graph.staging import Connection
 from heimdall_server.storage.postgres.graph.terms import Provenances, Terms
 from heimdall_server.storage.postgres.graph.transaction import Shared, apply_once, lock_writers
+from heimdall_server.storage.postgres.metrics import RETRIES, kind_of
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _CONFLICTS: Final = (pg.SerializationFailure, pg.DeadlockDetected, pg.LockNotAvailable)
@@ -30,7 +35,7 @@ _CONTENT: Final = (pg.DataError, pg.IntegrityError, pg.ProgramLimitExceeded)
 """What a row may cause. Classes 22, 23 and 54 of SQLSTATE."""
 
 
-_OBSERVED: Final = ("graph_fact_provenance", "graph_applied", "graph_content", "graph_profile")
+_OBSERVED: Final = ("graph_fact_provenance", "graph_applied", "graph_content", *DUMP_TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,13 @@ class _ConflictError(Exception):
     """Another transaction was in the way; nothing was kept, and another try may do better."""
 
 
+async def forget_observed(connection: Connection) -> None:
+    """Drop all observed facts within the caller's transaction; see `ports.graph.GraphWriter.forget`."""
+    tables = [*map(table, VERTEX_KINDS), *map(table, EDGE_KINDS)]
+    await lock_writers(connection)
+    await connection.execute(f"TRUNCATE {', '.join([*tables, *_OBSERVED])}".encode())
+
+
 class PostgresGraphWriter:
     """Implements `ports.graph.GraphWriter`. Thread-bound to the event loop; callers may overlap, batches take turns."""
 
@@ -64,6 +76,7 @@ class PostgresGraphWriter:
         pool: PostgresPool,
         policy: WritePolicy | None = None,
         *,
+        news: News | None = None,
         step: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """Connect to nothing yet.
@@ -71,11 +84,12 @@ class PostgresGraphWriter:
         Args:
             pool: Connections.
             policy: Bounds.
+            news: Notes what somebody waits for; None: nobody does.
             step: Told each step before it is taken, within the transaction; a test fails there.
         """
         self._pool = pool
         self._policy = policy or WritePolicy()
-        self._shared = Shared(Terms(), Provenances())
+        self._shared = Shared(Terms(), Provenances(), news=news)
         self._step = step
         self._turn = asyncio.Lock()
         self._trials = 0
@@ -85,10 +99,17 @@ class PostgresGraphWriter:
         async with self._pool.connection() as connection:
             return await missing_of(connection, origin)
 
+    async def marks(self, provenance: Provenance, numbers: Longs) -> Hashes:
+        """See the port."""
+        async with self._pool.connection() as connection:
+            return await marks_of(connection, provenance, numbers)
+
     async def apply(self, batch: GraphBatch) -> Applied:
         """See the port."""
         found = await asyncio.to_thread(checked, batch)
-        digest = b"" if found.refused else await asyncio.to_thread(content_digest, batch)
+        # Records that come again are left out before facts are made of them, so what is made of records isn't the same again.
+        is_kept = not found.refused and not batch.records
+        digest = await asyncio.to_thread(content_digest, batch) if is_kept else b""
         with contextlib.suppress(_RefusedContentError):
             return await self._patiently(found, digest)
         await self._isolate(found)
@@ -99,17 +120,16 @@ class PostgresGraphWriter:
 
     async def forget(self) -> None:
         """See the port. Waits for readers that are at it."""
-        tables = [*map(table, VERTEX_KINDS), *map(table, EDGE_KINDS)]
         async with self._pool.connection(timeout_s=self._policy.timeout_s) as connection:
-            await lock_writers(connection)
-            await connection.execute(f"TRUNCATE {', '.join([*tables, *_OBSERVED])}".encode())
+            await forget_observed(connection)
 
     async def _patiently(self, batch: CheckedBatch, digest: bytes = b"", *, keep: bool = True) -> Applied:
         policy, wait_s = self._policy, self._policy.first_wait_s
         for attempt in range(policy.retry_count_max):
             try:
                 return replace(await self._try(batch, digest, keep=keep), retry_count=attempt)
-            except _ConflictError:
+            except _ConflictError as error:
+                RETRIES.labels("graph_writer", kind_of(error.__context__)).inc()
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not secrecy
                 wait_s = min(policy.wait_s_max, wait_s * 2)
         try:

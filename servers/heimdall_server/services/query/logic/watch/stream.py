@@ -33,10 +33,12 @@ from heimdall_server.services.query.logic.question import (
     with_tokens,
     worked_out,
 )
+from heimdall_server.services.query.logic.sets import SetFinder
 from heimdall_server.services.query.logic.tokens import Place
 from heimdall_server.services.query.logic.watch.account import Asked
 from heimdall_server.services.query.logic.watch.crowd import Crowds
 from heimdall_server.services.query.logic.watch.evaluator import evaluator_of, with_datasets
+from heimdall_server.services.query.logic.watch.live_sets import Following, LiveSets
 from heimdall_server.services.query.logic.watch.meter import CostLimits
 from heimdall_server.services.query.logic.watch.outbox import Outbox, OutboxLimits
 from heimdall_server.services.query.logic.watch.runner import WatchPorts, WatchRunner
@@ -85,9 +87,12 @@ class WatchUseCase:
         limits: WatchLimits,
         datasets: Collection[str],
         personal: PersonalSearch | None = None,
+        sets: SetFinder | None = None,
     ) -> None:
         self.ports = ports
         self.personal = personal
+        self.sets = sets
+        self._set_changes = 0
         self.terms = None if personal is None else personal.terms
         self.clock = clock
         self.limits = limits
@@ -100,8 +105,17 @@ class WatchUseCase:
 
     @property
     def revision(self) -> Sequence[int | str]:
+        """What filters are compiled by: as `PersonalSearch` has it, and the sets that watches ask for."""
+        return (*self.personal_revision, self._set_changes)
+
+    @property
+    def personal_revision(self) -> Sequence[int | str]:
         """See `PersonalSearch`."""
         return () if self.personal is None else self.personal.revision
+
+    def sets_changed(self) -> None:
+        """Hear that a set of some watch is another one now."""
+        self._set_changes += 1
 
     def stream(self, caller: str) -> WatchStream:
         """A new stream of one caller."""
@@ -118,6 +132,7 @@ class WatchStream:
         self._runners: dict[str, WatchRunner] = {}
         self._tasks: dict[WatchRunner, asyncio.Task[None]] = {}
         self._half_closed = False
+        self._live_sets = LiveSets(owner.sets, owner.sets_changed)
 
     async def run(self, requests: AsyncIterator[Request], draining: asyncio.Event) -> AsyncGenerator[Event, None]:
         """Serve the stream: take requests, give events, until the client hangs up or the server drains.
@@ -132,6 +147,8 @@ class WatchStream:
             asyncio.create_task(self._guarded(self._beat()), name="watch-beat"),
             asyncio.create_task(self._guarded(self._drain(draining, reading)), name="watch-drain"),
         ]
+        if self._owner.sets is not None:
+            tasks.append(asyncio.create_task(self._guarded(self._live_sets.run()), name="watch-sets"))
         try:
             while (event := await self._outbox.get()) is not None:
                 yield event
@@ -241,31 +258,40 @@ class WatchStream:
 
     async def _understand(self, question: Question, datasets: Collection[str], place: Place) -> tuple[Asked, list[str]]:
         owner, configured = self._owner, self._owner.datasets
-        revision = owner.revision
+        revision = owner.personal_revision
         typed, understood = await worked_out(question, owner.terms, lambda: self._read_question(question, place))
         check_watchable(understood.query)
         wanted = check_datasets(datasets, configured)
         if owner.personal is not None:
             await owner.personal.guard.allow(understood.matched)
-        query = with_datasets(understood.query, wanted, configured)
+        following = await self._live_sets.follow(understood.query)
+        filled = following.found.filled(understood.query) if following is not None else understood.query
+        query = with_datasets(filled, wanted, configured)
         open_ns = int(owner.limits.bucket_open_s * 1e9)
         evaluator = evaluator_of(query, open_ns=open_ns, horizon_ns=place.horizon_ns, interner=owner.interner)
         bound = _bound_to(question, understood, datasets)
         asked = Asked(query, evaluator, understood.canonical_text, bound, place.now_ns, revision)
-        if understood.matched:
-            asked = replace(asked, revised=self._revising(typed, wanted))
+        if understood.matched or following is not None:
+            asked = replace(asked, revised=self._revising(typed, wanted, following))
         return asked, wanted
 
-    def _revising(self, typed: Query, wanted: Sequence[str]) -> Callable[[Asked], Asked]:
-        """What puts new tokens into a watch. It alone holds the question as it was typed, in memory."""
+    def _revising(self, typed: Query, wanted: Sequence[str], following: Following | None) -> Callable[[Asked], Asked]:
+        """What puts new tokens and sets into a watch. It alone holds the question as it was typed, in memory."""
         owner, terms = self._owner, self._owner.terms
 
+        last_version = 0
+
         def revised(asked: Asked) -> Asked:
-            revision = owner.revision
-            if revision == asked.revision:
+            nonlocal last_version
+            revision, version = owner.personal_revision, following.version if following is not None else 0
+            if revision == asked.revision and version == last_version:
                 return asked
             understood = with_tokens(typed, terms)
-            query = with_datasets(understood.query, wanted, owner.datasets)
+            filled = following.filled(understood.query) if following is not None else understood.query
+            last_version = version
+            if filled is None:
+                return replace(asked, revision=revision)
+            query = with_datasets(filled, wanted, owner.datasets)
             asked.evaluator.refilter(query, owner.interner)
             return replace(asked, query=query, canonical_text=understood.canonical_text, revision=revision)
 

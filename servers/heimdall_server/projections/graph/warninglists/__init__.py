@@ -1,0 +1,1 @@
+"""Which entities are on warninglists, and where those lists come from."""
