@@ -21,11 +21,13 @@ from heimdall_server.domain.graph_hunting import (
     SightingEvent,
 )
 from heimdall_server.domain.graph_ids import dump_id
+from heimdall_server.domain.graph_making import Rebuild
 from heimdall_server.storage.postgres.graph.curation import PostgresGraphCuration
 from heimdall_server.storage.postgres.graph.erasing import PostgresGraphEraser
 from heimdall_server.storage.postgres.graph.events import PostgresEventLog
 from heimdall_server.storage.postgres.graph.hunts import PostgresHuntStore
 from heimdall_server.storage.postgres.graph.news import HuntBounds, News
+from heimdall_server.storage.postgres.graph.rebuilds import PostgresGraphRebuilds
 from heimdall_server.storage.postgres.graph.writer import PostgresGraphWriter
 from heimdall_server.storage.postgres.pool import PostgresPool
 from tests.support.hunts import DAY, dump_provenance, entity, log_provenance, seen
@@ -112,6 +114,22 @@ async def test_a_rebuild_finds_nothing_anew_and_loses_no_match(graph: Graph) -> 
     await graph.hunt()
     assert await graph.matches() == before
     assert await graph.told(kinds=frozenset({EventKind.MATCH})) == events
+
+
+async def test_a_hunt_that_a_rebuild_came_into_looks_through_all_that_was_made_again(
+    graph: Graph, postgres_pool: PostgresPool
+) -> None:
+    batches = [seen(log_provenance("auth"), ["evil.example"], 1), seen(dump_provenance("forum"), ["evil.example"], 2)]
+    for batch in batches:
+        await graph.writer.apply(batch)
+    rebuilds = PostgresGraphRebuilds(postgres_pool)
+    rebuild = Rebuild("0" * 32, "alice", "test", through=2, create_time_ns=1)
+    await rebuilds.begin(rebuild)
+    for batch in batches:
+        await PostgresGraphWriter(postgres_pool).apply(batch)
+    await rebuilds.end(rebuild.rebuild_id, time_ns=2, notice="")
+    await graph.hunt()
+    assert list(await graph.matches()) == [("evil.example", "auth", DAY)]
 
 
 async def test_a_hunt_goes_on_in_pieces_and_within_its_bounds(postgres_pool: PostgresPool) -> None:

@@ -1,4 +1,7 @@
-"""Operations and policy versions in files: one chain that carries both, and the adapters of `ports/operations.py`."""
+"""Operations and policy versions in files: one chain that carries both, and the adapters of `ports/operations.py`.
+
+An operation is kept in plain but for the filter of a deletion, which may hold the secret that is to be deleted: that is sealed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+from heimdall_server.crypto.text_sealing import TextSealer
 from heimdall_server.domain.errors import ChainBrokenError
 from heimdall_server.domain.operations import ErasureScope, Operation, OperationKind, OperationState
 from heimdall_server.ports.clock import Clock
@@ -18,15 +22,17 @@ from heimdall_server.storage.ledger.lines import ChainEntry
 PURPOSE: Final = "ledger"
 _OPERATION: Final = "operation"
 _POLICY: Final = "policy"
+_QUERY: Final = "query"
+_SEALED_QUERY: Final = "sealed_query"
 _T = TypeVar("_T")
 
 
 class FileLedger:
     """The ledger of a folder, `<data_dir>/privacy`."""
 
-    def __init__(self, chain: ChainLog) -> None:
+    def __init__(self, chain: ChainLog, filters: TextSealer) -> None:
         self._chain = chain
-        self.operations = FileOperationLog(chain)
+        self.operations = FileOperationLog(chain, filters)
         """The `OperationLog` in it."""
         self.policies = FilePolicyLog(chain)
         """The `PolicyLog` in it."""
@@ -37,13 +43,15 @@ class FileLedger:
         directory: Path,
         *,
         clock: Clock,
+        filters: TextSealer,
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         sync: Callable[[int], None] | None = None,
     ) -> Self:
-        """Open the ledger, or begin one; arguments and errors are those of `FileAuditLog.open`."""
-        return cls(
-            await ChainLog.open(directory, PURPOSE, now_ns=clock.now_ns, segment_bytes_max=segment_bytes_max, sync=sync)
+        """Open the ledger, or begin one; `filters` seals those of deletions, all else is as for `FileAuditLog.open`."""
+        chain = await ChainLog.open(
+            directory, PURPOSE, now_ns=clock.now_ns, segment_bytes_max=segment_bytes_max, sync=sync
         )
+        return cls(chain, filters)
 
     async def verify(self) -> int:
         """Walk the whole chain.
@@ -65,8 +73,9 @@ class FileLedger:
 class FileOperationLog:
     """The `OperationLog` of a ledger: whole operations, each time they change."""
 
-    def __init__(self, chain: ChainLog) -> None:
+    def __init__(self, chain: ChainLog, filters: TextSealer) -> None:
         self._chain = chain
+        self._filters = filters
 
     async def load(self) -> Sequence[Operation]:
         """See the port."""
@@ -74,13 +83,23 @@ class FileOperationLog:
         async for some in self._chain.entries():
             for entry in some:
                 if (value := entry.payload.get(_OPERATION)) is not None:
-                    operation = _read(entry, _operation, value)
+                    operation = _read(entry, self._operation, value)
                     found[operation.operation_id] = operation
         return list(found.values())
 
     async def write(self, operation: Operation) -> None:
         """See the port."""
-        await self._chain.append({_OPERATION: {key: value for key, value in asdict(operation).items() if value}})
+        kept = {key: value for key, value in asdict(operation).items() if value}
+        if query := kept.pop(_QUERY, ""):
+            kept[_SEALED_QUERY] = self._filters.seal(operation.operation_id, query)
+        await self._chain.append({_OPERATION: kept})
+
+    def _operation(self, value: Mapping[str, Any]) -> Operation:
+        kept = dict(value)
+        # What an older version wrote has its filter in plain.
+        if sealed := kept.pop(_SEALED_QUERY, ""):
+            kept[_QUERY] = self._filters.open(kept["operation_id"], sealed)
+        return _operation(kept)
 
 
 class FilePolicyLog:

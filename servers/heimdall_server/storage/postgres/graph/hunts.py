@@ -89,6 +89,12 @@ _ALL_ROWS: Final = (
     f"(SELECT id FROM {table(VertexKind.SIGHTING)} ORDER BY id LIMIT 1) a, "
     f"(SELECT id FROM {table(VertexKind.SIGHTING)} ORDER BY id DESC LIMIT 1) z"
 )
+_ALL_ROWS_AGAIN: Final = (
+    "INSERT INTO graph_hunt_range SELECT h.dump, a.id::text::bigint, z.id::text::bigint FROM graph_hunt h, "
+    f"(SELECT id FROM {table(VertexKind.SIGHTING)} ORDER BY id LIMIT 1) a, "
+    f"(SELECT id FROM {table(VertexKind.SIGHTING)} ORDER BY id DESC LIMIT 1) z "
+    f"WHERE h.state IN ({HuntState.QUEUED.value}, {HuntState.GRAPH.value})"
+)
 _MATCH: Final = (
     f"SELECT m.match_id, m.id, coalesce(y.term, ''), coalesce({value_of('t')}, ''), m.dump, coalesce(h.name, ''), m.source, m.day, m.found, m.tlp, "
     "m.count, m.first_ns, m.last_ns, m.time_ns FROM graph_match m LEFT JOIN graph_hunt h ON h.dump = m.dump "
@@ -277,6 +283,13 @@ class PostgresHuntStore:
         async with self._pool.connection() as connection:
             await connection.execute(b"SET LOCAL search_path = heimdall, ag_catalog")
             return await (await connection.execute(statement.encode(), values)).fetchall()
+
+
+async def look_again(connection: Connection) -> None:
+    """Let hunts that aren't through with the graph look through all of it: its rows have other numbers since it was made again."""
+    await _begin(connection)
+    await connection.execute("DELETE FROM graph_hunt_range")
+    await connection.execute(_ALL_ROWS_AGAIN.encode())
 
 
 async def _begin(connection: Connection) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from heimdall_server.domain.graph_making import Rebuild
+from heimdall_server.storage.postgres.graph.hunts import look_again
 from heimdall_server.storage.postgres.graph.writer import forget_observed
 from heimdall_server.storage.postgres.pool import PostgresPool
 
@@ -52,6 +53,7 @@ class PostgresGraphRebuilds:
                 "(SELECT ordinal FROM graph_rebuild WHERE rebuild_id = %s::uuid)",
                 (time_ns, notice, rebuild_id),
             )
+            await look_again(connection)
 
     async def _one(self, statement: str, *parameters: object) -> Rebuild | None:
         async with self._pool.connection() as connection:
