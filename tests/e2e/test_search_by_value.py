@@ -203,3 +203,25 @@ def test_who_may_only_read_is_refused_and_nobody_guesses_without_end(server: Ser
     with server.client() as client:
         outcomes = [entry.outcome for entry in client.audit_entries() if entry.action == "privacy.match"]
         assert outcomes == [*["denied"] * 4, *["allowed"] * 8, "failed"]  # `watch` asks twice
+
+
+def test_a_leaked_secret_that_no_rule_knows_is_gone_from_every_file_with_the_filter_that_deleted_it(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    leaked = "Zebra77horse"
+    ingest(server, tmp_path, "first", {"message": f"oops {leaked} everywhere", "n": 1}, {"message": "fine", "n": 2})
+    assert found(server, leaked) == [1]
+    for last in ("--dry-run", "--yes"):
+        done = cli.invoke_on(server, "delete", f'"{leaked}" OR user:{leaked}', "--reason", "a leaked key", last)
+        assert done.code == 0, done.err
+    listed = cli.invoke_on(server, "privacy", "operations", "list", "-o", "json")
+    assert [row["query"] for row in listed.rows()] == ['body:"…" OR user:"…"']
+    with server.client() as client:
+        told = [dict(entry.details) for entry in client.audit_entries() if entry.action == "privacy.delete"]
+    assert [one["query"] for one in told] == ['body:"…" OR user:"…"'] * 3  # --yes counts first, too
+    assert len({one["query_digest"] for one in told}) == 1
+    server.kill()
+    server.start()
+    assert found(server, "*") == [2]
+    server.stop()
+    assert Scanner({"leaked": leaked}).scan_files(server.data_dir) == []

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from heimdall.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
 from heimdall.privacy.v1 import privacy_service_pb2_grpc
+from heimdall_server.canonical.possible import why_impossible
 from heimdall_server.crypto.envelope import RootKey
 from heimdall_server.crypto.field_cipher import DataKeyFieldCipher
 from heimdall_server.crypto.format_preserving import Ff1Preserver
@@ -42,6 +43,7 @@ from heimdall_server.storage.ledger.audit import FileAuditLog
 from heimdall_server.storage.ledger.ledger import FileLedger
 from tests.support.journal_feeder import SystemClock
 from tests.support.pki import TRUST_DOMAIN, Pki
+from tests.support.sealed_filters import FILTERS
 
 CLASSES = ("email", "phone")
 JOURNAL = "0" * 32
@@ -103,7 +105,7 @@ class Stored:
         del time_range, datasets
         if "|" in query:
             raise QuerySyntaxError(query, query.index("|"), "pipes can't be deleted")
-        return DeletionPlan(query, sum(query in row for row in self.rows), {"query": query})
+        return DeletionPlan(query, "…", f"~{len(query)}", sum(query in row for row in self.rows), {})
 
 
 @dataclass
@@ -221,7 +223,7 @@ async def serving_privacy(
         keyring = await Keyring.load(keys / "keyring.json", LocalKeyEncryption(RootKey(b"k" * 32)), classes=CLASSES)
         audit = await FileAuditLog.open(folder / "audit", clock=clock, mask_text=lambda t: t.replace("alice", "[name]"))
         stack.push_async_callback(audit.close)
-        ledger = await FileLedger.open(folder / "privacy", clock=clock)
+        ledger = await FileLedger.open(folder / "privacy", clock=clock, filters=FILTERS)
         stack.push_async_callback(ledger.close)
         runner = OperationRunner(ledger.operations, clock, mask_text=lambda text: text.replace("alice", "[name]"))
         stored = Stored()
@@ -235,7 +237,12 @@ async def serving_privacy(
         made = PrivacyServer(server, keyring, vault, stored, audit)
         trail, rates = AuditTrail(audit), CallerRates(limits, clock)
         subjects = SubjectNames(
-            tokeniser=keyring, sealer=keyring, vault=vault, classes=CLASSES, personal_form=personal_form
+            tokeniser=keyring,
+            sealer=keyring,
+            vault=vault,
+            classes=CLASSES,
+            personal_form=personal_form,
+            why_impossible=why_impossible,
         )
         policy = PolicyUseCase(control=ModelPolicy(), log=ledger.policies, trail=trail, clock=clock, mask_text=str)
         await policy.restore()

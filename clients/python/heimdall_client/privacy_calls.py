@@ -219,7 +219,7 @@ class PrivacyCalls(Connection):
         return await self._unary(self._privacy.ListKeys, pb.ListKeysRequest())
 
     async def rotate_key(
-        self, kind: KeyKind, *, data_classes: Sequence[str] = (), reason: str = "", request_id: str = ""
+        self, kind: KeyKind, *, data_classes: Sequence[str] = (), reason: str, request_id: str = ""
     ) -> operation_pb2.Operation:
         """Begin a rotation.
 

@@ -119,7 +119,7 @@ class SyncPrivacyCalls:
         return self._run(self._twin.keys())
 
     def rotate_key(
-        self, kind: KeyKind, *, data_classes: Sequence[str] = (), reason: str = "", request_id: str = ""
+        self, kind: KeyKind, *, data_classes: Sequence[str] = (), reason: str, request_id: str = ""
     ) -> operation_pb2.Operation:
         """Begin a rotation; see `AsyncClient.rotate_key`."""
         return self._run(self._twin.rotate_key(kind, data_classes=data_classes, reason=reason, request_id=request_id))

@@ -38,7 +38,7 @@ _INTERNATIONAL_PREFIX: Final = "00"
 
 _TOO_LONG: Final = Refused("it is longer than a phone number can be")
 _CONTROL: Final = Refused("a control character is in it")
-_NO_COUNTRY: Final = Refused("it has no country code, and no default region is set")
+NO_COUNTRY: Final = Refused("it has no country code, and no default region is set")
 _NOT_A_PHONE: Final = Refused("it is not a phone number")
 _IMPOSSIBLE: Final = Refused("its country has no numbers of this length")
 
@@ -91,7 +91,7 @@ def _parsed(value: str, region: str | None, changes: Change) -> Canonical | Refu
         number = phonenumbers.parse(dialled, region)
     except phonenumbers.NumberParseException as error:
         no_country = error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE
-        return _NO_COUNTRY if no_country and region is None and "+" not in dialled else _NOT_A_PHONE
+        return NO_COUNTRY if no_country and region is None and "+" not in dialled else _NOT_A_PHONE
     if not phonenumbers.is_possible_number(number):
         return _IMPOSSIBLE
     written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)

@@ -71,7 +71,10 @@ class Operation:
     shredded_time_ns: int = 0
     scope: ErasureScope | None = None
     query: str = ""
-    """Deletion: the filter, personal values in it replaced by tokens."""
+    """Deletion: the filter, personal values in it replaced by tokens. It may hold a secret that is to be deleted: sealed where it is kept,
+    and shown to nobody."""
+    shown_query: str = ""
+    """Deletion: the filter without what it asks for, for lists."""
     request_id: str = ""
     identity: str = ""
     """Digest of what was asked for: a repeat of a request id must ask for the same."""

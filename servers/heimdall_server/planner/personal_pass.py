@@ -34,7 +34,7 @@ from heimdall_server.domain.expression.tree import (
 from heimdall_server.domain.personal import TokenName, token
 from heimdall_server.planner.erased_values import FOREVER
 from heimdall_server.planner.personal_knowledge import Knowledge, Span, refuse
-from heimdall_server.planner.personal_patterns import check_extract, check_order, check_pattern, spans_of
+from heimdall_server.planner.personal_patterns import check_exists, check_extract, check_order, check_pattern, spans_of
 from heimdall_server.planner.personal_shapes import all_same, any_of, fields_of, literal_text, operands_of, spelt_number
 from heimdall_server.planner.personal_texts import guesses, mixtures, outside, replaced
 from heimdall_server.planner.personal_values import NETWORKS_MAX, Names, Network, Reading
@@ -108,7 +108,12 @@ class TermPass:
     def _leaf(self, leaf: Words | Compare | Wildcard | Regex | Cidr | Exists | Holds) -> Expression:
         if isinstance(leaf, Words):
             return self._words(leaf)
-        if isinstance(leaf, Exists | Holds) or not self._known.protected(leaf.field):
+        if isinstance(leaf, Exists):
+            # Behind `stats` and `fields` it is a column, which is there or not.
+            if self._columns.holds(BODY) and self._columns.holds(TOKENS):
+                check_exists(self._known, leaf)
+            return leaf
+        if isinstance(leaf, Holds) or not self._known.protected(leaf.field):
             return leaf
         if isinstance(leaf, Cidr):
             return self._cidr(leaf)

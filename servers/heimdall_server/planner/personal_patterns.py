@@ -1,5 +1,7 @@
 """Patterns and orders, which tokens don't have: refused on fields that hold tokens alone, and where a whole value stands in them.
 
+So is the question for any value of a class, which no index tells.
+
 For that a pattern's text is looked at without what makes it a pattern, only to see whether somebody put a whole personal value into a wildcard or a regex. A pattern that hides one on purpose
 (`al[i]ce@…`) isn't seen through; it finds nothing either, since records hold tokens.
 """
@@ -12,7 +14,7 @@ from typing import Final
 
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.patterns import wildcard_parts
-from heimdall_server.domain.expression.tree import Compare, Extract, Regex, Wildcard
+from heimdall_server.domain.expression.tree import Compare, Exists, Extract, Regex, Wildcard
 from heimdall_server.planner.personal_knowledge import Knowledge, Span, refuse
 from heimdall_server.planner.personal_shapes import literal_text
 
@@ -33,6 +35,20 @@ def spans_of(known: Knowledge, leaf: Compare, text: str) -> tuple[Span, ...]:
     if isinstance(leaf.value, str):
         return spans
     return tuple(span for span in spans if span == (0, len(text), _CARD))
+
+
+def check_exists(known: Knowledge, leaf: Exists) -> None:
+    """Refuse to ask for any value of a class: nothing in the index tells a token's class.
+
+    Raises:
+        QuerySyntaxError: The field is a class field.
+    """
+    if known.field_classes(leaf.field):
+        refuse(
+            leaf.field,
+            f"values of {leaf.field} are tokens, which are found one by one, and not as any of them",
+            f"ask for a whole value; an attribute of this name is _exists_:attributes.{leaf.field}",
+        )
 
 
 def check_order(known: Knowledge, leaf: Compare) -> None:

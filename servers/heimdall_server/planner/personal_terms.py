@@ -28,6 +28,7 @@ from heimdall_server.ports.keys import Tokeniser
 
 __all__ = ["ClassOfField", "FindPersonal", "Matched", "PersonalForm", "PersonalPolicy", "PersonalTerms", "Rewritten"]
 
+_ANY: Final = "*?"
 DEFAULT_PREFIXES: Final = (24, 48)
 """Bits of the networks by which tokenised addresses are found: IPv4, IPv6."""
 
@@ -113,4 +114,10 @@ class PersonalTerms:
         Cost: as `rewrite`, for the one text.
         """
         policy, found = self._told.policy, (Span(*one) for one in self._told.find_personal(text))
-        return [one for one in found if not (policy.may_keep(one.data_class) or policy.may_tokenise(one.data_class))]
+        return [
+            one
+            for one in found
+            # `password:*` asks for any value, and a mask is one.
+            if text[one.start : one.end].strip(_ANY)
+            and not (policy.may_keep(one.data_class) or policy.may_tokenise(one.data_class))
+        ]

@@ -47,7 +47,7 @@ _RESULT: Final = re.compile(
 _IBAN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2}[0-9]{2})")
 _IBAN_CHARACTERS_MAX: Final = 42
 """With a separator between its groups of four."""
-_SEPARATORS: Final = str.maketrans("", "", " -")
+_SEPARATORS: Final = str.maketrans("", "", " -.")
 
 # ISO 13616: length of a country's IBAN.
 _IBAN_LENGTHS: Final[dict[str, int]] = {

@@ -29,7 +29,8 @@ BIRTH_DATE_LABELS: Final = Labels(
     "|data_(?:di_)?nasc(?:ita|imento)|geboorte_datum|data_urodzenia|born(?:_on)?|生年月日|出生日期",
     r"dob|d\.o\.b|d\.o\.b\.|bday",
     ("birth_da", "_birth", "geburts", "nacimiento", "naissance", "data_nasc", "_di_nasc", "geboorte", "urodzenia", "born",
-     "生年月日", "出生日期", "dob=", "d.o.b=", "d.o.b.=", "bday="),
+     "生年月日", "出生日期", "dob=", "d.o.b=", "d.o.b.=", "bday=", "dob~", "d.o.b~", "d.o.b.~", "bday~"),
+    r"dob|d\.o\.b|d\.o\.b\.|bday",
 )  # fmt: skip
 
 PASSPORT_LABELS: Final = Labels(

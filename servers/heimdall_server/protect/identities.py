@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from heimdall_server.protect import checks
-from heimdall_server.protect.rules import NUMBERS, START, Rule, unless
+from heimdall_server.protect.rules import NUMBERS, SPARSE, START, Rule, unless
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 # Latin, Greek and Cyrillic letters too, or half a local part would stay.
@@ -15,6 +15,11 @@ _WITH_QUOTE: Final = rf"(?:(?:[oOdDnNlL]|[{_LOCAL}]{{2,}})')?"
 _AT_DOMAIN: Final = (
     r"@(?:[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?\.)+(?:xn--[A-Za-z0-9-]{2,}|[A-Za-z]{2,}|[À-ӿ]{2,})"
 )
+# In JSON its quotes have backslashes. A word at either end, or what stands between two texts of JSON would do: `","@odata.type`.
+_QUOTED_LOCAL: Final = rf'\\{{0,7}}"[A-Za-z0-9À-ӿ](?:[ {_LOCAL}]*[A-Za-z0-9À-ӿ])?\\{{0,7}}"'
+_LABEL: Final = "[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?"
+_DEFANGED_AT: Final = r"[\[({] ?(?i:at|@) ?[\])}]"
+_DEFANGED_DOT: Final = r" ?[\[({] ?(?i:dot|\.) ?[\])}] ?"
 # Digits after the bank's four characters, or every second hash would have to be looked at.
 _LOWER_IBAN: Final = r"[a-z]{2}[0-9]{2}[ -]?[a-z0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}"
 _CARD_GATE: Final = r"[0-9]{13}|[0-9]{4}[ -][0-9]{4}[ -]?[0-9]{2}"
@@ -50,11 +55,20 @@ ACCOUNT_RULES: Final = (
         "email",
         "email",
         "@",
-        rf"(\\{{1,7}}[bfnrt])?{_WITH_QUOTE}(?:[{_LOCAL}]|\\{{1,7}}u[0-9A-Fa-f]{{4}})+{_AT_DOMAIN}",
-        simple_pattern=rf"{_WITH_QUOTE}[{_LOCAL}]+{_AT_DOMAIN}",
+        rf"(\\{{1,7}}[bfnrt])?{_WITH_QUOTE}(?:[{_LOCAL}]|\\{{1,7}}u[0-9A-Fa-f]{{4}})+(?:{_AT_DOMAIN}|@[{_LOCAL}]+{_AT_DOMAIN})",
+        simple_pattern=rf"{_WITH_QUOTE}[{_LOCAL}]+(?:{_AT_DOMAIN}|@[{_LOCAL}]+{_AT_DOMAIN})",
         # Pictures for dense screens (`icon@2x.png`), packages (`tool@1.2.rc1`), units of systemd, an escape before the sign.
         spared=r"(\\[a-z])@|@([0-9]x\.(?:png|jpe?g|gif|webp|svg|avif)|(?:[0-9]+\.)+[A-Za-z]{2,}[0-9]+(?:[^A-Za-z0-9.-]|$)"
         r"|[A-Za-z0-9:._-]{1,64}\.(?:service|socket|slice|scope|timer|mount|automount|swap|device)(?:[^A-Za-z0-9.-]|\.?$|\. ))",
+    ),
+    Rule("quoted_email", "email", '"@[A-Za-z0-9À-ӿ]', _QUOTED_LOCAL + _AT_DOMAIN, group=SPARSE),
+    Rule(
+        "defanged_email",
+        "email",
+        r"[\[({] ?(?i:at|dot|[@.]) ?[\])}]",
+        rf"[{_LOCAL}]+(?: ?{_DEFANGED_AT} ?{_LABEL}(?:{_DEFANGED_DOT}|\.)|@(?:{_LABEL}\.)*{_LABEL}{_DEFANGED_DOT})"
+        rf"(?:{_LABEL}(?:{_DEFANGED_DOT}|\.))*[A-Za-z]{{2,}}\b",
+        group=SPARSE,
     ),
     Rule(
         "iban",
@@ -137,6 +151,14 @@ NUMBER_RULES: Final = (
         check=checks.card,
         column_check=checks.sure_cards,
         group=NUMBERS,
+    ),
+    Rule(
+        "dotted_card",
+        "card",
+        r"[0-9]{4}\.[0-9]{4}\.[0-9]{4}",
+        START + r"[2-6][0-9]{3}(?:\.[0-9]{4}){3}\b",
+        check=checks.card,
+        group=SPARSE,
     ),
     Rule(
         "ssn",

@@ -20,9 +20,14 @@ from heimdall_server.protect.columns import FlatMap, Indices, joined_by_row, sca
 from heimdall_server.protect.run import Found
 from heimdall_server.protect.view import PolicyView, Steps
 
-_STRUCTURED_DATA: Final = re.compile(r"[!-~]{1,32}@[0-9]+(?:\.[0-9]+)*\.(?!(?:com|cn|net|org)$)[!-~]{1,32}", re.ASCII)
-"""A parameter of syslog's structured data, `exampleSDID@32473.eventSource` (RFC 5424, section 7.2.2): a name with an enterprise
-number in it, which looks like a mail address and isn't one. Domains of digits alone do take mail under these few."""
+_STRUCTURED_DATA: Final = re.compile(
+    r"""([!#-<>?A-\\^-~]{1,32})@((?:[0-9]{1,6}\.)*[0-9]{1,6})\.(?!(?i:com|cn|net|org)(?:[^A-Za-z0-9_]|$)).""",
+    re.ASCII | re.DOTALL,
+)
+"""How a parameter of syslog's structured data begins, `exampleSDID@32473.eventSource` (RFC 5424, sections 6.3.2 and 7.2.2): a name with an
+enterprise number in it, which looks like a mail address and isn't one. Domains of digits alone do take mail under these few."""
+_JOINT: Final = "\n"
+"""Stands for what joins such a key's parts: no rule takes it for a part of a value, and it isn't in the name itself."""
 
 COLUMN = "{} keys"
 """What the column of a map's suspicious keys is called."""
@@ -55,7 +60,7 @@ class SuspiciousKeys:
         by_steps: dict[Steps, list[int]] = defaultdict(list)
         for index, key in enumerate(self.texts.to_pylist()):
             by_steps[view.key_steps(f"{self.scope}.{key}")].append(index)
-        texts = pl.Series("", self.texts, pl.String)
+        texts = pl.Series("", list(map(in_parts, self.texts.to_pylist())), pl.String)
         return [Found(self.column, np.array(some), texts.gather(some), steps) for steps, some in by_steps.items()]
 
     def written(self, mapping: FlatMap, indices: Indices, texts: pl.Series) -> FlatMap:
@@ -66,15 +71,28 @@ class SuspiciousKeys:
             indices: Of the keys that change.
             texts: What they become.
         """
-        new = scattered(self.texts, indices, texts)
+        before = self.texts.take(pa.array(indices)).to_pylist()
+        joined = [_joined(key, after) for key, after in zip(before, texts, strict=True)]
+        new = scattered(self.texts, indices, pl.Series("", joined, pl.String))
         changed = np.isin(self.codes, indices)
         values = pl.Series("", new.take(pa.array(self.codes[changed])), pl.String)
         return mapping.with_keys(scattered(mapping.keys, self.entries[changed], values))
 
 
-def is_parameter_name(key: str) -> bool:
-    """Whether a key is the name of a parameter of syslog's structured data, which only looks like a mail address."""
-    return _STRUCTURED_DATA.fullmatch(key) is not None
+def in_parts(key: str) -> str:
+    """A key as the rules shall see it, as long as it is: the parts of a parameter of syslog's structured data aren't joined to an address."""
+    found = _STRUCTURED_DATA.match(key)
+    if found is None:
+        return key
+    sign, dot = found.end(1), found.end(2)
+    return f"{key[:sign]}{_JOINT}{key[sign + 1 : dot]}{_JOINT}{key[dot + 1 :]}"
+
+
+def _joined(key: str, after: str) -> str:
+    """What became of a key that the rules saw in parts, as a key again."""
+    if _STRUCTURED_DATA.match(key) is None:
+        return after
+    return after.replace(_JOINT, "@", 1).replace(_JOINT, ".", 1)
 
 
 def suspicious(flat: Mapping[str, FlatMap], view: PolicyView) -> dict[str, SuspiciousKeys]:
@@ -106,11 +124,7 @@ def _keys(
         return None
     gated = view.gate.passed([encoded.dictionary]).any.tolist()
     texts = encoded.dictionary.to_pylist()
-    wanted = [
-        index
-        for index, key in enumerate(texts)
-        if gated[index] and key not in view.clean_keys and not is_parameter_name(key)
-    ]
+    wanted = [index for index, key in enumerate(texts) if gated[index] and key not in view.clean_keys]
     if not wanted:
         return None
     numbers = np.full(len(texts), -1)

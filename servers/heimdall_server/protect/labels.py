@@ -32,6 +32,8 @@ class Labels:
     """Words that must begin a word and have a sign behind them."""
     stems: tuple[str, ...] = ()
     """Of each label one is a part; see `stems`."""
+    spaced: str = ""
+    """Short words behind which a blank will do: their values tell by a checksum or their form."""
 
     def inner(self) -> str:
         """`telling` as a regex."""
@@ -47,8 +49,11 @@ class Labels:
         Args:
             sign: Whether `telling` needs one, too.
         """
-        signs = SIGN if sign else rf"(?:{SIGN}|[ \t]{{1,3}}(?:is[ \t]{{1,3}})?)"
-        return self.followed_by(QUOTE + signs, QUOTE + SIGN) + QUOTE
+        blanks = r"[ \t]{1,3}(?:is[ \t]{1,3})?"
+        signs = SIGN if sign else f"(?:{SIGN}|{blanks})"
+        before = self.followed_by(QUOTE + signs, QUOTE + SIGN) + QUOTE
+        spaced = self.spaced.replace("_", "[ _.-]?")
+        return f"(?:{before}|{_BEGINS}(?i:{spaced}){_NO_OF_SHORT}{blanks})" if spaced else before
 
     def before_number(self) -> str:
         """Everything in front of a bare number of JSON."""

@@ -194,6 +194,12 @@ SCHEMES: Final = (
 )  # fmt: skip
 """Each country's, in the order in which they are tried."""
 
+SPACED: Final = (
+    "ahv", "avs", "bsn", "cnp", "cpf", "cuil", "cuit", "dni", "egn", "hkid", "idnr", "insz", "itin", "nhs", "nie", "nif", "nino",
+    "niss", "nric", "oib", "ppsn", "rrn", "rut", "tckn", "tfn",
+)  # fmt: skip
+"""Short labels that need no sign: what must stand behind them is a number whose form or checksum tells it."""
+
 GENERIC: Final = Labels(
     "national_id(?:entity|entification)?|tax_(?:id(?:entification)?|number|no)|taxpayer_id(?:entification)?"
     "|personal_(?:id(?:entification)?|identity|number|code)|identity_(?:card|number|no)|identification_number|id_card"

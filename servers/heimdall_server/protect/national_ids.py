@@ -18,7 +18,7 @@ from stdnum.mx import curp
 
 from heimdall_server.protect.checks import REJECTED, unless_in_number
 from heimdall_server.protect.labels import Labels, labelled
-from heimdall_server.protect.national_id_schemes import GENERIC, SCHEMES
+from heimdall_server.protect.national_id_schemes import GENERIC, SCHEMES, SPACED
 from heimdall_server.protect.rules import SPARSE, START, Check, Rule
 
 
@@ -27,7 +27,7 @@ def _all_labels() -> Labels:
     telling = dict.fromkeys(part.telling for part in parts if part.telling)
     short = dict.fromkeys(part.short for part in parts if part.short)
     stems = dict.fromkeys(stem for part in parts for stem in part.stems)
-    return Labels("|".join(telling), "|".join(short), tuple(stems))
+    return Labels("|".join(telling), "|".join(short), (*stems, *(f"{word}~" for word in SPACED)), "|".join(SPACED))
 
 
 NATIONAL_ID_LABELS: Final = _all_labels()

@@ -31,10 +31,17 @@ DOTS: Final = frozenset("\u2024\u3002\ufe52\uff61")
 INVISIBLE: Final = frozenset(
     map(
         chr,
-        (0xAD, 0x34F, 0x61C, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A),
-         *range(0xFE00, 0xFE10)),
+        (0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFEFF, 0xFFA0, *range(0x80, 0x85), *range(0x86, 0xA0),
+         *range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFE00, 0xFE10),
+         *range(0xFFF9, 0xFFFC)),
     )
 )  # fmt: skip
+CONTROLS: Final = np.zeros(256, np.bool_)
+"""By byte: control characters of ASCII that separate nothing, among them the zeros in what once was UTF-16."""
+CONTROLS[:0x20] = CONTROLS[0x7F] = True
+CONTROLS[list(b"\t\n\r")] = False
+_TAGS: Final = (0xE0000, 0xE1000)
+"""Tags and selectors of variants that can't be seen."""
 _MATHEMATICAL: Final = 0x1D400
 """Letters and digits in bold, italics, … up to 1D7FF."""
 _MATHEMATICAL_END: Final = 0x1D800
@@ -74,11 +81,12 @@ class Readable:
         Cost: some tens of nanoseconds a byte; for the few texts that hide something.
         """
         self._only_hidden: Final = not escapes
+        self._raw: Final = texts
         self._starts, data = bytes_of(large(texts.fill_null("")))
         begin = int(self._starts[0])
         self._starts, data = self._starts - begin, data[begin:]
         offsets, origins, ends = self._starts, np.arange(len(data)), np.arange(1, len(data) + 1)
-        for units_of in (*((_escaped, _percent, _percent, _percent) if escapes else ()), _characters):
+        for units_of in (*((_escaped, _percent, _percent, _percent) if escapes else ()), _controls, _characters):
             units = units_of(data, offsets)
             if len(units.starts):
                 data, kept, last, offsets = _rewritten(data, offsets, units)
@@ -106,9 +114,22 @@ class Readable:
         read = spliced(large(chosen), spans, pa.nulls(len(spans), pa.large_string()).fill_null(""))[1]
         if self._only_hidden:
             hidden = here.ends - here.starts != spans.ends - spans.starts
+            hidden &= ~self._separated(rule, here, np.flatnonzero(hidden))
             spans, here = spans.where(hidden), here.where(hidden)
             read = read.filter(pa.array(hidden))
         return Spans(spans.rows, here.starts, here.ends), read
+
+    def _separated(self, rule: Rule, spans: Spans, numbers: Indices) -> Flags:
+        r"""Which of some spans are a value with a control character behind it and something else, as in `a@b.com\0PATH`."""
+        separated = np.zeros(len(spans), np.bool_)
+        for number in numbers.tolist():
+            raw = self._raw[int(spans.rows[number])].encode()[spans.starts[number] : spans.ends[number]]
+            at = np.flatnonzero(CONTROLS[np.frombuffer(raw, np.uint8)])
+            if not len(at):
+                continue
+            alone = rule.spans(pl.Series("", [raw[: at[0]].decode()], pl.String))
+            separated[number] = len(alone) > 0 and alone.starts[0] == 0 and alone.ends[-1] == at[0]
+        return separated
 
     def original(self, spans: Spans) -> Spans:
         """Where pieces of the readable texts stand in the texts as they were."""
@@ -172,16 +193,17 @@ def _escaped(data: Buffer, offsets: Indices) -> _Units:
     behind = starts + counts
     followed = np.append(data, 0)[np.minimum(behind, len(data))]
     codes, valid = hexadecimal(data, behind + 1, 4)
-    codes_of = np.where(followed == _U, codes, followed)
+    codes_of = np.where(followed == _U, np.where(_is_control(codes), GONE, codes), followed)
     ends = np.where(followed == _U, behind + 5, behind + 1)
-    sound = (codes >= _LOWER) & ((codes < _SURROGATES[0]) | (codes >= _SURROGATES[1])) & (codes < _NOT_A_CHARACTER)
+    sound = (codes >= _LOWER) | _is_control(codes)
+    sound &= ((codes < _SURROGATES[0]) | (codes >= _SURROGATES[1])) & (codes < _NOT_A_CHARACTER)
     chosen = (followed == _U) & valid & sound | np.isin(followed, list(b'"/'))
     chosen &= (counts <= _ESCAPES_MAX) & _within(offsets, starts, ends)
     return _Units(starts[chosen], ends[chosen], codes_of[chosen].astype(np.uint32))
 
 
 def _percent(data: Buffer, offsets: Indices) -> _Units:
-    """Percent-encoded characters of up to three bytes (RFC 3986, section 2.1). Control characters stay."""
+    """Percent-encoded characters of up to three bytes (RFC 3986, section 2.1). What separates (`%0A`, `%09`) stays."""
     at = np.flatnonzero(data == _PERCENT)
     codes, valid = hexadecimal(data, at + 1, 2)
     valid &= _within(offsets, at, at + 3)
@@ -193,18 +215,30 @@ def _percent(data: Buffer, offsets: Indices) -> _Units:
         near & (code >= _CONTINUATION) & (code < _CONTINUATION_END) & (at + 3 * count + 3 <= offsets[rows])
         for near, code, count in zip(adjacent, following, (1, 2), strict=True)
     ]
-    one = (codes >= _LOWER) & (codes < _ASCII_END - 1)
+    control = _is_control(codes)
+    one = (codes >= _LOWER) & (codes < _ASCII_END - 1) | control
     two = (codes >= _TWO) & (codes < _THREE) & goes_on[0]
     three = (codes >= _THREE) & (codes < _FOUR) & goes_on[0] & goes_on[1]
     character = np.where(
         three,
         (codes & 0x0F) << 12 | (following[0] & 0x3F) << 6 | following[1] & 0x3F,
-        np.where(two, (codes & 0x1F) << 6 | following[0] & 0x3F, codes),
+        np.where(two, (codes & 0x1F) << 6 | following[0] & 0x3F, np.where(control, GONE, codes)),
     )
     three &= (character >= 0x800) & ((character < _SURROGATES[0]) | (character >= _SURROGATES[1]))
     chosen = one | two | three
     width = np.where(three, 9, np.where(two, 6, 3))
     return _Units(at[chosen], (at + width)[chosen], character[chosen].astype(np.uint32))
+
+
+def _is_control(codes: _Codes) -> Flags:
+    return (codes < _ASCII_END) & CONTROLS[np.minimum(codes, _ASCII_END)]
+
+
+def _controls(data: Buffer, offsets: Indices) -> _Units:
+    """Control characters, which nobody sees."""
+    del offsets
+    at = np.flatnonzero(CONTROLS[data])
+    return _Units(at, at + 1, np.full(len(at), GONE, np.uint32))
 
 
 def _characters(data: Buffer, offsets: Indices) -> _Units:
@@ -241,6 +275,7 @@ def meanings(codes: _Codes) -> _Codes:
     styled = (codes >= _MATHEMATICAL) & (codes < _MATHEMATICAL_END)
     if styled.any():
         read[styled] = _styled()[codes[styled] - _MATHEMATICAL]
+    read[(codes >= _TAGS[0]) & (codes < _TAGS[1])] = GONE
     return read
 
 

@@ -3,7 +3,7 @@ r"""Stems of labels: literal beginnings of what rules look for, as one lean rege
 The automaton of a gate is built anew in each call, and each of its states costs by the number of alternatives that begin at
 once. So the stems of all rules are folded into one tree by their letters, in which few begin at once whatever their number.
 
-In a stem, `_` stands for any joint of words or none, and a final `=` for a sign behind a short word.
+In a stem, `_` stands for any joint of words or none, a final `=` for a sign behind a short word, a final `~` for a blank there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _JOINTS: Final = ("", "_", " ", "-", ".")
 _JOINT: Final = "[ _.-]?"
 _SIGN: Final = r"""(?:[ _.-]n|["'\\ \t\r\n]{0,8}[:=#]|>)"""
 """Behind a short label: a sign, or the `no`, `nr`, `num` of a longer label."""
+_BLANK: Final = "[ \t][0-9A-Za-z \t]"
 _END: Final = ""
 
 _Tree = dict[str, "_Tree"]
@@ -27,7 +28,7 @@ def folded(stems: Collection[str]) -> str:
 
     For polars and `re`; without groups and anchors.
     """
-    return f"(?i:{_written(_tree(stems), {'_': _JOINT, '=': _SIGN})})" if stems else ""
+    return f"(?i:{_written(_tree(stems), {'_': _JOINT, '=': _SIGN, '~': _BLANK})})" if stems else ""
 
 
 def _tree(texts: Collection[str]) -> _Tree:
@@ -52,7 +53,7 @@ def literals(stems: Collection[str]) -> tuple[str, ...]:
     """Every way to write stems, lower-case: one of them is in each lower-cased text that holds a stem."""
     found: dict[str, None] = {}
     for stem in stems:
-        pieces = stem.removesuffix("=").split("_")
+        pieces = stem.removesuffix("=").removesuffix("~").split("_")
         for joints in itertools.product(_JOINTS, repeat=len(pieces) - 1):
             text = "".join(itertools.chain.from_iterable(zip(pieces, (*joints, ""), strict=True)))
             found[text] = None

@@ -1,7 +1,8 @@
 """What a search must know of protection: where a text has personal values, what an attribute's name tells, what a policy may do with a class.
 
 Values are found by the rules that protect records, in their order and each seeing the masks of the earlier ones: a query and a record that
-hold the same text have the same values in it. One text at a time, for the few that stand in a query.
+hold the same text have the same values in it, unless that reads otherwise than it stands (see `disguises`): a query is taken as it was
+typed. One text at a time, for the few that stand in a query.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import polars as pl
 
 from heimdall_server.protect.actions import mask
 from heimdall_server.protect.catalogue import CLASSES, RULES
-from heimdall_server.protect.keys import is_parameter_name
+from heimdall_server.protect.keys import in_parts
 from heimdall_server.protect.names import class_of_name
 from heimdall_server.protect.policy import FALLBACK_ACTION, PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.rules import SPARSE, Rule
@@ -65,7 +66,7 @@ class ValueTerms:
 
     def find_in_name(self, name: str) -> list[Found]:
         """The same for the name of an attribute or a column."""
-        return [] if is_parameter_name(name) else self._now.find(name)
+        return self._now.find(in_parts(name))
 
     @staticmethod
     def class_of_field(name: str) -> str | None:

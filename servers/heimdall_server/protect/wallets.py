@@ -21,6 +21,10 @@ _58: Final = "[1-9A-HJ-NP-Za-km-z]"
 # Bytes of the payload by first byte: addresses have 20 behind their version, Zcash's two bytes of it.
 _ADDRESS_BYTES: Final = (21, 22)
 _BITCOIN_LENGTH_MAX: Final = 35
+_MONERO_LENGTH: Final = 95
+_TICKERS: Final = ("btc", "xbt", "bch", "ltc", "doge", "dash", "zec", "trx", "xmr")
+"""Of coins whose addresses are told by a checksum or, Monero's, by their length: behind these words only those count."""
+_TICKER: Final = re.compile(rf"(?i:{'|'.join(_TICKERS)})(?![A-Za-z_.-])", re.ASCII)
 _BECH32: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _BECH32_CONSTANTS: Final = (1, 0x2BC830A3)
 _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
@@ -68,6 +72,8 @@ def ethereum(match: re.Match[str]) -> int:
 def labelled_wallet(match: re.Match[str]) -> int:
     """An address behind a label; one in Bitcoin's form only if its checksum is right."""
     address = match.string[match.end(1) : match.end()]
+    if _TICKER.search(match[1]) is not None and len(address) != _MONERO_LENGTH:
+        return match.end() if len(base58_payload(address)) in _ADDRESS_BYTES else REJECTED
     bitcoin = address[0] in "13" and len(address) <= _BITCOIN_LENGTH_MAX
     return match.end() if not bitcoin or len(base58_payload(address)) in _ADDRESS_BYTES else REJECTED
 
@@ -82,7 +88,7 @@ def _shape(name: str, data_class: str, gate: str, pattern: str, check: Check | N
 
 WALLET_LABELS: Final = Labels(
     "(?:btc|bitcoin|eth|ethereum|crypto|solana|deposit|xmr|xrp)_addr(?:ess)?|wallet(?:_addr(?:ess)?)?|bitcoin|monero|litecoin|dogecoin|ripple",
-    "",
+    "|".join(_TICKERS),
     (
         "wallet",
         "btc_addr",
@@ -99,7 +105,10 @@ WALLET_LABELS: Final = Labels(
         "litecoin",
         "dogecoin",
         "ripple",
+        *(f"{ticker}=" for ticker in _TICKERS),
+        *(f"{ticker}~" for ticker in _TICKERS),
     ),
+    rf"(?:{'|'.join(_TICKERS)})(?:[ \t](?:to|from))?",
 )
 
 WALLET_RULES: Final = (

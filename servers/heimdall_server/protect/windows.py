@@ -38,8 +38,11 @@ _JOINTS: Final = b" _.-"
 _SIGNS: Final = b":=#>"
 _BLANKS: Final = b"\"'\\ \t\r\n"
 _ASCII: Final = bytes(range(128))
-_BEHIND: Final = ((_JOINTS, b"n"), (_SIGNS, _ASCII), (_BLANKS, _BLANKS + _SIGNS))
-"""What may stand behind a short label: the first two bytes."""
+_BEHIND: Final = {
+    "=": ((_JOINTS, b"n"), (_SIGNS, _ASCII), (_BLANKS, _BLANKS + _SIGNS)),
+    "~": ((b" \t", b" \t0123456789abcdefghijklmnopqrstuvwxyz"),),
+}
+"""What may stand behind a short label, by the stem's end: the first two bytes."""
 _LIKE_LOGS: Final = """ /api/ /v1/ account address admin agent alert api.com application asked attempt auth authentication background billing blocked
  body bytes cache call called callback card cart catalog certificate change channel checkout client closed cluster code com.example
  command commit complete completed config configuration confirmation connect connection container content context cookie count created
@@ -199,9 +202,9 @@ def _ways(stem: str) -> tuple[_Way, ...]:
     ways: list[_Way] = []
     for literal in literals((stem,)):
         raw = tuple(bytes((byte,)) for byte in literal.encode())
-        if stem.endswith("=") and len(raw) >= _LABEL_MIN:
-            ways += [_Way((*raw, *behind), len(raw) - _LABEL_MIN) for behind in _BEHIND]
-        elif len(raw) >= _ANCHOR and not stem.endswith("="):
+        if stem[-1] in _BEHIND and len(raw) >= _LABEL_MIN:
+            ways += [_Way((*raw, *behind), len(raw) - _LABEL_MIN) for behind in _BEHIND[stem[-1]]]
+        elif len(raw) >= _ANCHOR and stem[-1] not in _BEHIND:
             ways.append(_Way(raw, min(range(len(raw) - _ANCHOR + 1), key=lambda at: _weight(raw[at : at + _ANCHOR]))))
         elif len(raw) == _ANCHOR - 1 and literal[-1].isalnum():
             # A label or the beginning of a key: something follows.

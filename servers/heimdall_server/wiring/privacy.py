@@ -15,8 +15,10 @@ import pyarrow as pa
 
 from heimdall.privacy.v1 import privacy_service_pb2_grpc
 from heimdall_server.canonical.catalogue import personal_form
+from heimdall_server.canonical.possible import why_impossible
 from heimdall_server.config import Config
 from heimdall_server.crypto.field_cipher import key_class
+from heimdall_server.crypto.text_sealing import TextSealer
 from heimdall_server.domain.errors import QuerySyntaxError
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import Aggregate, Expression, Function, Or, Query, Stats, TimeRange, Words
@@ -24,10 +26,12 @@ from heimdall_server.domain.operations import Operation, OperationKind
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.language.format import normalise
 from heimdall_server.language.parser import parse
+from heimdall_server.language.shapes import shape_text
 from heimdall_server.planner.erased_values import ErasedValues
 from heimdall_server.planner.graph_terms import graph_terms
 from heimdall_server.planner.personal_terms import PersonalTerms
 from heimdall_server.ports.journal import DeletedSlice
+from heimdall_server.ports.keys import Tokeniser
 from heimdall_server.ports.log_store import Limits, Order, StoreQuery
 from heimdall_server.ports.vault import Tombstone
 from heimdall_server.projections.graph.reach import reach_of
@@ -71,6 +75,8 @@ from heimdall_server.wiring.policy_control import ProtectorPolicy
 from heimdall_server.wiring.searching import make_personal_search
 from heimdall_server.wiring.tasks import cancel, follow
 
+DELETION_FILTER: Final = "deletion_filter"
+"""What the ledger's sealed texts are, and the domain of the digests by which they are told apart."""
 _COUNT: Final = "record_count"
 _EXPORT_TIME_S: Final = 300.0
 _VISIBLE_WAIT_S: Final = 5.0
@@ -109,7 +115,8 @@ async def open_privacy(
     """
     audit = await FileAuditLog.open(config.data_dir / "audit", clock=parts.clock, mask_text=masked_text)
     stack.push_async_callback(audit.close)
-    ledger = await FileLedger.open(config.data_dir / "privacy", clock=parts.clock)
+    filters = TextSealer(keys.keyring.root, DELETION_FILTER)
+    ledger = await FileLedger.open(config.data_dir / "privacy", clock=parts.clock, filters=filters)
     stack.push_async_callback(ledger.close)
     postgres = await open_postgres(
         config.postgres,
@@ -165,9 +172,14 @@ async def add_privacy_service(
     )
     await policy.restore()
     subjects = SubjectNames(
-        tokeniser=keyring, sealer=keyring, vault=vault, classes=CLASSES, personal_form=_personal_form
+        tokeniser=keyring,
+        sealer=keyring,
+        vault=vault,
+        classes=CLASSES,
+        personal_form=_personal_form,
+        why_impossible=why_impossible,
     )
-    records = _Records(config, parts, privacy.personal.terms)
+    records = _Records(config, parts, privacy.personal.terms, keyring)
 
     async def caught_up() -> bool:
         head = journal.head().get(SHARD, 0)
@@ -286,9 +298,10 @@ def _personal_form(data_class: str, value: str) -> str:
 class _Records:
     """The stored records, as deletions, erasures and exports ask for them."""
 
-    def __init__(self, config: Config, parts: Parts, terms: PersonalTerms) -> None:
+    def __init__(self, config: Config, parts: Parts, terms: PersonalTerms, tokeniser: Tokeniser) -> None:
         self._parts = parts
         self._terms = terms
+        self._tokeniser = tokeniser
         self._datasets = config.datasets
         self._limits = Limits(
             time_s=_EXPORT_TIME_S,
@@ -334,7 +347,8 @@ class _Records:
             parameters["epochs"] = epochs
             identity = repr(understood.binding)
         count = await self._count(filter_, time_range, datasets)
-        return DeletionPlan(text, count, parameters, identity, len(understood.matched))
+        (digest,) = self._tokeniser.digests(DELETION_FILTER, [identity or text])
+        return DeletionPlan(text, shape_text(filter_), digest, count, parameters, len(understood.matched))
 
     async def count(self, names: Sequence[TokenName]) -> int:
         """Records that name one of some tokens."""

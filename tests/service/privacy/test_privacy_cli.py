@@ -58,6 +58,9 @@ async def test_tokens_are_revealed_from_arguments_and_from_text(run: Run, served
     assert "no token named" in unknown.err
     assert (await run("privacy", "reveal", alice)).code == ExitCode.USAGE
     assert (await run("privacy", "reveal", "--reason", "ticket")).code == ExitCode.USAGE
+    both = await run("privacy", "reveal", f"[email:0{'a' * 26}]", "--from-query", "x", "--reason", "ticket")
+    assert both.code == ExitCode.USAGE
+    assert "not both" in both.err
 
 
 async def test_what_was_encrypted_or_kept_its_form_is_revealed_from_arguments_and_from_text(
@@ -148,6 +151,14 @@ async def test_a_subject_that_is_not_one_is_refused_without_repeating_it(run: Ru
     assert "alice@" not in outcome.err.replace("email:alice@example.com", "")
 
 
+async def test_what_no_value_can_be_is_neither_erased_nor_exported(run: Run) -> None:
+    for command in ("erase", "export"):
+        outcome = await run("privacy", command, "--subject", "email:polly,molly", "--reason", "art. 17")
+        assert outcome.code == ExitCode.USAGE
+        assert "around an @; and the vault holds no such value" in " ".join(outcome.err.split())
+        assert "molly" not in outcome.err
+
+
 async def test_an_export_is_ndjson(run: Run, served: PrivacyServer) -> None:
     (alice,) = await served.keep("email", ALICE)
     served.stored.rows.append(json.dumps({"source": "s", "body": f"login {alice}"}))
@@ -169,6 +180,10 @@ async def test_a_policy_is_shown_tried_and_set(run: Run, tmp_path: Path) -> None
     assert [rule["data_class"] for rule in shown.json()["policy"]["rules"]] == ["ip*", "*"]
     versions = await run("privacy", "policy", "show", "--versions")
     assert len(versions.lines()) == 3
+    piped = await run("privacy", "policy", "set", "-", "--reason", "all of it", stdin=b'[[rules]]\naction = "mask"\n')
+    assert piped.out == "policy version 3 is in force\n"
+    twice = await run("privacy", "policy", "test", "-", "--sample", "-", stdin=b"x")
+    assert twice.code == ExitCode.USAGE
     file.write_text('[[rules]]\nactoin = "keep"\n')
     wrong = await run("privacy", "policy", "set", file, "--reason", "hosts are personal")
     assert wrong.code == ExitCode.USAGE
@@ -184,6 +199,8 @@ async def test_records_are_counted_before_they_are_deleted(run: Run, served: Pri
     assert asked.code == ExitCode.USAGE
     done = await run("delete", "-", "--reason", "a leaked key", "--yes", "-o", "json", stdin=b"leak\n")
     assert (done.code, done.json()["affected_count"]) == (ExitCode.OK, 1)
+    listed = await run("privacy", "operations", "list", "-o", "json")
+    assert [row["query"] for row in listed.rows()] == ["…"]
     assert served.stored.rows == ['{"body":"fine"}']
 
 
@@ -197,6 +214,8 @@ async def test_keys_are_listed_and_rotated(run: Run) -> None:
     assert resealed.code == ExitCode.OK
     assert "sealed anew; waiting for the journal" in resealed.err
     assert "follow it: heimdall privacy operations watch rotate-dek-" in resealed.err
+    assert (await run("keys", "rotate", "index", "--reason", "no")).code == ExitCode.USAGE
+    assert (await run("keys", "rotate", "index")).code == ExitCode.USAGE
     refused = await run("keys", "rotate", "kek", "--reason", "yearly")
     assert refused.code == ExitCode.FAILED
 

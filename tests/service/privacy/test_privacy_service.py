@@ -187,17 +187,25 @@ async def test_an_export_holds_what_is_held_and_reveals_only_the_subjects_own_to
     assert BOB.encode() not in shown
 
 
-async def test_records_are_counted_then_deleted(pki: Pki, served: PrivacyServer) -> None:
-    served.stored.rows += ['{"body":"leak"}', '{"body":"fine"}']
+async def test_records_are_counted_then_deleted(pki: Pki, served: PrivacyServer, tmp_path: Path) -> None:
+    served.stored.rows += ['{"body":"Zebra77"}', '{"body":"fine"}']
     async with client(pki, served) as officer:
-        assert (await officer.delete_records("leak", reason="leaked", dry_run=True)).record_count == 1
-        begun = (await officer.delete_records("leak", reason="leaked")).operation
+        assert (await officer.delete_records("Zebra77", reason="leaked", dry_run=True)).record_count == 1
+        begun = (await officer.delete_records("Zebra77", reason="leaked")).operation
         last = [one async for one in officer.watch_operation(begun.operation_id)][-1]
         with pytest.raises(errors.QueryInvalidError):
             await officer.delete_records("a | limit 1", reason="leaked")
-    assert (last.affected_count, last.query) == (1, "leak")
+    assert (last.affected_count, last.query) == (1, "…")
     assert served.stored.rows == ['{"body":"fine"}']
-    assert [entry.act.outcome for entry in await acts(served, "privacy.delete")] == ["allowed", "allowed", "failed"]
+    entries = await acts(served, "privacy.delete")
+    assert [entry.act.outcome for entry in entries] == ["allowed", "allowed", "failed"]
+    # The filter names what was to go: it is neither in the audit log nor, in plain, in the ledger.
+    assert [entry.act.details.get("query") for entry in entries] == ["…", "…", None]
+    assert entries[0].act.details["query_digest"] == entries[1].act.details["query_digest"]
+    written = await asyncio.to_thread(_chains, tmp_path)
+    assert b"privacy.delete" in written
+    assert b"sealed_query" in written
+    assert b"Zebra77" not in written
 
 
 async def test_policies_are_tried_set_and_listed(pki: Pki, served: PrivacyServer) -> None:
@@ -268,6 +276,10 @@ async def test_the_audit_log_is_read_in_pages_and_walked(pki: Pki, served: Priva
         path.write_bytes(path.read_bytes().replace(b"ticket 77", b"ticket 78"))
         with pytest.raises(errors.CorruptionError, match="audit, entry 78"):
             await officer.verify_audit_log()
+
+
+def _chains(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*.chain"))
 
 
 def _name(token: str) -> TokenName:

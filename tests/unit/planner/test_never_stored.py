@@ -22,7 +22,9 @@ def test_what_is_masked_everywhere_is_never_stored(default: Search, text: str) -
     assert {one.data_class for one in default.terms.never_stored(text)} == {"secret"}
 
 
-@pytest.mark.parametrize("text", ["alice@example.com", "ip:10.1.2.3", "service:api AND timeout"])
+@pytest.mark.parametrize(
+    "text", ["alice@example.com", "ip:10.1.2.3", "service:api AND timeout", "password:*", "_exists_:password"]
+)
 def test_what_is_tokenised_or_kept_and_what_is_not_personal_may_be_named(default: Search, text: str) -> None:
     assert not default.terms.never_stored(text)
 

@@ -14,6 +14,7 @@ from heimdall_server.services.privacy.logic.operations import OperationRunner
 from heimdall_server.storage.journal.journal import EmbeddedJournal
 from heimdall_server.storage.ledger.ledger import FileLedger
 from tests.support.journal import make_entry, opened, small_config
+from tests.support.sealed_filters import FILTERS
 from tests.support.warm_process import SystemClock
 
 TOKEN = "0" + "a" * 26
@@ -44,7 +45,7 @@ async def deleted(
     steps = RecordDeletion(
         journal, clock, barrier=barrier, wait_stored=stored, deleted_count=lambda _: 1, live_epochs=lambda: live
     )
-    ledger = await FileLedger.open(folder / "privacy", clock=clock)
+    ledger = await FileLedger.open(folder / "privacy", clock=clock, filters=FILTERS)
     runner = OperationRunner(ledger.operations, clock, mask_text=str)
     runner.register(OperationKind.DELETE, lambda: steps)
     await runner.start()

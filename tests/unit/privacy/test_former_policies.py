@@ -23,6 +23,7 @@ from heimdall_server.storage.ledger.ledger import FileLedger
 from heimdall_server.wiring.clock import SystemClock
 from heimdall_server.wiring.keys import PrivacyKeys
 from heimdall_server.wiring.searching import make_personal_search
+from tests.support.sealed_filters import FILTERS
 
 
 async def test_a_class_that_is_masked_now_is_still_found_by_the_tokens_of_before(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ async def test_a_class_that_is_masked_now_is_still_found_by_the_tokens_of_before
     protector = PolicyProtector(PrivacyPolicy(3, (PrivacyRule("mask"),)), keyed_actions(ring, ring))
     keys = cast("PrivacyKeys", SimpleNamespace(keyring=ring, protector=protector))
     audit = await FileAuditLog.open(tmp_path / "audit", clock=clock, mask_text=str)
-    ledger = await FileLedger.open(tmp_path / "ledger", clock=clock)
+    ledger = await FileLedger.open(tmp_path / "ledger", clock=clock, filters=FILTERS)
     for version, rules in ((1, (("keep", "phone"), ("tokenise", "email"))), (2, (("mask", "*"),))):
         made = tuple(PolicyRule(action=action, data_class=name) for action, name in rules)
         await ledger.policies.append(PolicyVersion(version, made, "configuration", 0))

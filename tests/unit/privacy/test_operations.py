@@ -22,6 +22,7 @@ from heimdall_server.services.privacy.logic import operations
 from heimdall_server.services.privacy.logic.operations import OperationRunner, Progress, Wait
 from heimdall_server.storage.ledger.ledger import FileLedger
 from tests.support.journal import ManualClock
+from tests.support.sealed_filters import FILTERS
 
 ANNA = "spiffe://test.heimdall/client/anna"
 KIND = OperationKind.ROTATE_DEK
@@ -47,7 +48,7 @@ class Scripted:
 async def running(
     folder: Path, body: Callable[[Operation, Progress], Awaitable[Wait | None]], **steps: object
 ) -> AsyncIterator[OperationRunner]:
-    ledger = await FileLedger.open(folder / "privacy", clock=ManualClock())
+    ledger = await FileLedger.open(folder / "privacy", clock=ManualClock(), filters=FILTERS)
     runner = OperationRunner(ledger.operations, ManualClock(), mask_text=lambda text: text.replace("alice", "[name]"))
     for kind in (KIND, OperationKind.ERASE):
         runner.register(kind, lambda: Scripted(body, **steps))  # type: ignore[arg-type]  # what each test gives

@@ -23,6 +23,7 @@ from heimdall_server.services.privacy.model import Caller, DataClass, PolicySamp
 from heimdall_server.storage.ledger.audit import FileAuditLog
 from heimdall_server.storage.ledger.ledger import FileLedger
 from tests.support.journal import ManualClock
+from tests.support.sealed_filters import FILTERS
 
 ANNA = Caller("spiffe://test.heimdall/client/anna", "r")
 MASK, KEEP = PolicyRule("mask"), PolicyRule("keep", "ip*")
@@ -59,7 +60,7 @@ class Control:
 async def restored(folder: Path, control: Control) -> AsyncIterator[PolicyUseCase]:
     clock = ManualClock()
     audit = await FileAuditLog.open(folder / "audit", clock=clock, mask_text=str)
-    ledger = await FileLedger.open(folder / "privacy", clock=clock)
+    ledger = await FileLedger.open(folder / "privacy", clock=clock, filters=FILTERS)
     policy = PolicyUseCase(
         control=control, log=ledger.policies, trail=AuditTrail(audit), clock=clock, mask_text=lambda text: text.upper()
     )

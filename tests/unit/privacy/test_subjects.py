@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +11,8 @@ import pyarrow as pa
 import pytest
 
 from heimdall_server.canonical.catalogue import personal_form
+from heimdall_server.canonical.possible import why_impossible
+from heimdall_server.crypto.keyring import Keyring
 from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.personal import PersonalValue, TokenName
 from heimdall_server.ports.vault import Vault
@@ -19,23 +23,39 @@ from tests.support.personal_search import keyring
 ADDRESS = "198.51.100.7"
 
 
-class Empty:
-    """A vault that has nothing."""
+@dataclass
+class Few:
+    """A vault that has these, with nothing in them to open."""
 
-    async def get(self, names: object) -> dict[TokenName, object]:
-        del names
-        return {}
+    names: set[TokenName] = field(default_factory=set)
+
+    async def get(self, names: Sequence[TokenName]) -> dict[TokenName, object]:
+        return {name: b"" for name in names if name in self.names}
 
 
 @pytest.fixture
-def subjects(tmp_path: Path) -> SubjectNames:
-    ring = keyring(tmp_path)
+def ring(tmp_path: Path) -> Keyring:
+    return keyring(tmp_path)
+
+
+@pytest.fixture
+def vault() -> Few:
+    return Few()
+
+
+@pytest.fixture
+def subjects(ring: Keyring, vault: Few) -> SubjectNames:
 
     def form(data_class: str, value: str) -> str:
         return str(personal_form(data_class, pa.array([value], pa.string()))[0])
 
     return SubjectNames(
-        tokeniser=ring, sealer=ring, vault=cast("Vault", Empty()), classes=tuple(CLASSES), personal_form=form
+        tokeniser=ring,
+        sealer=ring,
+        vault=cast("Vault", vault),
+        classes=tuple(CLASSES),
+        personal_form=form,
+        why_impossible=why_impossible,
     )
 
 
@@ -66,3 +86,30 @@ async def test_what_is_no_address_is_refused_with_the_other_problems(subjects: S
         "subject[4].data_class",
     ]
     assert "web-1" not in str(problems)
+
+
+async def test_what_no_value_can_be_is_refused_with_every_problem_and_unnamed(subjects: SubjectNames) -> None:
+    given = [
+        ("email", "notmail"),
+        ("card", "4111111111111112"),
+        ("email", "a@b.co,c@d.co"),
+        ("email", "polly.m@planted-mail"),
+        ("email", "alice@example.com"),
+        ("phone", "0151 1234567"),
+    ]
+    with pytest.raises(InvalidArgumentError) as caught:
+        await subjects.resolve([PersonalValue(*one) for one in given])
+    problems = [(caught.value.field, caught.value.rule), *caught.value.further]
+    assert [field for field, _ in problems] == [f"subject[{index}].value" for index in range(4)]
+    assert "Luhn" in problems[1][1]
+    assert "several" in problems[2][1]
+    assert not any(value in str(problems) for _, value in given)
+
+
+async def test_an_odd_value_that_the_vault_holds_is_a_subject(
+    subjects: SubjectNames, ring: Keyring, vault: Few
+) -> None:
+    (word,) = ring.words("email", ["polly.m@planted-mail"])
+    vault.names.add(TokenName("email", word))
+    found = await subjects.resolve([PersonalValue("email", "Polly.M@planted-mail")])
+    assert list(found.names) == [TokenName("email", word)]

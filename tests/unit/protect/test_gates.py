@@ -44,7 +44,8 @@ def test_every_way_to_write_a_stem_is_found_wherever_it_stands(lead: int) -> Non
             written = "".join(
                 draw.choice((letter, letter.upper() if letter.isascii() else letter)) for letter in literal
             )
-            sign = draw.choice((": ", "=", '": "', '\\":', " no ", "#")) if stem.endswith("=") else ""
+            signs = {"=": (": ", "=", '": "', '\\":', " no ", "#"), "~": (" ", "\t", "  ")}.get(stem[-1], ("",))
+            sign = draw.choice(signs)
             texts.append(f"{'x' * lead}{written}{sign}7{'y' * draw.randrange(4)}")
             expected.append(stem)
     for stem, found, text in zip(expected, held(texts), texts, strict=True):

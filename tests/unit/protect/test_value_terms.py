@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 
 from heimdall_server.canonical.catalogue import personal_form
 from heimdall_server.domain.expression.literals import words_of
 from heimdall_server.domain.personal import token
 from heimdall_server.protect.catalogue import CLASSES, CREDENTIAL_CLASSES
+from heimdall_server.protect.disguises import disguised
 from heimdall_server.protect.policy import DEFAULT_KEYED_RULES, PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.value_terms import FORMER_MAX, ValueTerms
 from tests.support.personal_search import Search, keyring
@@ -40,6 +41,8 @@ def tokenised(search: Search, text: str) -> str:
 @example('{"phone":4915112345678,"ssn": 123456789}')
 @example("é 4111 1111 1111 1111 中 alice@example.com")
 def test_the_same_values_are_found_in_a_query_and_in_a_record(search: Search, text: str) -> None:
+    # What reads otherwise than it stands is found in records only.
+    assume(not len(disguised(pa.array([text], pa.string()))))
     (body,) = search.protected(batch_of([{"body": text}])).column("body").to_pylist()
     assert words_of(tokenised(search, text)) == words_of(body)
 

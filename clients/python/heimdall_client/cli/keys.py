@@ -74,7 +74,7 @@ def rotate(
         list[str] | None,
         typer.Option("--class", metavar="CLASS", help="Only data keys of this class; may be repeated."),
     ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why; stays in the audit log.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; stays in the audit log.", show_default=False)],
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't follow it until it ends.")] = False,
     output: Output = TextOutput.TABLE,
 ) -> None:

@@ -208,7 +208,7 @@ def _show_scope(scope: operation_pb2.ErasureScope, output: TextOutput | None) ->
         return
     told = (
         f"{plural(scope.vault_value_count, 'value')} in the vault, under {plural(len(scope.tokens), 'token')}; "
-        f"{plural(scope.record_count, 'record')} keep them as pseudonyms; "
+        f"{plural(scope.record_count, 'record')} {'keeps' if scope.record_count == 1 else 'keep'} them as pseudonyms; "
         f"{plural(scope.survivor_count, 'value')} of others must be sealed anew"
     )
     if output is None:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from heimdall.privacy.v1 import policy_pb2
 
 SAMPLE_BYTES_MAX: Final = 1024 * 1024
+_STDIN: Final = "-"
 _FORM: Final = (
     "A policy file is TOML: \\[\\[rules]] tables with action and, each optional, class, source, field (globs)."
 )
 
 app = typer.Typer(name="policy", help="What becomes of personal data.", no_args_is_help=True)
 
-PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="TOML with rules, as in the server's configuration.")]
+PolicyFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="TOML with rules, as in the server's configuration; - reads stdin.")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; stays in the audit log.", show_default=False)]
 
 
@@ -70,7 +73,9 @@ def show(
 def try_(
     link: Link,
     *,
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Rules to try; none: those in force.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Rules to try, - reads stdin; none: those in force.")
+    ] = None,
     sample: Annotated[str, typer.Option("--sample", metavar="FILE", help="Records to try it on; - reads stdin.")],
     read_as: Annotated[str, typer.Option("--format", help="Of the sample; else told from its content.")] = "",
     source: Annotated[str, typer.Option("--source", metavar="ID", help="Source that it pretends to come from.")] = "",
@@ -84,6 +89,9 @@ def try_(
     """Say what a policy would do to a sample, before it is live. Nothing is stored."""
     from heimdall_client.cli.plain import print_json, to_plain
 
+    if str(file) == sample == _STDIN:
+        msg = "stdin can be the rules or the sample, not both"
+        raise typer.BadParameter(msg, param_hint="--sample")
     data = _sample(sample)
     with link.client() as client:
         answer = client.test_privacy_policy(
@@ -147,7 +155,7 @@ def show_rules(policy: policy_pb2.PrivacyPolicy) -> None:
 
 
 def read_rules(file: Path) -> list[dict[str, str]]:
-    """The rules of a policy file.
+    """The rules of a policy file; `-`: of standard input.
 
     Raises:
         typer.BadParameter: It can't be read, or isn't one.
@@ -155,7 +163,7 @@ def read_rules(file: Path) -> list[dict[str, str]]:
     import tomllib
 
     try:
-        content = tomllib.loads(file.read_text("utf-8"))
+        content = tomllib.loads(sys.stdin.buffer.read().decode() if str(file) == _STDIN else file.read_text("utf-8"))
     except OSError as error:
         msg = f"{file}: {error.strerror}"
         raise typer.BadParameter(msg, param_hint="FILE") from error
@@ -178,7 +186,7 @@ def read_rules(file: Path) -> list[dict[str, str]]:
 
 def _sample(name: str) -> bytes:
     try:
-        data = sys.stdin.buffer.read(SAMPLE_BYTES_MAX + 1) if name == "-" else Path(name).read_bytes()
+        data = sys.stdin.buffer.read(SAMPLE_BYTES_MAX + 1) if name == _STDIN else Path(name).read_bytes()
     except OSError as error:
         msg = f"{name}: {error.strerror}"
         raise typer.BadParameter(msg, param_hint="--sample") from error

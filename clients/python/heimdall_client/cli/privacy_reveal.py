@@ -58,7 +58,7 @@ def reveal(
 ) -> None:
     """Show the values behind tokens, and those that were encrypted where they stand."""
     if bool(tokens) == bool(from_query):
-        msg = "name tokens, or give --from-query"
+        msg = "give tokens or --from-query, not both" if tokens else "name tokens, or give --from-query"
         raise typer.BadParameter(msg)
     with link.client() as client:
         if from_query:

@@ -140,12 +140,14 @@ class DeletionPlan:
     """What a deletion would delete."""
 
     query: str
-    """The filter, personal values in it replaced by tokens."""
+    """The filter, personal values in it replaced by tokens. It may hold the secret that is to be deleted: not for logs and lists."""
+    shown: str
+    """The same without what it asks for."""
+    digest: str
+    """Keyed: the same for the same filter, whatever index keys live."""
     record_count: int
     parameters: Mapping[str, Any]
     """For the steps of the deletion, as JSON values."""
-    identity: str = ""
-    """What tells it from another one; empty: `query`. Index keys that are rotated change tokens, and not this."""
     value_count: int = 0
     """Personal values that the filter names."""
 

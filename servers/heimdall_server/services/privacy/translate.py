@@ -159,7 +159,8 @@ def operation_out(operation: Operation) -> operation_pb2.Operation:
         create_time=_timestamp(operation.create_time_ns),
         update_time=_timestamp(operation.update_time_ns),
         problem=operation.problem,
-        query=operation.query,
+        # One that an older version kept has no such text.
+        query=operation.shown_query or ("…" if operation.query else ""),
         affected_count=operation.affected_count,
     )
     for name in ("end", "inaccessible", "shredded"):

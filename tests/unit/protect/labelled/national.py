@@ -6,6 +6,7 @@ import importlib
 import random
 import string
 
+from heimdall_server.protect.national_id_schemes import SPACED
 from tests.unit.protect.labelled.lines import Item, digits, text
 
 _UPPER = string.ascii_uppercase
@@ -100,4 +101,5 @@ def national_id(draw: random.Random) -> Item:
     if module in ("br.cpf", "it.codicefiscale") and draw.random() < 0.5:
         return Item(number)
     keys = tuple(label for label in labels if " " not in label)
-    return Item(number, keys, tuple(f"{label}{sign}{{}}" for label in labels for sign in (": ", "=", ":")))
+    spaced = tuple(f"{label} {{}}" for label in labels if label.lower() in SPACED)
+    return Item(number, keys, (*(f"{label}{sign}{{}}" for label in labels for sign in (": ", "=", ":")), *spaced))

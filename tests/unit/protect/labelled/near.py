@@ -48,6 +48,7 @@ _OF_CLASS: dict[str, tuple[_Maker, ...]] = {
         lambda d: f"@Override @Test({digits(d, 2)}) on @angular/core@1{digits(d, 1)}.2.{digits(d, 1)}",
         lambda d: f"image registry.example:5000/app@sha256:{text(d, _HEX, 64)}",
         lambda d: f"Started getty@tty{digits(d, 1)}.service, user@{digits(d, 4)}.service: Succeeded",
+        lambda d: f"values[at] x, a[.]b, \"x\" @ {digits(d, 2)}.ms look(at)it (dot) x",
         lambda d: f"mention @dev{digits(d, 3)}.team in #ops, 3 @ 4.{digits(d, 2)} each",
     ),
     "card": (
@@ -59,6 +60,7 @@ _OF_CLASS: dict[str, tuple[_Maker, ...]] = {
         lambda d: f"sum 0.{digits(d, 16)} -{digits(d, 3)}.{digits(d, 13)}",
         lambda d: f"ref {digits(d, 4)}-{digits(d, 4)}-{digits(d, 4)}",
         lambda d: f"ticket 7{digits(d, 15)}",
+        lambda d: f"build {digits(d, 4)}.{digits(d, 4)}.{digits(d, 4)}.{digits(d, 4)}",
         lambda d: f"key {text(d, _HEX, 4)}-{text(d, _HEX, 4)}-{text(d, _HEX, 4)}-{text(d, _HEX, 4)}",
     ),
     "iban": (
@@ -127,6 +129,7 @@ _OF_CLASS: dict[str, tuple[_Maker, ...]] = {
         lambda d: f"bc1{text(d, 'qpzry9x8gf2tvdw0s3jn54khce6mua7l', 39)}",
         "wallet locked; wallet: empty; bitcoin price; wallet address missing",
         lambda d: f"cid Qm{text(d, _LETTERS, 44)}",
+        lambda d: f"btc {text(d, _LETTERS, 33)} dash 1{text(d, _LETTERS, 32)} to xmr {digits(d, 4)}",
     ),
     "cookie": (
         lambda d: f"Processed session termination for sessionid: 0x{text(d, _HEX, 15)}",
@@ -153,6 +156,7 @@ _OF_CLASS: dict[str, tuple[_Maker, ...]] = {
     "birth_date": (
         lambda d: f"created 20{digits(d, 2)}-0{d.randrange(1, 10)}-1{digits(d, 1)} release_date=1999-12-3{d.randrange(2)}",
         "born again; date of birth missing; dob invalid; birthday reminder on",
+        lambda d: f"dob check {digits(d, 4)}-{digits(d, 2)}-{digits(d, 2)} bday party {digits(d, 8)}",
         lambda d: f"due_date: 1{digits(d, 1)}.0{d.randrange(1, 10)}.2025 updated {digits(d, 2)}/{digits(d, 2)}/2024",
         lambda d: f"stubborn {digits(d, 4)}-{digits(d, 2)} newborn-{digits(d, 8)}",
         lambda d: f"Date: Mon, 1{digits(d, 1)} Mar 2025 10:{digits(d, 2)}:00 GMT",
@@ -171,6 +175,7 @@ _OF_CLASS: dict[str, tuple[_Maker, ...]] = {
         lambda d: f"sin({digits(d, 3)}) cos({digits(d, 3)}) rut track {digits(d, 4)}",
         lambda d: f"tin can {digits(d, 3)}; nino weather {digits(d, 4)}; bsn-host{digits(d, 2)}",
         lambda d: f"part {text(d, _UPPER, 6)}{digits(d, 2)} code {digits(d, 3)}.{digits(d, 3)}.{digits(d, 3)}-{digits(d, 2)}",
+        lambda d: f"nhs outage {digits(d, 5)}; rrn lookup {digits(d, 8)}; dni {digits(d, 7)}; nino host {text(d, _HEX, 9)}",
         lambda d: f"stamp {digits(d, 6)}-{digits(d, 4)} job {digits(d, 6)}/{digits(d, 4)}",
     ),
     "bank_account": (

@@ -58,7 +58,7 @@ def birth_date(draw: random.Random) -> Item:
     ))  # fmt: skip
     keys = ("dob", "birth_date", "birthDate", "date_of_birth", "dateOfBirth", "birthday", "geburtsdatum", "date_naissance",
             "fecha_nacimiento", "DOB", "customerDateOfBirth")  # fmt: skip
-    prose = ("date of birth: {}", "DOB: {}", "born {}", "born on {}", "Geburtsdatum: {}", "birthday is {}", "Date of birth {}",
+    prose = ("date of birth: {}", "DOB: {}", "dob {}", "born {}", "born on {}", "Geburtsdatum: {}", "birthday is {}", "Date of birth {}",
              "fecha de nacimiento: {}", "date de naissance: {}", "data di nascita: {}")  # fmt: skip
     return Item(written, keys, prose)
 

@@ -86,7 +86,7 @@ def card(draw: random.Random) -> Item:
     prefix = draw.choice(prefixes.split())
     body = prefix + digits(draw, length - 1 - len(prefix))
     number = body + luhn.calc_check_digit(body)
-    joint = draw.choice(("", "", " ", "-"))
+    joint = draw.choice(("", "", " ", "-", "." if length == 16 else ""))
     sizes = {16: (4, 4, 4, 4), 15: (4, 6, 5), 14: (4, 6, 4)}.get(length)
     if joint and sizes:
         cuts = [sum(sizes[:at]) for at in range(len(sizes) + 1)]
@@ -240,5 +240,12 @@ def crypto_wallet(draw: random.Random) -> Item:
         digest = keccak_256(plain.encode()).hex()
         return Item("0x" + "".join(c.upper() if int(d, 16) > 7 else c for c, d in zip(plain, digest, strict=False)))
     keys = ("wallet", "wallet_address", "btc_address", "deposit_address", "walletAddress")
-    prose = ("wallet: {}", "bitcoin address {}", "wallet address: {}", "BTC address: {}")
+    prose = (
+        "wallet: {}",
+        "bitcoin address {}",
+        "wallet address: {}",
+        "BTC address: {}",
+        "btc {}",
+        "sent 0.5 LTC to {}",
+    )
     return Item(_base58(draw.choice((0, 5)) if kind == 3 else draw.choice((30, 48, 65)), draw), keys, prose)

@@ -190,7 +190,7 @@ class Operation(_message.Message):
     problem: _builtins.str
     """Why it failed, or why it waits."""
     query: _builtins.str
-    """Deletion: the filter, personal values in it replaced by tokens."""
+    """Deletion: the fields and the structure of the filter, `body:"…"`; what it asks for may be what was to go. Tokens stay."""
     affected_count: _builtins.int
     """Deletion: records deleted. Rotation: values sealed or keys wrapped anew."""
     @_builtins.property

@@ -76,7 +76,9 @@ class DeleteUseCase:
             ACTION,
             reason=reason,
             details={
-                "query": plan.query,
+                # Never the filter itself: what it names may be the secret that is to go.
+                "query": plan.shown,
+                "query_digest": plan.digest,
                 "value_count": plan.value_count or "",
                 "start_time_ns": time_range.start_ns_inclusive,
                 "end_time_ns": time_range.end_ns_exclusive,
@@ -88,7 +90,7 @@ class DeleteUseCase:
         if dry_run:
             return DeletionAnswer(None, plan.record_count)
         asked = {
-            "query": plan.identity or plan.query,
+            "query": plan.digest,
             "start": time_range.start_ns_inclusive,
             "end": time_range.end_ns_exclusive,
             "in": sorted(datasets),
@@ -101,5 +103,6 @@ class DeleteUseCase:
             identity=identity_of(asked),
             parameters=plan.parameters,
             query=plan.query,
+            shown_query=plan.shown,
         )
         return DeletionAnswer(operation, plan.record_count)

@@ -106,6 +106,7 @@ class OperationRunner:
         parameters: Mapping[str, Any] | None = None,
         scope: ErasureScope | None = None,
         query: str = "",
+        shown_query: str = "",
     ) -> Operation:
         """Begin an operation; it is durable when this returns.
 
@@ -118,6 +119,7 @@ class OperationRunner:
             parameters: For its `Steps`, as JSON values; none of them personal.
             scope: Of an erasure.
             query: Of a deletion.
+            shown_query: The same without what it asks for.
 
         Raises:
             InvalidArgumentError: The request id was used for something else; or nobody does this kind of work here.
@@ -148,6 +150,7 @@ class OperationRunner:
                 parameters=parameters or {},
                 scope=scope,
                 query=query,
+                shown_query=shown_query,
             )
             await self._log.write(operation)
             self._put(operation)

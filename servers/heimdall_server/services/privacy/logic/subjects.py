@@ -43,6 +43,7 @@ class SubjectNames:
         vault: Vault,
         classes: Collection[str],
         personal_form: Callable[[str, str], str],
+        why_impossible: Callable[[str, str], str],
     ) -> None:
         """Make one.
 
@@ -52,29 +53,31 @@ class SubjectNames:
             vault: Where that is.
             classes: Classes of personal data that there are.
             personal_form: What a value of a class is tokenised under: (class, value) → form.
+            why_impossible: Why a text can't be a value of a class, without naming it: (class, value) → reason; empty: it may be one.
         """
         self._tokeniser = tokeniser
         self._sealer = sealer
         self._vault = vault
         self._classes = classes
         self._personal_form = personal_form
+        self._why_impossible = why_impossible
 
     async def resolve(self, values: Sequence[PersonalValue]) -> Subject:
         """The tokens of what was named.
 
         Raises:
-            InvalidArgumentError: No such class, nothing named, no address where `ip` is said, or a token of another class; all problems
-                at once.
-            StoreError: The vault can't be reached, where a token was named.
+            InvalidArgumentError: No such class, nothing named, no address where `ip` is said, a token of another class, or what no value of
+                its class can be and the vault doesn't hold all the same (as a field's name may have said); all problems at once.
+            StoreError: The vault can't be reached, where a token was named, or an odd value.
             IntegrityError: What a named token stands for was changed.
         """
-        self._check(values, [TokenName.parse(one.value) for one in values])
+        await self._check(values, [TokenName.parse(one.value) for one in values])
         values = [each for one in values for each in _of_classes(one)]
         tokens = [TokenName.parse(one.value) for one in values]
         opened = await self._opened([name for name in tokens if name is not None])
         return await asyncio.to_thread(self._named, values, tokens, opened)
 
-    def _check(self, values: Sequence[PersonalValue], tokens: Sequence[TokenName | None]) -> None:
+    async def _check(self, values: Sequence[PersonalValue], tokens: Sequence[TokenName | None]) -> None:
         problems: list[tuple[str, str]] = []
         for index, (one, name) in enumerate(zip(values, tokens, strict=True)):
             if one.data_class == _ADDRESS:
@@ -88,8 +91,20 @@ class SubjectNames:
                 problems.append((f"subject[{index}].value", "is a token of another class"))
             elif not one.value.strip():
                 problems.append((f"subject[{index}].value", "is blank"))
+            elif name is None and (reason := await self._why_refused(one)):
+                problems.append((f"subject[{index}].value", reason))
         if problems:
             raise InvalidArgumentError(*problems[0], tuple(problems[1:]))
+
+    async def _why_refused(self, one: PersonalValue) -> str:
+        """Of what no value can be, and wasn't taken for one all the same: a certificate for it would certify nothing. Empty: it may be one."""
+        reason = self._why_impossible(one.data_class, one.value)
+        if not reason:
+            return ""
+        form = self._personal_form(one.data_class, one.value)
+        words = self._tokeniser.words_of_all_epochs(one.data_class, form)
+        held = await self._vault.get([TokenName(one.data_class, word) for word in words])
+        return "" if held else f"{reason}; and the vault holds no such value"
 
     async def _opened(self, names: Sequence[TokenName]) -> dict[TokenName, str]:
         if not names:

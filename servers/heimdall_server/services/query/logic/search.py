@@ -21,7 +21,7 @@ from heimdall_server.planner.cost import FIXED_S, estimate_cost_s, real_cost_s
 from heimdall_server.planner.planner import choose_path
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Journal, Positions
-from heimdall_server.ports.log_store import Limits, LogStore, Path, Result, RowKey, Statistics, StoreQuery
+from heimdall_server.ports.log_store import Limits, LogStore, Path, Plan, Result, RowKey, Statistics, StoreQuery
 from heimdall_server.services.query.logic import metrics
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
@@ -72,8 +72,14 @@ class _Search:
     """On the monotonic clock."""
     revision: Sequence[int | str] = ()
     """See `PersonalSearch`."""
+    vain: str = ""
+    """See `PersonalSearch.told_in_vain`."""
     sets: FoundSets = NO_SETS
     """What the graph told; they stand in `understood`."""
+
+    def told(self, plan: Plan) -> Plan:
+        """The plan, with what somebody who finds nothing should know."""
+        return replace(plan, reason=f"{plan.reason}; {self.vain}") if self.vain else plan
 
     def asking(self, sets: FoundSets) -> _Search:
         """The search with the sets that its pages keep to."""
@@ -165,7 +171,7 @@ class SearchUseCase:
         """
         search = await self._allowed(request, time.monotonic())
         async with self._admission.admit(caller, cost_s=FIXED_S):
-            plan = await self._store.explain(self._store_query(search))
+            plan = search.told(await self._store.explain(self._store_query(search)))
         actual = None
         if analyze:
             started_s = time.monotonic()
@@ -255,7 +261,8 @@ class SearchUseCase:
         datasets = check_datasets(request.datasets, self._datasets)
         bound = _bound_to(request, understood)
         request = replace(request, time_range=check_time_range(request.time_range))
-        return _Search(request, understood, place, bound, datasets, limits, started_s + limits.time_s, revision)
+        vain = "" if self._personal is None else self._personal.told_in_vain(request.question.text)
+        return _Search(request, understood, place, bound, datasets, limits, started_s + limits.time_s, revision, vain)
 
     @property
     def _revision(self) -> Sequence[int | str]:
@@ -324,7 +331,7 @@ class SearchUseCase:
                 yield Rows(batch.select(shown), self._token_after(search, place, batch, keys))
                 place = _behind(place, batch, keys, int(batch.num_rows))
         statistics = _since(started_s, result.statistics)
-        yield Done(statistics, result.plan, *self._end(search, place, statistics))
+        yield Done(statistics, search.told(result.plan), *self._end(search, place, statistics))
 
     def _token_after(
         self, search: _Search, place: Place, batch: pa.RecordBatch, keys: tuple[int, int, int, int] | None
