@@ -264,6 +264,8 @@ def test_health_list_and_watch(curl: Grpcurl) -> None:
 REFUSALS: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "a query that can't be read": (f"{QUERY}/Search", {"question": {"text": "service:("}}, 3, "QUERY_INVALID"),
     "a request beyond its constraints": (f"{INGEST}/GetSource", {"sourceId": ""}, 3, "INVALID_ARGUMENT"),
+    "indexes of a database that isn't there": (f"{ADMIN}/ReportIndexes", {}, 12, "UNIMPLEMENTED"),
+    "slow statements of a database that isn't there": (f"{ADMIN}/ListSlowStatements", {}, 12, "UNIMPLEMENTED"),
 }
 
 
