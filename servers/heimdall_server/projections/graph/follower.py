@@ -93,7 +93,7 @@ class GraphProjection(OptionalProjection):
         self._fitting = Fitting()
         self._ahead = OneAhead()
         self._under_way: tuple[RecordMarks, ...] = ()
-        """Of what `_ahead` keeps, or has kept last."""
+        """Of what `_ahead` may still be keeping."""
 
     @property
     def progress(self) -> GraphProgress:
@@ -133,6 +133,7 @@ class GraphProjection(OptionalProjection):
             raise
         finally:
             await self._ahead.drop()
+            self._under_way = ()
             self._work.close()
 
     async def take_out(self, deletion: Deletion, position: int, *, through: int, patiently: Patiently) -> None:
@@ -306,7 +307,7 @@ class GraphProjection(OptionalProjection):
     async def _apply_again(self, found: Found, origin: Callable[[], Origin]) -> None:
         async for facts in self._pieces(found, found[-1][0]):
             await self._apply(origin(), facts, is_news=False)
-        await self._ahead.settle()
+        await self._settle()
 
     async def _facts(self, batches: Sequence[tuple[int, pa.RecordBatch]], through: int) -> Facts | None:
         """Facts of some records; None: they are too many for one batch."""
@@ -332,6 +333,11 @@ class GraphProjection(OptionalProjection):
         await self._ahead.put(self._keep(origin, facts, is_news=is_news))
         self._under_way = facts.records
 
+    async def _settle(self) -> None:
+        """Wait until everything is kept. The graph may be asked for all of it then, and may be changed by others."""
+        await self._ahead.settle()
+        self._under_way = ()
+
     async def _keep(self, origin: Origin, facts: Facts, *, is_news: bool) -> None:
         began_s = self._clock.monotonic_s()
         batch = GraphBatch(
@@ -354,7 +360,7 @@ class GraphProjection(OptionalProjection):
         self._work.worked(worked_s)
 
     async def _passed(self, position: int) -> None:
-        await self._ahead.settle()
+        await self._settle()
         self._applied = max(self._applied, position)
         rebuild, making = self._rebuild, self._making
         if rebuild is not None and making is not None and self._applied >= rebuild.through:
