@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
-from heimdall_server.domain.errors import QuerySyntaxError, QueryTimeoutError, StoreError
+from heimdall_server.domain.errors import QueryCostError, QuerySyntaxError, QueryTimeoutError, StoreError
 from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS, EdgeKind, Tlp, VertexKind
 from heimdall_server.storage.postgres.graph.cypher import PostgresCypherRunner
 from heimdall_server.storage.postgres.graph.labels import table
@@ -160,6 +160,13 @@ async def test_rows_and_time_of_a_query_are_bounded(cypher_pool: PostgresPool) -
     with pytest.raises(QueryTimeoutError):
         await cypher.run(endless, tlp_max=Tlp.RED, time_s=0.3)
     assert (await cypher.run("RETURN 1", tlp_max=Tlp.RED)).rows == [("1",)]
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("text", ["UNWIND range(1, 100000000) AS x RETURN x", "RETURN range(1, 1000000)"])
+async def test_what_no_answer_can_hold_is_refused_for_good(cypher_pool: PostgresPool, text: str) -> None:
+    with pytest.raises(QueryCostError):
+        await PostgresCypherRunner(cypher_pool).run(text, tlp_max=Tlp.RED)
 
 
 @pytest.mark.usefixtures("told")

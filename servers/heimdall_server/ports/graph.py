@@ -171,6 +171,7 @@ class CypherRunner(Protocol):
         Raises:
             QuerySyntaxError: It isn't Cypher, it writes, or it uses what can't be bounded; says what and where.
             QueryTimeoutError: It took too long.
+            QueryCostError: It needs more memory than one query gets, or one row is too large for an answer.
             StoreError: The engine failed, or has no such role.
         """
         ...

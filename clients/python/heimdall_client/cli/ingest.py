@@ -66,9 +66,14 @@ def ingest(
         ),
     ] = "",
     dump: Annotated[
-        str,
-        typer.Option("--dump", metavar="NAME", help="The file is a data dump: hashed, taken in once, rows numbered."),
-    ] = "",
+        str | None,
+        typer.Option(
+            "--dump",
+            metavar="NAME",
+            help="The file is a data dump: hashed, taken in once, rows numbered.",
+            show_default=False,
+        ),
+    ] = None,
     source: Annotated[
         str,
         typer.Option("--source", metavar="ID", help="Name of the source.  \\[default: machine, path and first lines]"),
@@ -112,10 +117,12 @@ def ingest(
     raise typer.Exit(code)
 
 
-def _check(files: list[str], *, follow: bool, dump: str, source: str) -> None:
+def _check(files: list[str], *, follow: bool, dump: str | None, source: str) -> None:
     """Refuse what can't go together, before anything is sent."""
     problem = ""
-    if follow and STDIN in files:
+    if dump == "":
+        problem = "--dump has no name: it would be taken in as logs"
+    elif follow and STDIN in files:
         problem = "--follow takes files; standard input is read to its end anyway"
     elif follow and (dump or source):
         problem = "--follow can't go with --dump or --source: each rotated file is a source of its own"

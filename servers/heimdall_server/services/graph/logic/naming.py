@@ -85,7 +85,7 @@ class VertexNames:
         for type_name, value in self._canonical(named):
             if type_name not in PERSONAL_TYPES and type_name in TYPES:
                 ids += _packed(entity_ids(type_name, pa.array([value])))
-            if type_name in PERSONAL_TYPES or self._may_tokenise(type_name):
+            if type_name in PERSONAL_TYPES or (type_name in self._classes and self._may_tokenise(type_name)):
                 form = personal_form(type_name, pa.array([value]))
                 await self._match(type_name, form[0].as_py())
                 ids += _packed(personal_entity_ids(type_name, form, self._mac))

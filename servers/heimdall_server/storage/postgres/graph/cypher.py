@@ -8,7 +8,13 @@ import itertools
 import psycopg
 from psycopg import errors as pg
 
-from heimdall_server.domain.errors import InvalidArgumentError, QuerySyntaxError, QueryTimeoutError, StoreError
+from heimdall_server.domain.errors import (
+    InvalidArgumentError,
+    QueryCostError,
+    QuerySyntaxError,
+    QueryTimeoutError,
+    StoreError,
+)
 from heimdall_server.domain.graph import Tlp
 from heimdall_server.domain.graph_reading import CypherResult
 from heimdall_server.storage.postgres.config import STORE
@@ -17,8 +23,8 @@ from heimdall_server.storage.postgres.graph.cypher_text import returned_columns
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _ROWS_MAX = 100_000
-_VALUE_BYTES_MAX = 64 * 1024 * 1024
-"""Of a whole result; what is beyond is left out."""
+_VALUE_BYTES_MAX = 3 * 1024 * 1024
+"""Of a whole result, so that it fits a message; rows beyond it are left out."""
 
 
 class PostgresCypherRunner:
@@ -50,8 +56,12 @@ class PostgresCypherRunner:
         kept: list[tuple[str, ...]] = []
         size_bytes = 0
         for row in rows[:row_count_max]:
-            size_bytes += sum(map(len, row))
+            size_bytes += sum(len(value.encode()) for value in row)
             if size_bytes > _VALUE_BYTES_MAX:
+                if not kept:
+                    raise QueryCostError(
+                        f"a row of the answer has more than {_VALUE_BYTES_MAX >> 20} MiB: return less of it"
+                    )
                 break
             kept.append(row)
         return CypherResult(columns, kept, truncated=len(kept) < len(rows))
@@ -78,6 +88,9 @@ class PostgresCypherRunner:
                 raise QuerySyntaxError(
                     text, 0, "it writes, or calls what it may not, and Cypher here only reads"
                 ) from None
+            except (psycopg.InternalError, pg.OutOfMemory, pg.ProgramLimitExceeded, pg.StatementTooComplex) as error:
+                # Not a failure of the store: the same query would fail again.
+                raise QueryCostError(f"it is more than PostgreSQL gives to one query: {_sentence(error)}") from None
             except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
                 # The sentence may quote the query; it goes to who wrote that, and isn't logged.
                 raise QuerySyntaxError(text, _column(error, head_length, text), _sentence(error)) from None

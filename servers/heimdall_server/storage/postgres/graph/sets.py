@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from psycopg import errors as pg
-
-from heimdall_server.domain.errors import QueryTimeoutError
 from heimdall_server.domain.graph import Tlp, VertexKind
 from heimdall_server.domain.graph_sets import GraphTerm, Members
 from heimdall_server.storage.postgres.graph.groups import parts_of, roots_of
 from heimdall_server.storage.postgres.graph.labels import table
-from heimdall_server.storage.postgres.graph.rows import VALUE, begin
+from heimdall_server.storage.postgres.graph.moment import moment
+from heimdall_server.storage.postgres.graph.rows import VALUE
 from heimdall_server.storage.postgres.graph.staging import Connection
 from heimdall_server.storage.postgres.pool import PostgresPool
 
@@ -54,22 +52,18 @@ class PostgresGraphSets:
 
     async def members(self, term: GraphTerm, *, tlp_max: Tlp, count_max: int) -> Members:
         """See the port."""
-        async with self._pool.connection(timeout_s=_READ_S) as connection:
-            try:
-                has_merges = await begin(connection, time_s=_READ_S)
-                if term.name == "entity_label" or has_merges:
-                    ids = await self._ids(connection, term, tlp_max, count_max + 1)
-                    if has_merges and len(ids) <= count_max:
-                        ids = await _whole(connection, ids)
-                    if len(ids) > count_max:
-                        return Members({}, len(ids), truncated=True)
-                    cursor = await connection.execute(_VALUES, (ids, tlp_max.value))
-                else:
-                    telling = await _telling(connection, term, tlp_max)
-                    cursor = await connection.execute(_TOLD_VALUES.encode(), _told(telling, count_max + 1))
-                values = {str(type_): list(some) for type_, some in await cursor.fetchall()}
-            except pg.QueryCanceled:
-                raise QueryTimeoutError(_READ_S) from None
+        async with moment(self._pool, _READ_S) as (connection, has_merges):
+            if term.name == "entity_label" or has_merges:
+                ids = await self._ids(connection, term, tlp_max, count_max + 1)
+                if has_merges and len(ids) <= count_max:
+                    ids = await _whole(connection, ids)
+                if len(ids) > count_max:
+                    return Members({}, len(ids), truncated=True)
+                cursor = await connection.execute(_VALUES, (ids, tlp_max.value))
+            else:
+                telling = await _telling(connection, term, tlp_max)
+                cursor = await connection.execute(_TOLD_VALUES.encode(), _told(telling, count_max + 1))
+            values = {str(type_): list(some) for type_, some in await cursor.fetchall()}
         count = sum(map(len, values.values()))
         return Members({}, count, truncated=True) if count > count_max else Members(values, count)
 
