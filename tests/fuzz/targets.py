@@ -76,7 +76,10 @@ def _decode_whole(payload: bytes, kind: FormatKind) -> None:
     if kind is FormatKind.OTLP:
         if decoded.errors and not decoded.batch.num_rows:
             return  # refused as a whole, which is told as an error of its first record
-        request = logs_service_pb2.ExportLogsServiceRequest.FromString(payload)
+        try:
+            request = logs_service_pb2.ExportLogsServiceRequest.FromString(payload)
+        except DecodeError:
+            return  # ours passes over a field that it doesn't know even where its number is none
         sent = sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
         assert decoded.record_count == sent, f"{decoded.record_count} of {sent} records"
 
