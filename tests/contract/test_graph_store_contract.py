@@ -338,19 +338,6 @@ async def test_the_token_of_the_newest_epoch_names_an_entity_whatever_comes_firs
         assert found[id_].value == tokens[max(first, second)]
 
 
-async def test_pages_of_vertices_follow_one_another(graph: GraphStores) -> None:
-    facts = Facts()
-    ids = sorted(facts.vertex(f"v{number}", type="ip" if number % 2 else "domain") for number in range(20))
-    await graph.tell(facts)
-    found: list[bytes] = []
-    while page := await graph.reader.list_vertices(
-        VertexKind.ENTITY, tlp_max=Tlp.RED, after=found[-1] if found else b"", count_max=7
-    ):
-        found += [vertex.id for vertex in page]
-    assert found == ids
-    assert len(await graph.reader.list_vertices(VertexKind.ENTITY, tlp_max=Tlp.RED, type_="ip")) == 10
-
-
 async def test_profiles_add_up_by_provenance_and_a_batch_that_comes_again_adds_nothing(graph: GraphStores) -> None:
     facts = Facts()
     id_ = facts.vertex("leak", VertexKind.DUMP)

@@ -99,20 +99,6 @@ class GraphReader(Protocol):
         """The vertices that are there; of merged ones the one that they are part of, under the id that was asked for."""
         ...
 
-    async def list_vertices(
-        self, kind: VertexKind, *, tlp_max: Tlp, type_: str = "", after: bytes = b"", count_max: int = 100
-    ) -> Sequence[Vertex]:
-        """A page of the vertices of a kind, in the order of their ids.
-
-        Args:
-            kind: Which.
-            tlp_max: The reader's ceiling.
-            type_: Only of this type; empty: all.
-            after: Only with greater ids.
-            count_max: A page.
-        """
-        ...
-
     async def profiles(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Profile]:
         """Profiles of dumps and fields, of those that have one and are visible: what visible provenances tell, merged."""
         ...

@@ -105,6 +105,8 @@ class Plan:
     """The statement with placeholders, never values; for people."""
     detail: Sequence[str] = ()
     """The engine's own plan lines that name indexes and parts."""
+    notice: str = ""
+    """What somebody who finds nothing should know of the question; no store's, whoever asks it adds this."""
 
 
 @dataclass(frozen=True, slots=True)

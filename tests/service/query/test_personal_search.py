@@ -211,12 +211,12 @@ async def test_a_question_for_what_no_record_has_says_so(pki: Pki, tmp_path: Pat
         await server.put(["login with password=hunter22xyz"], record_number=[0])
         for text in ('body:"password=hunter22xyz"', "password:hunter22xyz"):
             explained = await server.explain(text)
-            assert "of class secret, of which records have none" in explained.plans[0].reason
+            assert "of class secret, of which records have none" in explained.plans[0].notice
             assert await server.numbers(text) == []
         analyzed = await server.explain('"password=hunter22xyz"', analyze=True)
-        assert analyzed.plans[0].reason.count("of class secret") == 1
+        assert analyzed.plans[0].notice.count("of class secret") == 1
         for text in ("login", "password:*", "_exists_:password", f"email:{ALICE}"):
-            assert "of class" not in (await server.explain(text)).plans[0].reason
+            assert "of class" not in (await server.explain(text)).plans[0].notice
 
 
 async def test_a_rate_that_is_used_up_says_when_to_come_back_and_a_repeat_is_free(own: PersonalServer) -> None:

@@ -72,6 +72,8 @@ def _show(answer: query_service_pb2.ExplainResponse, *, verbose: bool) -> None:
     for plan in answer.plans:
         line("path", f"{path_name(plan)} ({plan.tier})")
         line("because", plan.reason)
+        if plan.notice:
+            line("notice", plan.notice)
         line("estimated", f"{count(plan.estimated_row_count)} rows, {size(plan.estimated_bytes_count)}")
         if verbose:
             line("statement", plan.statement)

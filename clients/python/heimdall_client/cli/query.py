@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 TABLE_LIMIT: Final = 100
 """Rows of a table, where the user doesn't say how many."""
 
-VAIN: Final = "it names a value of class"
-"""What the reason of a plan goes on with where records never hold what was asked for."""
 QueryText = Annotated[str, typer.Argument(metavar="QUERY", help="Query language, or SQL with --sql; - reads stdin.")]
 Sql = Annotated[bool, typer.Option("--sql", help="QUERY is a SELECT over `logs`.")]
 Full = Annotated[bool, typer.Option("--full", help="Whole bodies with all their lines, and attributes.")]
@@ -145,8 +143,8 @@ def finish(search: Search, shown: int, output: RowOutput, *, limit: int, verbose
         if verbose and search.plan is not None:
             facts.append(search.plan.reason)
         note(" · ".join(facts))
-    if search.plan is not None and (at := search.plan.reason.find(VAIN)) >= 0:
-        note(search.plan.reason[at:])
+    if search.plan is not None and search.plan.notice:
+        note(search.plan.notice)
     if output is RowOutput.TABLE and 0 < limit <= shown:
         note(f"{plural(shown, 'row')}, as --limit says; there may be more")
     if search.missing:

@@ -502,6 +502,7 @@ class Plan(_message.Message):
     ESTIMATED_BYTES_COUNT_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
     """The tier: `warm`."""
     path: Global___Plan.Path.ValueType
@@ -514,6 +515,8 @@ class Plan(_message.Message):
     """Before running."""
     statement: _builtins.str
     """The statement, with placeholders in place of values."""
+    notice: _builtins.str
+    """What somebody who finds nothing should know of the question; empty: nothing."""
     @_builtins.property
     def details(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The engine's own lines on indexes and parts."""
@@ -528,10 +531,11 @@ class Plan(_message.Message):
         estimated_bytes_count: _builtins.int = ...,
         statement: _builtins.str = ...,
         details: _abc.Iterable[_builtins.str] | None = ...,
+        notice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "estimated_bytes_count", b"estimated_bytes_count", "estimated_row_count", b"estimated_row_count", "path", b"path", "reason", b"reason", "statement", b"statement", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "estimated_bytes_count", b"estimated_bytes_count", "estimated_row_count", b"estimated_row_count", "notice", b"notice", "path", b"path", "reason", b"reason", "statement", b"statement", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,8 +34,6 @@ TOKENS_TOLD_MAX: Final = 64
 """Tokens of one question that stand in the audit log; of more, the count."""
 REFUSALS_PER_MINUTE: Final = 60
 """Refused questions of one caller that are written down."""
-VAIN: Final = "it names a value of class"
-"""What the notice of a question begins with that can't find what it names."""
 _DIGEST_BYTES: Final = 16
 
 
@@ -149,7 +147,9 @@ class PersonalSearch:
     def told_in_vain(self, text: str) -> str:
         """That a text names values which no record has in any form, by their classes; empty: it names none. Cost: see `find_personal`."""
         classes = sorted({one.data_class for one in self.terms.never_stored(text)})
-        return f"{VAIN} {', '.join(classes)}, of which records have none in any form" if classes else ""
+        return (
+            f"it names a value of class {', '.join(classes)}, of which records have none in any form" if classes else ""
+        )
 
 
 def _digest(matched: Matched) -> bytes:

@@ -79,7 +79,7 @@ class _Search:
 
     def told(self, plan: Plan) -> Plan:
         """The plan, with what somebody who finds nothing should know."""
-        return replace(plan, reason=f"{plan.reason}; {self.vain}") if self.vain else plan
+        return replace(plan, notice=self.vain) if self.vain else plan
 
     def asking(self, sets: FoundSets) -> _Search:
         """The search with the sets that its pages keep to."""

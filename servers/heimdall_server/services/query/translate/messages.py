@@ -154,6 +154,7 @@ def plan_out(plan: Plan, tier: str) -> pb.Plan:
         estimated_bytes_count=plan.estimated_bytes,
         statement=plan.sql,
         details=plan.detail,
+        notice=plan.notice,
     )
 
 

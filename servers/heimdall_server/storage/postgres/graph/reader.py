@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from typing import Final
 
 from heimdall_server.domain.graph import EdgeKind, Tlp, VertexKind
@@ -30,11 +29,9 @@ from heimdall_server.storage.postgres.graph.paths import shortest
 from heimdall_server.storage.postgres.graph.rows import (
     SEEN,
     VALUE,
-    Wanted,
     any_vertex,
     array,
     seen_of,
-    select_vertices,
     vertices_by_id,
 )
 from heimdall_server.storage.postgres.graph.staging import Connection
@@ -80,18 +77,6 @@ class PostgresGraphReader:
             found = await vertices_by_id(connection, {*roots, *roots.values()}, any_vertex(tlp_max))
         # A part that the reader mustn't see isn't there for them, whatever it was merged into.
         return {id_: found[root].vertex for id_, root in roots.items() if root in found and id_ in found}
-
-    async def list_vertices(
-        self, kind: VertexKind, *, tlp_max: Tlp, type_: str = "", after: bytes = b"", count_max: int = 100
-    ) -> Sequence[Vertex]:
-        """See the port. Walks the index of ids: a rare type in a large graph takes long."""
-        filter_ = replace(any_vertex(tlp_max), types=frozenset({type_} if type_ else ()))
-        wanted = Wanted(kind, "true ORDER BY t.uid LIMIT %s", (count_max,))
-        if after:
-            wanted = Wanted(kind, "t.uid > %s ORDER BY t.uid LIMIT %s", (after.hex(), count_max))
-        async with self._reading(_READ_S) as connection:
-            found = await select_vertices(connection, (wanted,), filter_)
-        return [one.vertex for one in found]
 
     async def profiles(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Profile]:
         """See the port."""

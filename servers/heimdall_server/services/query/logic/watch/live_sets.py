@@ -62,6 +62,7 @@ class LiveSets:
         self._finder = finder
         self._changed = changed
         self._followed: WeakSet[Following] = WeakSet()
+        self._are_any = asyncio.Event()
 
     async def follow(self, query: Query) -> Following | None:
         """Ask what a query asks of the graph, and go on asking.
@@ -78,17 +79,21 @@ class LiveSets:
         found = await sets_of(self._finder, query)
         following = Following(ceiling(terms), found)
         self._followed.add(following)
+        self._are_any.set()
         return following
 
     async def run(self) -> None:
         """Keep them up to date until cancelled."""
         spent_s = 0.0
         while True:
+            await self._are_any.wait()
             await asyncio.sleep(max(POLL_S, spent_s * _PAUSE_FACTOR))
             started_s = time.monotonic()
             for following in list(self._followed):
                 await self._look(following)
             spent_s = time.monotonic() - started_s
+            if not self._followed:
+                self._are_any.clear()
 
     async def _look(self, following: Following) -> None:
         if self._finder is None or following.error is not None:
