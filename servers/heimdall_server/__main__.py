@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from heimdall_server.rpc import early
-from heimdall_server.wiring import allocators
+from heimdall_server.wiring import allocators, lean_imports
 
 early.prepare()
 allocators.prepare()
+lean_imports.prepare()
 
 import asyncio
 import gc

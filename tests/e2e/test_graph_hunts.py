@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import pytest
 
@@ -30,9 +31,15 @@ def at(hours: float) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("hunts"), environment=ENVIRONMENT) as running:
         yield running
+
+
+@pytest.fixture
+def server(process: ServerProcess) -> ServerProcess:
+    """The module's server, which the test before may have stopped."""
+    return process if process.running else process.start()
 
 
 def until(holds: Callable[[], bool], what: str, *, timeout_s: float = 40.0) -> None:
@@ -81,7 +88,10 @@ class Watcher:
     def matches(self) -> list[tuple[str, str, str]]:
         return [(one.match.value, one.match.source, one.match.day) for one in self.events if one.HasField("match")]
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._client.close()
         self._thread.join(10)
 
@@ -95,36 +105,37 @@ def test_a_dump_is_hunted_for_in_logs_before_and_after_it_by_who_may_see_it_and_
         f"{at(3)} INFO alice@example.com logged in from 198.18.7.7\n{at(2)} WARN dropped {MD5} by evil-host.example\n",
         "app",
     )
-    watcher = Watcher(server, kinds=["match"], types=["ip", "md5", "domain"])
-    ingest(
-        server,
-        f"mail,ip,md5\nalice@example.com,198.18.7.7,{MD5}\nbob@example.com,198.18.9.9,\n",
-        "leak",
-        dump="forum",
-        format="csv",
-    )
-    with server.client() as client:
-        expected = {"198.18.7.7": "FOUND_GRAPH", MD5: "FOUND_HISTORY"}
-        until(lambda: expected.keys() <= {value for _, value, _ in found_by(client)}, "the dump is found in the logs")
-        found = found_by(client)
-        assert {value: how for (_, value, _), how in found.items() if value in expected} == expected
-        assert {type_ for type_, _, _ in found} == {"email", "ipv4", "md5"}
-        until(lambda: client.hunts("forum")[0].state == pb.HUNT_STATE_DONE, "the hunt is over")
-        assert client.hunts("forum")[0].match_count == 3
+    with Watcher(server, kinds=["match"], types=["ip", "md5", "domain"]) as watcher:
+        ingest(
+            server,
+            f"mail,ip,md5\nalice@example.com,198.18.7.7,{MD5}\nbob@example.com,198.18.9.9,\n",
+            "leak",
+            dump="forum",
+            format="csv",
+        )
+        with server.client() as client:
+            expected = {"198.18.7.7": "FOUND_GRAPH", MD5: "FOUND_HISTORY"}
+            until(
+                lambda: expected.keys() <= {value for _, value, _ in found_by(client)}, "the dump is found in the logs"
+            )
+            found = found_by(client)
+            assert {value: how for (_, value, _), how in found.items() if value in expected} == expected
+            assert {type_ for type_, _, _ in found} == {"email", "ipv4", "md5"}
+            until(lambda: client.hunts("forum")[0].state == pb.HUNT_STATE_DONE, "the hunt is over")
+            assert client.hunts("forum")[0].match_count == 3
 
-        ingest(server, f"{at(0.1)} INFO 198.18.9.9 asked evil-host.example\n", "proxy")
-        until(lambda: ("ipv4", "198.18.9.9", "proxy") in found_by(client), "logs after the dump are found")
-        assert found_by(client)["ipv4", "198.18.9.9", "proxy"] == "FOUND_LOG"
-        until(lambda: len(watcher.events) == 3, "the watch is told")
-    assert sorted(value for value, _, _ in watcher.matches()) == sorted([*expected, "198.18.9.9"])
-    watcher.close()
+            ingest(server, f"{at(0.1)} INFO 198.18.9.9 asked evil-host.example\n", "proxy")
+            until(lambda: ("ipv4", "198.18.9.9", "proxy") in found_by(client), "logs after the dump are found")
+            assert found_by(client)["ipv4", "198.18.9.9", "proxy"] == "FOUND_LOG"
+            until(lambda: len(watcher.events) == 3, "the watch is told")
+        assert sorted(value for value, _, _ in watcher.matches()) == sorted([*expected, "198.18.9.9"])
 
     ingest(server, "ip\n198.18.7.7\n", "leak2", dump="inner", format="csv", tlp="red")
     with server.client() as client, server.client("writer") as reader:
         until(lambda: len(found_by(client, dump="inner")) == 1, "a red dump is hunted for")
         assert not found_by(reader, dump="inner")
         assert found_by(reader, dump="forum") == found_by(client, dump="forum")
-        assert [hunt.dump for hunt in reader.hunts()] == ["forum"]
+        assert {hunt.dump for hunt in reader.hunts()} - {"many"} == {"forum"}
         client.erase([("email", "alice@example.com")], reason="a test")
         until(lambda: "email" not in {type_ for type_, _, _ in found_by(client)}, "an erasure takes matches along")
         assert len(found_by(client, dump="forum")) == 3
@@ -147,21 +158,20 @@ def test_a_server_that_is_killed_goes_on_hunting_and_its_watchers_miss_nothing_a
 ) -> None:
     addresses = [f"100.64.{number // 200}.{number % 200}" for number in range(400)]
     ingest(server, "".join(f"{at(1)} INFO {one} came in\n" for one in addresses), "gate")
-    watcher = Watcher(server, dumps=["many"], kinds=["match"])
-    ingest(server, "\n".join(["ip", *addresses]), "leak3", dump="many", format="csv")
-    with server.client() as client:
-        until(lambda: any(hunt.match_count for hunt in client.hunts("many")), "the hunt is under way")
-    server.kill()
-    server.start()
-    with server.client() as client:
-        until(lambda: client.hunts("many")[0].state == pb.HUNT_STATE_DONE, "it goes on")
-        assert client.hunts("many")[0].match_count == len(addresses)
-        assert {value for _, value, _ in found_by(client, dump="many")} == set(addresses)
-    until(lambda: len(watcher.events) == len(addresses), "the watch has all")
-    tokens = [event.resume_token for event in watcher.events]
-    assert watcher.breaks > 0
-    assert len({value for value, _, _ in watcher.matches()}) == len(addresses)
-    watcher.close()
+    with Watcher(server, dumps=["many"], kinds=["match"]) as watcher:
+        ingest(server, "\n".join(["ip", *addresses]), "leak3", dump="many", format="csv")
+        with server.client() as client:
+            until(lambda: any(hunt.match_count for hunt in client.hunts("many")), "the hunt is under way")
+        server.kill()
+        server.start()
+        with server.client() as client:
+            until(lambda: client.hunts("many")[0].state == pb.HUNT_STATE_DONE, "it goes on")
+            assert client.hunts("many")[0].match_count == len(addresses)
+            assert {value for _, value, _ in found_by(client, dump="many")} == set(addresses)
+        until(lambda: len(watcher.events) == len(addresses), "the watch has all")
+        tokens = [event.resume_token for event in watcher.events]
+        assert watcher.breaks > 0
+        assert len({value for value, _, _ in watcher.matches()}) == len(addresses)
 
     half = len(tokens) // 2
     with server.client() as client:

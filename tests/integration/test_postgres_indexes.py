@@ -55,7 +55,7 @@ async def test_what_is_wrong_is_found_and_mended_by_what_is_proposed(
     async with pool.connection() as connection:
         for number in range(25):
             await connection.execute(
-                "SELECT count(*), pg_sleep(0.0005) FROM heimdall.large WHERE word = %s AND size > %s",
+                "SELECT count(*), pg_sleep(0.015) FROM heimdall.large WHERE word = %s AND size > %s",
                 (f"word{number}", 0),
             )
         await connection.execute("SELECT pg_stat_force_next_flush()")
