@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help up down logs test lint fix gen gen-check bench fuzz soak lock clean breaking
 VENV ?= .venv
+TEST_WORKERS ?= 2
 PYTHON ?= python3
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 PROTOS := $(shell cd proto && find heimdall buf -name '*.proto' | sort)
@@ -21,9 +22,9 @@ down: ## Stop it; the data stays.
 logs: ## Follow the server's log.
 	@tail -n 100 -F .heimdall/server.log
 
-test: $(VENV)/.ready-dev ## Run every test, with coverage.
+test: $(VENV)/.ready-dev ## Run every test, with coverage, in TEST_WORKERS (2) processes.
 	coverage erase
-	coverage run -m pytest $(PYTEST_ARGS)
+	coverage run -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 	coverage combine -q
 	coverage report
 

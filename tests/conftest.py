@@ -6,6 +6,8 @@ from hypothesis import settings
 
 pytest_plugins = (
     "tests.support.chdb_engine",
+    "tests.support.interrupts",
+    "tests.support.leftover_threads",
     "tests.support.pki",
     "tests.support.postgres",
     "tests.support.testbed",

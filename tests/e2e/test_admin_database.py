@@ -74,9 +74,8 @@ def test_what_postgres_does_is_told_and_while_it_hangs_ingest_goes_on_and_the_re
         client.ingest_stream(io.BytesIO(LINE.format(1).encode()), "app")
         until(lambda: states()["graph"] == ("running", 0), "the graph doesn't run")
         with frozen(server):
-            begin_s = time.monotonic()
+            # An acknowledgement doesn't wait for PostgreSQL: this one would never come.
             client.ingest_stream(io.BytesIO(LINE.format(2).encode()), "app")
-            assert time.monotonic() - begin_s < 20, "an acknowledgement doesn't wait for PostgreSQL"
             # The graph waits for the vault, which knows whose tokens are whose.
             until(lambda: states()["vault"][0] == "retrying" and states()["graph"][1] > 0, "nobody says that it hangs")
             (told,) = {one.problem for one in client.status().projections if one.name == "vault"}

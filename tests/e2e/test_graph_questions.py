@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from heimdall_client import Client
-from heimdall_client.errors import HeimdallError
+from heimdall_client.errors import ClosedError, HeimdallError
 from heimdall_client.watch_state import Rows
 from tests.e2e.test_graph import DUMP, SERVICES, wait_applied
 from tests.support.server_process import ServerProcess
@@ -117,15 +118,15 @@ def test_pages_keep_to_the_set_that_the_first_one_began_with(server: ServerProce
 def test_a_watch_hears_of_a_new_label_within_seconds(server: ServerProcess) -> None:
     seen: list[str] = []
 
-    def follow() -> None:
-        with server.client() as client:
+    def follow(client: Client) -> None:
+        with contextlib.suppress(ClosedError):
             for event in client.watch("entity_label:watched"):
                 if isinstance(event, Rows):
                     seen.extend(str(row["body"]) for row in event.rows)
                     return
 
-    watcher = threading.Thread(target=follow, daemon=True)
-    with server.client() as client:
+    with server.client() as client, server.client() as following:
+        watcher = threading.Thread(target=follow, args=(following,), daemon=True)
         watcher.start()
         time.sleep(1.0)
         client.ingest_stream(io.BytesIO(b"2026-03-03T08:00:00Z INFO met 198.51.100.2 once\n"), "live-1")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +86,7 @@ def test_up_starts_a_server_with_samples_and_down_keeps_them(place: Place) -> No
     assert _table(first)
     pid = place.pid
 
-    begin_s = time.monotonic()
     second = place.up()
-    assert time.monotonic() - begin_s < 15
     assert second[0] == f"{first[0]}   already running, process {pid}"
     assert second[1] == "3,000 sample logs    are there already"
     assert _table(second) == _table(first)

@@ -1,11 +1,15 @@
-"""A bad network between the SDK and a real server, by the real toxiproxy: clients resume, nothing is lost or doubled."""
+"""A bad network between the SDK and a real server, by the real toxiproxy: clients resume, nothing is lost or doubled.
+
+That these tests see a client that gets it wrong is itself tested: on ones that are broken on purpose.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,9 +18,13 @@ from typing import Final
 import numpy as np
 import pytest
 
+from heimdall.query.v1.query_service_pb2 import SearchResponse
 from heimdall_client import RpcError
+from heimdall_client.append_protocol import AppendProtocol
+from heimdall_client.backoff import Backoff
+from heimdall_client.search import AsyncSearch
 from heimdall_client.sync_client import Client
-from heimdall_client.watch_state import Rows
+from heimdall_client.watch_state import Rows, WatchState
 from tests.support.kill_load import Load, Writer, check_exactly_once, lines
 from tests.support.server_process import ServerProcess, server_process
 from tests.support.toxiproxy import Proxy, Toxiproxy
@@ -138,12 +146,16 @@ def _wait_for_retries(load: Load, writers: list[Writer], count: int) -> None:
 def test_appends_and_exports_come_through_exactly_once(
     network: Network, spoil: Callable[[Network, Load], None]
 ) -> None:
+    _append_and_export(network, spoil, spoil.__name__.strip("_"))
+
+
+def _append_and_export(network: Network, spoil: Callable[[Network, Load], None], name: str) -> None:
     with Load(
         network.server,
         network.client,
         appender_count=1,
         users=("admin",),
-        name=spoil.__name__.strip("_"),
+        name=name,
         first_number=next(_FIRST),
         otlp_address=network.otlp.address,
         export_timeout_s=3.0,
@@ -191,18 +203,46 @@ def _searching(network: Network, question: str, spoil: Callable[[], object]) -> 
     return numbers
 
 
-def test_an_answer_goes_on_after_each_of_many_cuts(network: Network, searched: str) -> None:
-    # Each connection carries a few batches at most: only by its token does the search ever come to an end.
-    network.mesh.cut_after(3 << 20)
-    _check_searched(_searching(network, searched, lambda: None))
+def test_an_answer_goes_on_after_each_of_many_cuts(
+    network: Network, searched: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks: list[Exception] = []
+    next_delay_s = Backoff.next_delay_s
+
+    def counted(self: Backoff, error: Exception) -> float:
+        breaks.append(error)
+        return next_delay_s(self, error)
+
+    monkeypatch.setattr(Backoff, "next_delay_s", counted)
+    _search_over_cuts(network, searched)
+    assert len(breaks) > 1
+
+
+def _search_over_cuts(network: Network, question: str) -> None:
+    # Each connection carries a few batches at most: only by its token does the search ever come to an end. It is narrow, so that a
+    # busy client has read some of them before the cut: what a broken stream still holds, gRPC throws away.
+    network.mesh.bandwidth(4096)
+    _check_searched(_searching(network, question, lambda: network.mesh.cut_after(3 << 20)))
+
+
+def _search_over_a_cut(network: Network, question: str) -> None:
+    def spoil() -> None:
+        network.mesh.cut()
+        network.mesh.heal()
+
+    network.mesh.bandwidth(4096)  # so that the rest of it isn't here yet
+    _check_searched(_searching(network, question, spoil))
 
 
 def test_an_answer_goes_on_after_its_connection_fell_silent(network: Network, searched: str) -> None:
+    healing = threading.Timer(2.5, network.mesh.heal)
+
     def spoil() -> None:
         network.mesh.silence()
-        threading.Timer(2.5, network.mesh.heal).start()
+        healing.start()
 
     _check_searched(_searching(network, searched, spoil))
+    healing.join()
 
 
 def test_an_answer_comes_through_a_narrow_and_slow_network(network: Network, searched: str) -> None:
@@ -235,7 +275,11 @@ WATCH_FAULTS: Final[dict[str, Callable[[Proxy], object]]] = {
 
 @pytest.mark.parametrize("fault", WATCH_FAULTS)
 def test_a_watch_shows_each_record_once(network: Network, fault: str) -> None:
-    mesh, source = network.mesh, f"network/watched-{fault}"
+    _watch(network, fault, f"network/watched-{fault}")
+
+
+def _watch(network: Network, fault: str, source: str) -> None:
+    mesh = network.mesh
     numbers: list[int] = []
     breaks: list[Exception] = []
     done = threading.Event()
@@ -270,3 +314,64 @@ def test_a_watch_shows_each_record_once(network: Network, fault: str) -> None:
     done.set()
     assert not follower.is_alive(), f"only {len(numbers)} rows came"
     check_exactly_once(np.array(numbers), 4 * WATCHED, source)
+
+
+def _takes_what_it_sent_for_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    disconnect = AppendProtocol.disconnect
+
+    def let_go(self: AppendProtocol) -> None:
+        self._buffer.release(self._sent)
+        disconnect(self)
+
+    monkeypatch.setattr(AppendProtocol, "disconnect", let_go)
+
+
+def _searches_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_stream = AsyncSearch._one_stream
+
+    def begin_again(self: AsyncSearch) -> AsyncGenerator[SearchResponse.Batch, None]:
+        self._token = b""
+        return one_stream(self)
+
+    monkeypatch.setattr(AsyncSearch, "_one_stream", begin_again)
+
+
+def _takes_a_break_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_stream = AsyncSearch._one_stream
+
+    async def end(self: AsyncSearch) -> AsyncGenerator[SearchResponse.Batch, None]:
+        with contextlib.suppress(RpcError):
+            async for batch in one_stream(self):
+                yield batch
+
+    monkeypatch.setattr(AsyncSearch, "_one_stream", end)
+
+
+def _watches_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WatchState, "_take_token", lambda self, watch_id, _token: self._watches.get(watch_id))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "use", "verdict"),
+    [
+        (
+            _takes_what_it_sent_for_durable,
+            lambda network, _: _append_and_export(network, _cut, "moved"),
+            "SourceMovedError",
+        ),
+        (_searches_from_the_start, _search_over_a_cut, "are there twice"),
+        (_takes_a_break_for_the_end, _search_over_a_cut, "are lost"),
+        (_watches_from_the_start, lambda network, _: _watch(network, "cut", "network/again"), "are lost|there twice"),
+    ],
+)
+def test_a_client_is_found_out_that(
+    network: Network,
+    searched: str,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[pytest.MonkeyPatch], None],
+    use: Callable[[Network, str], None],
+    verdict: str,
+) -> None:
+    spoil(monkeypatch)
+    with pytest.raises(AssertionError, match=verdict):
+        use(network, searched)

@@ -38,7 +38,7 @@ class Feeder(threading.Thread):
 
     def __init__(self, server: ServerProcess) -> None:
         super().__init__(name="feeder", daemon=True)
-        self._server = server
+        self._client = server.client()
         self.stopping = threading.Event()
         self.batch_count = 0
         self.problem: BaseException | None = None
@@ -46,7 +46,7 @@ class Feeder(threading.Thread):
     def run(self) -> None:
         try:
             options = IngestOptions(chunk_bytes=16 * 1024, give_up_after_s=5 * WAIT_S)
-            with self._server.client() as client, client.ingester("load", format="ndjson", options=options) as ingester:
+            with self._client.ingester("load", format="ndjson", options=options) as ingester:
                 while not self.stopping.is_set():
                     ingester.write(self._lines())
                     time.sleep(PAUSE_S)
@@ -68,6 +68,12 @@ class Feeder(threading.Thread):
             raise self.problem
         assert not self.is_alive()
 
+    def abandon(self) -> None:
+        """A test that failed hasn't stopped it: with its client it ends."""
+        self.stopping.set()
+        self._client.close()
+        self.join()
+
 
 def address(number: int) -> str:
     return f"user{number}@example.com"
@@ -80,6 +86,14 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     place = tmp_path / "data" / "postgres" / "place"
     if place.is_file():
         shutil.rmtree(place.read_text().strip(), ignore_errors=True)
+
+
+@pytest.fixture
+def feeder(server: ServerProcess) -> Iterator[Feeder]:
+    feeder = Feeder(server)
+    feeder.start()
+    yield feeder
+    feeder.abandon()
 
 
 def eventually(act: Callable[[], None]) -> None:
@@ -139,10 +153,8 @@ MOMENTS: dict[Literal["kek", "dek", "index"], list[Callable[[Operation], bool]]]
 
 @pytest.mark.timeout(600)
 def test_every_key_is_rotated_under_load_and_kills_and_every_record_is_found(
-    server: ServerProcess, tmp_path: Path
+    server: ServerProcess, feeder: Feeder, tmp_path: Path
 ) -> None:
-    feeder = Feeder(server)
-    feeder.start()
     with server.client() as client:
         eventually(lambda: check_found(client, address(5 * LINES + 2), 1))
         erasure = client.erase([("email", ERASED)], reason="art. 17 request", block=True).operation

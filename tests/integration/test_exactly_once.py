@@ -127,3 +127,16 @@ def test_kill_in_the_middle_of_an_insert_loses_nothing_and_doubles_nothing(tmp_p
         killer.join()
     lines = finish(start("run", str(tmp_path)))
     assert_exactly_once(json.loads(lines[-1]), 80_000)
+
+
+@pytest.mark.parametrize(
+    ("how", "last_step", "told"),
+    [("believes_its_intent", "insert", "records"), ("inserts_again", "checkpoint", "records")],
+)
+def test_a_projection_is_found_out_that(tmp_path: Path, journal: Path, how: str, last_step: str, told: str) -> None:
+    directory = shutil.copytree(journal, tmp_path / "journal")
+    finish(start("run", str(directory), last_step))
+    found = json.loads(finish(start("run", str(directory), "0", how))[-1])
+    with pytest.raises(AssertionError, match=told):
+        assert_exactly_once(found, 600)
+    assert (found["records"] < 600) == (how == "believes_its_intent")

@@ -73,6 +73,9 @@ class Writer(threading.Thread):
         """Until `_stopping`; then see to it that all of `sent_count` is decided."""
         raise NotImplementedError
 
+    def abandon(self) -> None:
+        """End what it waits for, by another thread; the load's client is closed already."""
+
     def _may_send(self) -> bool:
         """Wait until more may be handed over, for a moment; whether it may."""
         if self.sent_count < self.sent_max:
@@ -113,16 +116,22 @@ class Exporter(Writer):
     def __init__(self, name: str, source: str, load: Load, user: str) -> None:
         super().__init__(name, source, load)
         self._user = user
+        self._channel: grpc.Channel | None = None
 
     def write(self) -> None:
         options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 300)]
         credentials = self._load.server.credentials(self._user)
         address = self._load.otlp_address or self._load.server.otlp_address
         with grpc.secure_channel(address, credentials, options=options) as channel:
+            self._channel = channel
             call: Any = channel.unary_unary(EXPORT, response_deserializer=pb.ExportLogsServiceResponse.FromString)
             while not self._stopping.is_set():
                 if self._may_send():
                     self._deliver(call, export_request(self._take_numbers(RECORDS)))
+
+    def abandon(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
 
     def _deliver(self, call: Any, request: bytes) -> None:
         deadline_s = time.monotonic() + GIVE_UP_S
@@ -174,6 +183,7 @@ class Load:
 
     server: ServerProcess
     client: Client
+    """Of the appenders; closed if the load is left before it was finished."""
     appender_count: int = 3
     users: tuple[str, ...] = ("admin", "writer")
     name: str = "crash"
@@ -198,7 +208,14 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """A test that failed hasn't finished: its writers may wait for a server that is gone, and end with their connections."""
         self.stopping.set()
+        if any(writer.is_alive() for writer in self.writers):
+            self.client.close()
+            for writer in self.writers:
+                writer.abandon()
+        for writer in self.writers:
+            writer.join(timeout=PROGRESS_S)
 
     @property
     def sent_count(self) -> int:

@@ -1,7 +1,11 @@
 """A process that follows a journal into a chDB folder, to be killed: `python -m tests.support.warm_process`.
 
-`fill DIR FRAMES ROWS` makes the journal. `run DIR [STEP]` projects it, prints each step, dies by SIGKILL at
-the given one (from 1), and at the end prints as JSON what the store holds and what it should hold.
+`fill DIR FRAMES ROWS` makes the journal. `run DIR [STEP [HOW]]` projects it, prints each step, dies by SIGKILL at
+the given one (a number, from 1, or its name; 0: at none), and at the end prints as JSON what the store holds and what
+it should hold. HOW breaks it on purpose:
+
+believes_its_intent     what it meant to insert when it died counts as inserted
+inserts_again           what it meant to insert when it died is inserted, whatever is there
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import signal
 import sys
 import time
 from pathlib import Path as FilePath
+from typing import Final
+from unittest import mock
 
 import pyarrow as pa
 
@@ -40,14 +46,26 @@ class SystemClock:
 class Steps:
     """Prints steps; dies at one of them."""
 
-    def __init__(self, last: int) -> None:
-        self._left = last
+    def __init__(self, last: str) -> None:
+        self._last = last
+        self._count = 0
 
     def __call__(self, name: str) -> None:
         print(f"step {name}", flush=True)  # noqa: T201 - the parent reads it
-        self._left -= 1
-        if self._left == 0:
+        self._count += 1
+        if self._last in (name, str(self._count)):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _believe(*_: object) -> bool:
+    return True
+
+
+async def _insert_again(*_: object) -> bool:
+    return False
+
+
+BREAKS: Final = {"believes_its_intent": _believe, "inserts_again": _insert_again}
 
 
 def entry(position: int, count: int) -> Entry:
@@ -67,7 +85,7 @@ async def fill(directory: FilePath, frames: int, rows: int) -> None:
         await journal.append([entry(position, rows) for position in range(1, frames + 1)])
 
 
-async def run(directory: FilePath, last_step: int) -> None:
+async def run(directory: FilePath, last_step: str) -> None:
     """Project the journal, then tell what the store holds."""
     steps = Steps(last_step)
     config = ClickHouseConfig(datasets=DATASETS, query_connections=1)
@@ -107,12 +125,13 @@ async def run(directory: FilePath, last_step: int) -> None:
 
 def main() -> None:
     """See the module."""
-    directory = FilePath(sys.argv[2])
-    numbers = [int(each) for each in sys.argv[3:]]
+    directory, further = FilePath(sys.argv[2]), sys.argv[3:]
     if sys.argv[1] == "fill":
-        asyncio.run(fill(directory, *numbers))
-    else:
-        asyncio.run(run(directory, *(numbers or [0])))
+        asyncio.run(fill(directory, *map(int, further)))
+        return
+    last_step, how = [*further, "0", ""][:2]
+    with mock.patch.object(ClickHouseLogStore, "recover", BREAKS.get(how, ClickHouseLogStore.recover)):
+        asyncio.run(run(directory, last_step))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,17 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from prometheus_client import REGISTRY
 
 from heimdall.query.v1 import query_service_pb2 as pb
 from heimdall.query.v1 import query_service_pb2_grpc
-from heimdall_server.services.query.logic.admission import AdmissionLimits
+from heimdall_server.services.query.logic.admission import AdmissionLimits, QueryClass
 from heimdall_server.storage.clickhouse.embedded import ChdbEngine
 from tests.service.query.conftest import Serve
 from tests.service.query.test_search_limits import ROWS, SLOW, fill, running, seconds, until_running
 from tests.support.pki import Pki
 from tests.support.query_client import reason_of, status_of
-from tests.support.query_server import QueryServer
+from tests.support.query_server import QueryServer, records
 
 SCAN = f"{SLOW} | stats count() as n"
 PANEL = "* | stats count() as n"
@@ -38,7 +39,7 @@ async def rows(stub: Any, server: QueryServer, text: str) -> list[str]:
 
 
 async def until_refused(server: QueryServer) -> grpc.aio.AioRpcError:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             try:
                 await server.search(SCAN, timeout_duration=seconds(0.2))
@@ -92,6 +93,67 @@ async def test_a_client_that_is_gone_frees_its_turn(serve: Serve, chdb_engine: C
         async with asyncio.timeout(10):
             assert [row async for message in third for row in message.batch.json_rows] == ['{"n":0}']
         await until_running(chdb_engine, 0)
+
+
+async def until_waiting(server: QueryServer, count: int) -> None:
+    async with asyncio.timeout(5):
+        while server.watch.ports.admission.waiting(QueryClass.SHORT) != count:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+
+
+def shared_count() -> float:
+    return REGISTRY.get_sample_value("heimdall_query_shared_total") or 0.0
+
+
+async def test_equal_searches_that_wait_are_one_statement_and_see_what_came_while_they_waited(
+    serve: Serve, pki: Pki
+) -> None:
+    async with serve(admission=AdmissionLimits(concurrent_max=1)) as server, other(pki, server, "analyst") as analyst:
+        await server.put(records(["a"]))
+        before = shared_count()
+        async with server.watch.ports.admission.admit("somebody"):
+            panels = [asyncio.create_task(rows(server.stub, server, PANEL)) for _ in range(3)]
+            latest = [
+                asyncio.create_task(rows(stub, server, "* | fields body | limit 5")) for stub in (server.stub, analyst)
+            ]
+            await until_waiting(server, 5)
+            await server.put(records(["b"]))
+            panels += [asyncio.create_task(rows(analyst, server, PANEL)) for _ in range(2)]
+            await until_waiting(server, 7)
+        assert await asyncio.gather(*panels) == [['{"n":2}']] * 5
+        assert await asyncio.gather(*latest) == [['{"body":"b"}', '{"body":"a"}']] * 2
+        assert shared_count() - before == 5
+
+
+async def test_whoever_waited_for_one_that_gave_up_asks_for_itself(serve: Serve, chdb_engine: ChdbEngine) -> None:
+    async with serve() as server:
+        await fill(server)
+        blocking = server.stub.Search(server.request(SCAN.replace("frame", "other")))
+        await until_running(chdb_engine, 1)
+        asked = [server.stub.Search(server.request(SCAN)) for _ in range(3)]
+        blocking.cancel()
+        await until_running(chdb_engine, 0)
+        await until_running(chdb_engine, 1)
+        asked[0].cancel()
+        for call in asked[1:]:
+            assert [row async for message in call for row in message.batch.json_rows] == ['{"n":0}']
+
+
+async def test_a_page_that_goes_on_shares_with_nobody(serve: Serve) -> None:
+    async with serve(admission=AdmissionLimits(concurrent_max=1)) as server:
+        await server.put(records(["a", "b", "c"]))
+        first = await server.search("* | fields body", row_limit=2)
+        before = shared_count()
+        async with server.watch.ports.admission.admit("somebody"):
+            pages = [
+                asyncio.create_task(
+                    server.search("* | fields body", row_limit=2, resume_token=first.finished.resume_token)
+                )
+                for _ in range(2)
+            ]
+            await until_waiting(server, 2)
+        assert [len((await page).rows) for page in pages] == [1, 1]
+        assert shared_count() == before
 
 
 async def test_overload_is_told_with_a_time_to_come_back(serve: Serve, chdb_engine: ChdbEngine) -> None:

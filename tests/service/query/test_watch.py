@@ -42,7 +42,7 @@ async def test_many_watches_share_a_stream_and_each_gets_its_own_rows(server: Qu
             expected = [f"{round_}/{n}" for round_ in range(3) for n in (kind, kind + 4)]
             assert watching.bodies(f"w{number}") == expected
             assert not any(message.history for message in watching.of("rows", f"w{number}"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while server.watch.watch_count:  # noqa: ASYNC110 - the server notices that the client is gone
             await asyncio.sleep(0.01)
 

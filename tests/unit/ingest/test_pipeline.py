@@ -196,7 +196,7 @@ async def test_closing_finishes_what_was_taken() -> None:
 
 async def test_a_barrier_waits_for_what_is_being_worked_on_and_for_nothing_later() -> None:
     ingest = Ingest()
-    await asyncio.wait_for(ingest.pipeline.barrier(), 1)
+    await asyncio.wait_for(ingest.pipeline.barrier(), 10)
     stream = await ingest.open("s")
     await feed(stream, line("a"))
     waiting = asyncio.create_task(ingest.pipeline.barrier())

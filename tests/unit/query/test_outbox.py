@@ -99,7 +99,7 @@ async def test_nobody_waits_for_a_closed_outbox_and_nothing_more_comes_in() -> N
     waiting = asyncio.create_task(outbox.put(beat("b")))
     await settle()
     outbox.close()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 10)
     await outbox.put(beat("c"))
     outbox.put_last(beat("d"))
     assert await drained(outbox) == ["a"]
