@@ -284,9 +284,9 @@ async def _prepare(path: Path, ring: Keyring, vault: PostgresVault, rows: int) -
             decoded = dispatch.decode(chunk, Format(FormatKind.CSV, options), context, at_start=False)
             protected = protector.protect(decoded.batch)
             writer.write_batch(protected.batch)
-            values = list(sealed_values.decode(protected.sidecars.get(sealed_values.SIDECAR, b"")))
+            runs = sealed_values.decode_runs(protected.sidecars.get(sealed_values.SIDECAR, b""))
             number += len(some)
-            await vault.apply(values, [number] * len(values), journal_id=_Frames.journal_id, through=number)
+            await vault.apply(runs, [number] * len(runs), journal_id=_Frames.journal_id, through=number)
 
 
 def _lines(rows: int) -> Iterator[str]:

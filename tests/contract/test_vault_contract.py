@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heimdall_server.domain.personal import SealedValue, TokenName
+from heimdall_server.domain.sealed_values import runs_of
 from heimdall_server.ports.vault import Tombstone, Vault
 from heimdall_server.storage.postgres.pool import PostgresPool
 from heimdall_server.storage.postgres.vault import PostgresVault
@@ -26,7 +27,8 @@ def vault(postgres_pool: PostgresPool) -> Vault:
 
 
 async def apply(vault: Vault, values: Sequence[SealedValue], *, position: int, through: int | None = None) -> int:
-    return await vault.apply(values, [position] * len(values), journal_id=JOURNAL, through=through or position)
+    runs = runs_of(values)
+    return await vault.apply(runs, [position] * len(runs), journal_id=JOURNAL, through=through or position)
 
 
 def bury(text: str, *, through: int, blocked: bool = False, erasure_id: str = "e1") -> Tombstone:
@@ -77,9 +79,18 @@ async def test_the_same_frames_twice_change_nothing(vault: Vault) -> None:
 
 async def test_of_repeats_the_first_wins_within_a_batch_and_after_it(vault: Vault) -> None:
     first, second, third = (SealedValue(make_name("a"), 1, bytes([n]) * 40) for n in (1, 2, 3))
-    assert await vault.apply([first, second], [1, 2], journal_id=JOURNAL, through=2) == 1
+    runs = [*runs_of([first]), *runs_of([second])]
+    assert await vault.apply(runs, [1, 2], journal_id=JOURNAL, through=2) == 1
     assert await apply(vault, [third], position=3) == 0
     assert (await values_of(vault, "a"))["a"].sealed == first.sealed
+
+
+async def test_of_repeats_in_a_batch_the_first_behind_a_tombstone_is_kept(vault: Vault) -> None:
+    await vault.bury([bury("a", through=2)])
+    erased, kept, later = (SealedValue(make_name("a"), 1, bytes([n]) * 40) for n in (1, 2, 3))
+    runs = [run for one in (erased, kept, later) for run in runs_of([one])]
+    assert await vault.apply(runs, [2, 3, 4], journal_id=JOURNAL, through=4) == 1
+    assert (await values_of(vault, "a"))["a"].sealed == kept.sealed
 
 
 async def test_empty_and_large_sealed_bytes_are_kept(vault: Vault) -> None:

@@ -1,8 +1,8 @@
 """No planted personal value is anywhere after a whole server took it in through every door, with errors and crashes on the way.
 
-Looked through: every file of the data folder (keys, journal, chDB, audit log, operations) and of PostgreSQL (heap, WAL), journal frames
-decrypted, blocks decompressed, every table read back as text, the log, metrics, and each frame that left for a search, a watch, an
-explanation or a refusal. That the scanner sees a value in each of these places, in every form, is proven first where nothing is
+Looked through: every file of the data folder (keys, journal, chDB, audit log, operations) and of PostgreSQL (heap, WAL; vault and graph),
+journal frames decrypted, blocks decompressed, every table read back as text, the log, metrics, and each frame that left for a search, a
+watch, an explanation or a refusal. That the scanner sees a value in each of these places, in every form, is proven first where nothing is
 protected.
 """
 
@@ -28,6 +28,7 @@ from tests.support.byte_scan import Finding, Scanner, forms
 from tests.support.frames_out import ENCODINGS, OWN_WORDS, QueryPort
 from tests.support.planted import Planted, classes_with_rules
 from tests.support.planted_doors import Doors
+from tests.support.planted_graph import GraphDoors
 from tests.support.planted_questions import Questions
 from tests.support.server_process import ServerProcess
 
@@ -42,10 +43,20 @@ NEVER_STORED: Final = (
     "otlp/json: broken",
 )
 """Requests that are refused whole: nothing is kept of them."""
-ASKED: Final = ("bulk: index", "csv: header", "explain:", "file:", "privacy:", "query:", "watch:")
+ASKED: Final = (
+    "bulk: index",
+    "csv: header",
+    "explain:",
+    "file:",
+    "graph:",
+    "privacy:",
+    "query:",
+    "stix: refused",
+    "watch:",
+)
 """What a caller may be told again in an answer to him, if it isn't a refusal: how he calls a source, what he asks for."""
 IN_JOURNAL_ONLY: Final = ("broken", "dead letter", "not UTF-8", "file: dump")
-WAIT_S: Final = 20.0
+WAIT_S: Final = 60.0
 TOLD_MAX: Final = 12
 
 
@@ -53,9 +64,10 @@ TOLD_MAX: Final = 12
 def running(folder: Path, rules: list[dict[str, str]]) -> Iterator[ServerProcess]:
     """A server with a policy, all doors open; PostgreSQL's data is removed behind it."""
     environment = {
-        "HEIMDALL_SERVICES": '["ingest","query","admin","privacy"]',
+        "HEIMDALL_SERVICES": '["ingest","query","admin","privacy","graph"]',
         "HEIMDALL_PRIVACY": json.dumps({"thorough": True, "rules": rules}),
         "HEIMDALL_SYSLOG__TLS_ADDRESS": "127.0.0.1:0",
+        "HEIMDALL_GRAPH": json.dumps({"active_share": 1.0, "busy_share": 1.0}),
         "HEIMDALL_WARM__ENCRYPTED": "false",  # so that the scan looks into the parts themselves
         "HEIMDALL_JOURNAL__SEGMENT_BYTES": str(4 << 20),
         "HEIMDALL_LOG_LEVEL": "DEBUG",
@@ -191,12 +203,15 @@ def test_no_planted_value_is_anywhere_after_errors_and_crashes(tmp_path: Path) -
             heard += asked(port)
             questions = Questions(client, port, planted)
             questions.ask()
+            graph = GraphDoors(client, planted)
+            graph.feed()
             for operation in client.operations():
                 ended(client, operation.operation_id)
-            heard += [*asked(port), ("the second watch", watch.close()), *questions.heard, *doors.heard]
+            heard += [*asked(port), ("the second watch", watch.close()), *questions.heard, *doors.heard, *graph.heard]
             heard += [("dead letters", [repr(client.list_dead_letters(limit=10_000)).encode()])]
             heard += [("audit entries", [repr(list(client.audit_entries())).encode()])]
             heard += [("operations", [repr(client.operations()).encode()])]
+            wait_for(lambda: applied(client), "what follows the journal")
             heard += [("metrics", [stores.metrics_text(server.metrics_address)])]
             heard += stores.postgres_tables(server.data_dir)
         server.stop()
@@ -208,6 +223,11 @@ def test_no_planted_value_is_anywhere_after_errors_and_crashes(tmp_path: Path) -
         found += scanner.scan_places(stores.postgres_log(folder))
     leaks = [one for one in found if not one.place.startswith(OWN_WORDS) or not one.label.startswith(ASKED)]
     assert not leaks, told(leaks)
+
+
+def applied(client: Client) -> bool:
+    """Whether the vault and the graph hold all that came in."""
+    return not any(one.lag_frame_count for one in client.status().projections if one.name in ("vault", "graph"))
 
 
 def stop_postgres(server: ServerProcess) -> None:

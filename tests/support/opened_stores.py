@@ -140,6 +140,8 @@ def postgres_tables(data_dir: Path) -> list[Place]:
     with postgres_connection(data_dir) as connection:
         names = connection.execute(
             "SELECT schemaname, tablename FROM pg_tables WHERE schemaname <> 'information_schema' "
+            # Temporary tables are another session's alone; their files lie with all others.
+            "AND schemaname NOT LIKE 'pg_temp%' "
             "AND (schemaname <> 'pg_catalog' OR tablename IN ('pg_statistic', 'pg_largeobject', 'pg_description'))"
         ).fetchall()
         for schema, table in names:

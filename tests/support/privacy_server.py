@@ -20,6 +20,7 @@ from heimdall_server.domain.errors import ConfigurationError, FormatError, Query
 from heimdall_server.domain.expression.tree import TimeRange
 from heimdall_server.domain.operations import Operation, OperationKind
 from heimdall_server.domain.personal import SealedValue, TokenName
+from heimdall_server.domain.sealed_values import runs_of
 from heimdall_server.ports.operations import PolicyRule
 from heimdall_server.ports.vault import Tombstone, Vault
 from heimdall_server.rpc.permissions import AccessPolicy
@@ -73,6 +74,9 @@ class ModelPolicy:
         ]
         if bad:
             raise ConfigurationError(tuple(bad))
+
+    async def prepare(self, rules: Sequence[PolicyRule], version: int) -> None:
+        self.check(rules, version)
 
     async def replace(self, rules: Sequence[PolicyRule], version: int) -> None:
         self.check(rules, version)
@@ -189,7 +193,8 @@ class PrivacyServer:
         words = self.keyring.words(data_class, values)
         sealed: list[SealedValue] = self.keyring.seal(data_class, words, values)
         self.position += 1
-        await self.vault.apply(sealed, [self.position] * len(sealed), journal_id=JOURNAL, through=self.position)
+        runs = runs_of(sealed)
+        await self.vault.apply(runs, [self.position] * len(runs), journal_id=JOURNAL, through=self.position)
         return [str(one.name) for one in sealed]
 
     async def caught_up(self) -> bool:

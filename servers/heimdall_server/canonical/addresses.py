@@ -148,15 +148,15 @@ def _read(text: str, *, keep_mapped: bool) -> Canonical | Refused:
         if prefix is None:
             return _NO_PREFIX
         bits = prefix
+    said, written = f"{address}{slash}{length}", _written(packed, bits)
     if len(packed) == 16 and packed.startswith(_MAPPED) and bits >= 96 and not keep_mapped:
         packed, bits, changes = packed[12:], bits - 96, changes | Change.MAPPED
+    elif written != said:
+        changes |= Change.CASE if written == said.lower() else Change.NOTATION
     cleared = _cleared(packed, bits)
     if cleared != packed:
         changes |= Change.HOST_BITS
-    canonical = _written(cleared, bits)
-    if not changes & ~Change.CASE and canonical != value:
-        changes |= Change.CASE if canonical == value.lower() else Change.NOTATION
-    return Canonical(canonical, changes)
+    return Canonical(_written(cleared, bits), changes)
 
 
 def _packed(address: str) -> bytes | None:

@@ -14,7 +14,7 @@ from heimdall_server.canonical.addresses import ip, ipv4, ipv6, networks, read_i
 from heimdall_server.canonical.column import CanonicalColumn, Exact, Refused
 from heimdall_server.canonical.country import country, read_country, show_country
 from heimdall_server.canonical.domain import domain, read_domain, show_domain
-from heimdall_server.canonical.email import email, read_email, show_email
+from heimdall_server.canonical.email import email, read_email, settled_email, show_email
 from heimdall_server.canonical.hardware import asn, eui64, mac, read_asn, read_eui64, read_mac
 from heimdall_server.canonical.hashes import HASH_TYPES, digest, file_hash, read_hash, rule_of
 from heimdall_server.canonical.identifiers import cve, read_cve, read_uuid, uuid
@@ -80,6 +80,9 @@ TYPE_OF_CLASS: Final[Mapping[str, str]] = {
 }
 """The type by whose rule values of a class of personal data are canonical; a class without one has the rule of `personal_text`."""
 
+_SETTLED: Final[Mapping[str, Callable[[pa.StringArray], pa.BooleanArray]]] = {"email": settled_email}
+"""By class, which values are seen at a glance to be what they are known by."""
+
 _NETWORK_CLASSES: Final = ("ipv4_", "ipv6_")
 
 
@@ -99,6 +102,16 @@ def personal_form(data_class: str, values: pa.StringArray) -> pa.StringArray:
     texts = values.fill_null("")
     if not len(texts):
         return texts
+    if data_class in _SETTLED:
+        settled = _SETTLED[data_class](texts)
+        if settled.true_count == len(texts):
+            return texts
+        left = pc.invert(settled)
+        return pc.replace_with_mask(texts, left, _understood(data_class, texts.filter(left)))
+    return _understood(data_class, texts)
+
+
+def _understood(data_class: str, texts: pa.StringArray) -> pa.StringArray:
     canonical = _canonical(data_class, texts)
     if canonical is None:
         return personal_text(data_class, texts)

@@ -70,8 +70,9 @@ def read_domain(text: str) -> Canonical | Refused:
     """The rule of `domain` for one value."""
     if len(text) > INPUT_CHARACTERS_MAX:
         return _TOO_LONG
-    name, changes = refang_dots(text.strip())
-    if len(name) != len(text) and not changes:
+    stripped = text.strip()
+    name, changes = refang_dots(stripped)
+    if len(stripped) != len(text):
         changes |= Change.TRIMMED
     if not name.isascii():
         try:

@@ -30,6 +30,8 @@ _IBAN_LABEL: Final = re.compile(
     r"(?:IBAN|International Bank Account Number)\s*:?\s*(?=[A-Z]{2}\s?[0-9])", re.IGNORECASE
 )
 _CARD: Final = re.compile(r"[0-9]{12,19}", re.ASCII)
+_FORM_BLANK: Final = re.compile(r"(?<=[0-9A-Za-z])\+(?=[0-9A-Za-z])", re.ASCII)
+"""A blank in a form that was sent, `application/x-www-form-urlencoded`."""
 # ISO/IEC 7812 as the networks publish their ranges: American Express, Diners Club, JCB, Visa, Mastercard, Maestro, Discover,
 # UnionPay, Mir.
 _ISSUED_PATTERN: Final = (
@@ -66,7 +68,7 @@ def read_iban(text: str) -> Canonical | Refused:
     bare = _IBAN_LABEL.sub("", value, count=1) if value[:1] in "Ii" else value
     if bare != value:
         changes |= Change.LABEL
-    joined = bare.translate(_SEPARATORS)
+    joined = _FORM_BLANK.sub("", bare.translate(_SEPARATORS))
     if joined != bare:
         changes |= Change.SEPARATORS
     upper = joined.upper()
@@ -87,7 +89,7 @@ def read_card(text: str) -> Canonical | Refused:
     if len(text) > INPUT_CHARACTERS_MAX:
         return _TOO_LONG
     value, changes = plain_number(text)
-    digits = value.translate(_SEPARATORS)
+    digits = _FORM_BLANK.sub("", value.translate(_SEPARATORS))
     if digits != value:
         changes |= Change.SEPARATORS
     if not _CARD.fullmatch(digits):

@@ -78,8 +78,10 @@ def _read(text: str) -> Canonical | Refused:
     parts = _PARTS.fullmatch(value)
     if parts is None:
         return _NO_SCHEME
-    scheme, slashes, authority, path, query, fragment = parts.groups()
-    scheme = scheme.lower()
+    said, slashes, authority, path, query, fragment = parts.groups()
+    scheme = said.lower()
+    if scheme != said:
+        changes |= Change.CASE
     if slashes is None:
         return _EMPTY if not path else _opaque(value, scheme, path, query, fragment, changes)
     place = _authority(scheme, authority)
@@ -89,6 +91,8 @@ def _read(text: str) -> Canonical | Refused:
     if not written and scheme in DEFAULT_PORTS:
         written = "/"
     tail = f"{written}{_tail(query, _IN_QUERY)}{_tail(fragment, _IN_QUERY)}"
+    if tail != f"{path}{query or ''}{fragment or ''}":
+        changes |= Change.NOTATION
     return _done(f"{scheme}://{place.value}{tail}", value, changes | place.changes, place.confidence)
 
 
@@ -115,7 +119,10 @@ def _opaque(
         written = _without_dots(written)
         if written.startswith("//"):
             written = f"/.{written}"  # RFC 3986 §4.2 and §3.3: else its first segment would become the authority
-    return _done(f"{scheme}:{written}{_tail(query, _IN_QUERY)}{_tail(fragment, _IN_QUERY)}", value, changes, 0.9)
+    tail = f"{written}{_tail(query, _IN_QUERY)}{_tail(fragment, _IN_QUERY)}"
+    if tail != f"{path}{query or ''}{fragment or ''}":
+        changes |= Change.NOTATION
+    return _done(f"{scheme}:{tail}", value, changes, 0.9)
 
 
 def _authority(scheme: str, authority: str) -> Canonical | Refused:
@@ -131,12 +138,16 @@ def _authority(scheme: str, authority: str) -> Canonical | Refused:
         name, colon, _ = user.partition(":")
         if colon:
             changes |= Change.PASSWORD
+        if (encoded := _encoded(name, _IN_USER)) != name:
+            changes |= Change.NOTATION
         if name:
-            written = f"{_encoded(name, _IN_USER)}@{written}"
+            written = f"{encoded}@{written}"
     if port:
         number = port.lstrip("0") or "0"
         if len(number) > len(str(_PORT_MAX)) or int(number) > _PORT_MAX:
             return _BAD_PORT
+        if number != port:
+            changes |= Change.NOTATION
         if number == DEFAULT_PORTS.get(scheme):
             changes |= Change.DEFAULT_PORT
         else:

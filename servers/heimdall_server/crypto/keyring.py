@@ -8,7 +8,7 @@
 | index key | epoch | the words of tokens (`blind_index`) | `new_epoch` | `retire_epoch` |
 | identity key | instance | names of personal entities, keyed hashes, format-preserving keys | never | never |
 | signing key | instance | Ed25519 signatures of certificates of erasure | never | never |
-| audit key | instance | what the audit log authenticates its chain with | never | never |
+| audit key | instance | nothing: the audit log's chain has no key; every ring holds one since the first | never | never |
 
 Each wrap is bound to keyring, kind, class and number; the file as a whole has a MAC (`keyring_document`); how it is replaced, and what
 the destruction of a key can't promise, is `keyring_file`'s matter. A key that a change made or destroyed is durable before the change
@@ -133,11 +133,6 @@ class Keyring:
     def root(self) -> RootKey:
         """The journal root."""
         return self._keys.root
-
-    @property
-    def audit_key(self) -> bytes:
-        """32 bytes for the audit log."""
-        return self._keys.plain["audit", "", 0]
 
     def identity_key(self, purpose: str) -> bytes:
         """32 bytes for a purpose under the identity key, for example `format preserving/phone`. Never changes."""

@@ -15,14 +15,15 @@ import itertools
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from heimdall_server.domain.errors import CorruptionError
-from heimdall_server.domain.personal import CLASS_PATTERN, WORD_LENGTH, WORD_PATTERN, SealedValue, TokenName
+from heimdall_server.domain.personal import CLASS_PATTERN, EPOCHS, WORD_LENGTH, SealedValue, TokenName
 
 SIDECAR: Final = "vault"
 """Under which name they ride in a frame."""
@@ -32,31 +33,63 @@ _HEAD: Final = struct.Struct("<BI")
 _RUN: Final = struct.Struct("<II")
 _CHECKSUM: Final = struct.Struct("<I")
 _CLASS: Final = re.compile(CLASS_PATTERN, re.ASCII)
-_WORDS: Final = re.compile(rf"(?:{WORD_PATTERN})*", re.ASCII)
+_EPOCH: Final = np.isin(np.arange(256), np.frombuffer(EPOCHS.encode(), np.uint8))
+_MAC: Final = np.isin(np.arange(256), np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", np.uint8))
+"""By byte, whether a word may hold it: first, and behind that (`WORD_PATTERN`, read from columns)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SealedRun:
     """Sealed values of one class and generation, as columns: an object for each would cost more than sealing it."""
 
     data_class: str
     generation: int
-    words: Sequence[str]
-    sealed: Sequence[bytes]
-    """As many, in order, none empty."""
+    words: bytes
+    """`WORD_LENGTH` bytes each, end to end."""
+    lengths: npt.NDArray[np.uint32]
+    """Of each sealed value, in bytes."""
+    sealed: bytes | memoryview
+    """The sealed values, end to end."""
+
+    @classmethod
+    def of(cls, data_class: str, generation: int, words: Sequence[str], sealed: Sequence[bytes]) -> SealedRun:
+        """From texts and bytes, as many of each."""
+        lengths = np.fromiter(map(len, sealed), np.uint32, len(sealed))
+        return cls(data_class, generation, "".join(words).encode(), lengths, b"".join(sealed))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def part(self, begin: int, end: int) -> SealedRun:
+        """The values from one index up to another one."""
+        first, last = int(self.lengths[:begin].sum()), int(self.lengths[:end].sum())
+        words = self.words[begin * WORD_LENGTH : end * WORD_LENGTH]
+        return SealedRun(self.data_class, self.generation, words, self.lengths[begin:end], self.sealed[first:last])
+
+    def values(self) -> Iterator[SealedValue]:
+        """One by one; for few."""
+        words, ends = self.words.decode("ascii"), np.cumsum(self.lengths, dtype=np.int64).tolist()
+        for index, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            word = words[index * WORD_LENGTH : (index + 1) * WORD_LENGTH]
+            yield SealedValue(TokenName(self.data_class, word), self.generation, bytes(self.sealed[begin:end]))
 
 
-def encode(values: Sequence[SealedValue]) -> bytes:
+def runs_of(values: Iterable[SealedValue]) -> list[SealedRun]:
+    """Values as runs, in order."""
+    runs = []
+    for (data_class, generation), group in itertools.groupby(values, lambda one: (one.name.data_class, one.generation)):
+        run = list(group)
+        runs.append(SealedRun.of(data_class, generation, [one.name.word for one in run], [one.sealed for one in run]))
+    return runs
+
+
+def encode(values: Iterable[SealedValue]) -> bytes:
     """Values as bytes, in order. About half a microsecond a value.
 
     Raises:
         ValueError: A class, a word or a generation isn't what it must be; names none of them.
     """
-    runs = []
-    for (data_class, generation), group in itertools.groupby(values, lambda one: (one.name.data_class, one.generation)):
-        run = list(group)
-        runs.append(SealedRun(data_class, generation, [one.name.word for one in run], [one.sealed for one in run]))
-    return encode_runs(runs)
+    return encode_runs(runs_of(values))
 
 
 def encode_runs(runs: Sequence[SealedRun]) -> bytes:
@@ -65,25 +98,33 @@ def encode_runs(runs: Sequence[SealedRun]) -> bytes:
     Raises:
         ValueError: As `encode`.
     """
-    parts = [_HEAD.pack(VERSION, len(runs))]
+    parts: list[bytes | memoryview] = [_HEAD.pack(VERSION, len(runs))]
     for run in runs:
-        words, count = "".join(run.words), len(run.words)
-        if not _CLASS.fullmatch(run.data_class) or len(words) != WORD_LENGTH * count or not _WORDS.fullmatch(words):
+        count = len(run)
+        if not _CLASS.fullmatch(run.data_class) or len(run.words) != WORD_LENGTH * count or not _are_words(run.words):
             msg = "a token's class or word isn't one"
             raise ValueError(msg)
         if not 0 < run.generation < 2**32:
             msg = "a generation is from 1 to 2**32 - 1"
             raise ValueError(msg)
         name = run.data_class.encode()
-        parts += (bytes((len(name),)), name, _RUN.pack(run.generation, count), words.encode())
-        parts.append(np.fromiter(map(len, run.sealed), "<u4", count).tobytes())
-        parts += run.sealed
+        parts += (bytes((len(name),)), name, _RUN.pack(run.generation, count), run.words)
+        parts += (run.lengths.astype("<u4").tobytes(), run.sealed)
     data = b"".join(parts)
     return data + _CHECKSUM.pack(zlib.crc32(data))
 
 
 def decode(data: bytes) -> list[SealedValue]:
     """Values from bytes, in order. About a microsecond a value.
+
+    Raises:
+        CorruptionError: As `decode_runs`.
+    """
+    return [value for run in decode_runs(data) for value in run.values()]
+
+
+def decode_runs(data: bytes) -> list[SealedRun]:
+    """Runs from bytes, in order. Sealed bytes aren't copied: a run keeps all of `data`.
 
     Raises:
         CorruptionError: It isn't what `encode` makes, or a newer program made it.
@@ -95,13 +136,12 @@ def decode(data: bytes) -> list[SealedValue]:
     if end < _HEAD.size or _CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(memoryview(data)[:end]):
         raise CorruptionError(_PLACE, "they fail their checksum")
     try:
-        values = [one for run in _runs(data, end) for one in run]
+        return list(_runs(data, end))
     except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
         raise CorruptionError(_PLACE, "they aren't what this program writes") from error
-    return values
 
 
-def _runs(data: bytes, end: int) -> Iterator[list[SealedValue]]:
+def _runs(data: bytes, end: int) -> Iterator[SealedRun]:
     _, run_count = _HEAD.unpack_from(data)
     at = _HEAD.size
     for _ in range(run_count):
@@ -115,29 +155,30 @@ def _runs(data: bytes, end: int) -> Iterator[list[SealedValue]]:
         if sealed_begin > end:
             msg = "it ends within a run"
             raise ValueError(msg)
-        words = data[words_begin:lengths_begin].decode("ascii")
-        if not _CLASS.fullmatch(data_class) or not _WORDS.fullmatch(words) or not generation or not count:
+        words = data[words_begin:lengths_begin]
+        if not _CLASS.fullmatch(data_class) or not _are_words(words) or not generation or not count:
             msg = "a token's class or word isn't one"
             raise ValueError(msg)
         lengths = np.frombuffer(data, "<u4", count, lengths_begin)
-        ends = (sealed_begin + np.cumsum(lengths, dtype=np.int64)).tolist()
-        at = ends[-1]
+        at = sealed_begin + int(lengths.sum(dtype=np.int64))
         if at > end:
             msg = "it ends within a value"
             raise ValueError(msg)
-        begins = [sealed_begin, *ends[:-1]]
-        yield [
-            SealedValue(TokenName(data_class, words[i * WORD_LENGTH : (i + 1) * WORD_LENGTH]), generation, data[a:b])
-            for i, (a, b) in enumerate(zip(begins, ends, strict=True))
-        ]
+        yield SealedRun(data_class, generation, words, lengths, memoryview(data)[sealed_begin:at])
     if at != end:
         msg = "something follows the last run"
         raise ValueError(msg)
+
+
+def _are_words(words: bytes) -> bool:
+    """Whether bytes are words of tokens, end to end."""
+    octets = np.frombuffer(words, np.uint8).reshape(-1, WORD_LENGTH)
+    return bool(_EPOCH[octets[:, 0]].all() and _MAC[octets[:, 1:]].all())
 
 
 def joined(first: Mapping[str, bytes], second: Mapping[str, bytes]) -> dict[str, bytes]:
     """The sidecars of two pieces of one frame as those of the frame: sealed values of both, in order."""
     both = {**first, **second}
     if SIDECAR in first and SIDECAR in second:
-        both[SIDECAR] = encode([*decode(first[SIDECAR]), *decode(second[SIDECAR])])
+        both[SIDECAR] = encode_runs([*decode_runs(first[SIDECAR]), *decode_runs(second[SIDECAR])])
     return both

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heimdall_server.domain.personal import SealedValue, TokenName
+from heimdall_server.domain.sealed_values import SealedRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,12 @@ class Vault(Protocol):
         """The position through which this journal's frames were applied; 0: none."""
         ...
 
-    async def apply(
-        self, values: Sequence[SealedValue], positions: Sequence[int], *, journal_id: str, through: int
-    ) -> int:
+    async def apply(self, runs: Sequence[SealedRun], positions: Sequence[int], *, journal_id: str, through: int) -> int:
         """Keep new values and note how far the journal was applied, in one transaction.
 
         Args:
-            values: In journal order; repeats are allowed, the first wins.
-            positions: Of the frame of each.
+            runs: In journal order. Values may be repeated: the first wins that no tombstone takes away.
+            positions: Of the frame of each run.
             journal_id: The journal's.
             through: Position that is applied now; may be less than before, after a journal was restored.
 

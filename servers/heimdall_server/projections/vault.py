@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from heimdall_server.domain.errors import NotFoundError
-from heimdall_server.domain.personal import SealedValue
-from heimdall_server.domain.sealed_values import SIDECAR, decode
+from heimdall_server.domain.sealed_values import SIDECAR, SealedRun, decode_runs
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Frame, Journal
 from heimdall_server.ports.vault import Tombstone, Vault
@@ -24,6 +23,9 @@ from heimdall_server.projections.warm import ProjectionState, RetryPolicy
 
 SHARD: Final = 0
 """Tombstones hold for positions of one shard, so the vault follows one."""
+
+
+_APART: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class VaultLimits:
     batch_bytes: int = 8 * 1024 * 1024
     """Of sealed values; a batch with more is full, too."""
     linger_s: float = 0.25
-    """A batch that isn't full is applied this long after its first value was read."""
+    """A batch that isn't full is applied this long after its first value was read, and not before `_APART` times as long after the
+    last: while values keep coming, larger transactions cost half."""
     idle_s: float = 5.0
     """Frames without values are only noted this often: each note is a transaction."""
 
@@ -74,6 +77,8 @@ class VaultHooks:
     are applied before anything else."""
     on_applied: Callable[[int, float], None] = lambda *_: None
     """After a batch: new values, seconds it took."""
+    on_back: Callable[[], None] = lambda: None
+    """The vault held values of these erasures: its database came back from a backup, and so did what else stands in it."""
     step: Callable[[str], None] = lambda _: None
     """Told each step before it is taken; a test kills the process there."""
 
@@ -86,8 +91,10 @@ class _OtherVaultError(Exception):
 class _Batch:
     """Values that were read and not applied, and how far reading has come with them."""
 
-    values: list[SealedValue] = field(default_factory=list)
+    runs: list[SealedRun] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
+    """Of each run's frame."""
+    value_count: int = 0
     size_bytes: int = 0
     first_time_ns: int = 0
     begin_s: float = 0.0
@@ -167,8 +174,8 @@ class VaultProjection(OptionalProjection):
     async def _begin(self) -> None:
         journal_id = self._journal.journal_id
         self._hooks.step("begin")
-        if self._hooks.tombstones is not None:
-            await self._vault.bury(await self._hooks.tombstones())
+        if self._hooks.tombstones is not None and await self._vault.bury(await self._hooks.tombstones()):
+            self._hooks.on_back()
         applied = await self._vault.applied(journal_id)
         if applied > self._journal.head()[SHARD]:
             # The journal is a restored one: its next positions will be of other frames than those that were applied.
@@ -202,36 +209,37 @@ class VaultProjection(OptionalProjection):
                 await self._take(frame)
 
     async def _take(self, frame: Frame) -> None:
-        batch, limits = self._batch, self._limits
+        limits = self._limits
         data = frame.entry.sidecars.get(SIDECAR)
-        values = await asyncio.to_thread(decode, data) if data else []
-        # A frame is only ever passed as a whole, but may be applied in parts.
-        while len(batch.values) + len(values) > limits.batch_values:
-            count = limits.batch_values - len(batch.values)
-            self._add(frame, values[:count])
-            values = values[count:]
-            await self._apply()
-            batch = self._batch
-        self._add(frame, values)
+        for run in await asyncio.to_thread(decode_runs, data) if data else ():
+            # A frame is only ever passed as a whole, but may be applied in parts.
+            begin = 0
+            while begin < len(run):
+                end = min(len(run), begin + limits.batch_values - self._batch.value_count)
+                self._add(frame, run.part(begin, end))
+                begin = end
+                if begin < len(run):
+                    await self._apply()
         self._read, self._read_time_ns = frame.position, frame.time_ns
-        if batch.size_bytes >= limits.batch_bytes or len(batch.values) >= limits.batch_values:
+        if self._batch.size_bytes >= limits.batch_bytes or self._batch.value_count >= limits.batch_values:
             await self._apply()
 
-    def _add(self, frame: Frame, values: Sequence[SealedValue]) -> None:
-        if not values:
+    def _add(self, frame: Frame, run: SealedRun) -> None:
+        if not len(run):
             return
         batch = self._batch
-        if not batch.values:
+        if not batch.runs:
             batch.first_time_ns, batch.begin_s = frame.time_ns, self._clock.monotonic_s()
-        batch.values += values
-        batch.positions += [frame.position] * len(values)
-        batch.size_bytes += sum(len(one.sealed) for one in values)
+        batch.runs.append(run)
+        batch.positions.append(frame.position)
+        batch.value_count += len(run)
+        batch.size_bytes += len(run.sealed)
 
     async def _settle(self) -> None:
         """At the head: apply what has waited long enough, note what was passed, and wait for more."""
         now_s, limits = self._clock.monotonic_s(), self._limits
-        if self._batch.values:
-            wait_s = self._batch.begin_s + limits.linger_s - now_s
+        if self._batch.runs:
+            wait_s = max(self._batch.begin_s + limits.linger_s, self._noted_s + _APART * limits.linger_s) - now_s
         else:
             if self._applied < self._read:
                 self._applied = self._read
@@ -253,7 +261,7 @@ class VaultProjection(OptionalProjection):
         self._noted_s = self._clock.monotonic_s()
         await self._tell()
         self._hooks.step("applied")
-        if batch.values:
+        if batch.runs:
             self._hooks.on_applied(added, self._noted_s - began_s)
 
     async def _apply_once(self) -> int:
@@ -263,7 +271,7 @@ class VaultProjection(OptionalProjection):
         if found not in (self._noted, self._read):  # the latter if it was kept and we weren't told
             raise _OtherVaultError
         return await self._vault.apply(
-            batch.values, batch.positions, journal_id=self._journal.journal_id, through=self._read
+            batch.runs, batch.positions, journal_id=self._journal.journal_id, through=self._read
         )
 
     def _notice(self) -> str:

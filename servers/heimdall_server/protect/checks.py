@@ -47,7 +47,8 @@ _RESULT: Final = re.compile(
 _IBAN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2}[0-9]{2})")
 _IBAN_CHARACTERS_MAX: Final = 42
 """With a separator between its groups of four."""
-_SEPARATORS: Final = str.maketrans("", "", " -.")
+_SEPARATORS: Final = str.maketrans("", "", " -.+")
+"""The last one stands for a blank in a form that was sent."""
 
 # ISO 13616: length of a country's IBAN.
 _IBAN_LENGTHS: Final[dict[str, int]] = {
@@ -197,7 +198,7 @@ def _iban_end(text: str, start: int, limit: int) -> int:
     length = _IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
     end, seen = start, 0
     while end < limit and seen < length:
-        if text[end] not in " -":
+        if text[end] not in " -+":
             if not (text[end].isascii() and text[end].isalnum()):
                 return REJECTED
             seen += 1

@@ -21,7 +21,8 @@ _LABEL: Final = "[A-Za-z0-9À-ӿ](?:[A-Za-z0-9À-ӿ-]*[A-Za-z0-9À-ӿ])?"
 _DEFANGED_AT: Final = r"[\[({] ?(?i:at|@) ?[\])}]"
 _DEFANGED_DOT: Final = r" ?[\[({] ?(?i:dot|\.) ?[\])}] ?"
 # Digits after the bank's four characters, or every second hash would have to be looked at.
-_LOWER_IBAN: Final = r"[a-z]{2}[0-9]{2}[ -]?[a-z0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}"
+# A form that was sent (`application/x-www-form-urlencoded`) has `+` for blanks.
+_LOWER_IBAN: Final = r"[a-z]{2}[0-9]{2}[ +-]?[a-z0-9]{4}[ +-]?[0-9]{4}[ +-]?[0-9]{4}"
 _CARD_GATE: Final = r"[0-9]{13}|[0-9]{4}[ -][0-9]{4}[ -]?[0-9]{2}"
 _NANP: Final = r"[2-9][0-9]{2}"
 # Area 000, 666 and 9xx, group 00 and serial 0000 were never issued.
@@ -62,6 +63,14 @@ ACCOUNT_RULES: Final = (
         r"|[A-Za-z0-9:._-]{1,64}\.(?:service|socket|slice|scope|timer|mount|automount|swap|device)(?:[^A-Za-z0-9.-]|\.?$|\. ))",
     ),
     Rule("quoted_email", "email", '"@[A-Za-z0-9À-ӿ]', _QUOTED_LOCAL + _AT_DOMAIN, group=SPARSE),
+    # RFC 5321 §4.1.3, as mail servers log it.
+    Rule(
+        "literal_email",
+        "email",
+        r"@\[(?:[0-9]|(?i:ipv6):)",
+        rf"[{_LOCAL}]+@\[(?:{_OCTET}(?:\.{_OCTET}){{3}}|(?i:ipv6):[0-9A-Fa-f:.]{{2,45}})\]",
+        group=SPARSE,
+    ),
     Rule(
         "defanged_email",
         "email",
@@ -73,9 +82,9 @@ ACCOUNT_RULES: Final = (
     Rule(
         "iban",
         "iban",
-        rf"[A-Z]{{2}}[0-9]{{2}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{4}}|{_LOWER_IBAN}",
-        START + r"(?:[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?"
-        rf"|{_LOWER_IBAN}(?:[ -]?[a-z0-9]{{4}}){{0,5}}(?:[ -]?[a-z0-9]{{1,3}})?)\b",
+        rf"[A-Z]{{2}}[0-9]{{2}}[ +-]?[A-Z0-9]{{4}}[ +-]?[A-Z0-9]{{4}}|{_LOWER_IBAN}",
+        START + r"(?:[A-Z]{2}[0-9]{2}(?:[ +-]?[A-Z0-9]{4}){2,7}(?:[ +-]?[A-Z0-9]{1,3})?"
+        rf"|{_LOWER_IBAN}(?:[ +-]?[a-z0-9]{{4}}){{0,5}}(?:[ +-]?[a-z0-9]{{1,3}})?)\b",
         check=checks.iban,
         group="words",
     ),
@@ -155,8 +164,8 @@ NUMBER_RULES: Final = (
     Rule(
         "dotted_card",
         "card",
-        r"[0-9]{4}\.[0-9]{4}\.[0-9]{4}",
-        START + r"[2-6][0-9]{3}(?:\.[0-9]{4}){3}\b",
+        r"[0-9]{4}[.+][0-9]{4}[.+][0-9]{4}",
+        START + r"[2-6][0-9]{3}(?:(?:\.[0-9]{4}){3}|(?:\+[0-9]{4}){3})\b",
         check=checks.card,
         group=SPARSE,
     ),

@@ -179,7 +179,9 @@ class MaskedTexts:
         texts, values = spliced(large(chosen), spans, inserts)
         # A mask that stands there already is no find.
         fresh = pc.not_equal(values, stands).to_numpy(zero_copy_only=False) if action.masks else slice(None)
-        effects.hits[rule.data_class] += len(np.unique(spans.rows[fresh]))
+        rows = spans.rows[fresh]
+        # They ascend: `np.unique`, which hashes them, took a tenth of protecting a batch.
+        effects.hits[rule.data_class] += int(np.count_nonzero(np.diff(rows))) + 1 if len(rows) else 0
         swallowed, shifts = self._shift(spans.of_rows(indices), len(written.encode()))
         if plain is not None:
             # A value in which masks stand is taken as it was, since it is there that their places are known.

@@ -28,7 +28,7 @@ START: Final = r"(\\{1,7}[bfnrt]|\b)"
 
 _HIDDEN: Final = "\ue000"
 _LITERAL: Final = re.compile("[A-Za-z@:/ ]+")
-_FEW: Final = 32
+_FEW: Final = 128
 """So few values are cheaper to check one by one than to ask about."""
 NUMBERS: Final = "numbers"
 """The group of rules for numbers of a shape, which sparse rules for shapes are asked with."""
@@ -37,6 +37,8 @@ SPARSE: Final = "sparse"
 those rules take no room among the compiled expressions that polars keeps."""
 FEW_SPARSE: Final = 256
 _GATES_MAX: Final = 1024
+_BESIDE_MAX: Final = 8192
+"""Of so many values it costs less to look each one's pattern up than to begin with an empty automaton."""
 _QUERIES_MAX: Final = 16
 """An action may write something else each time."""
 
@@ -309,17 +311,34 @@ def union(rules: Iterable[Rule]) -> str:
 def passing(values: pl.Series, gates: Sequence[str]) -> dict[str, pl.Series]:
     """Which values of a column pass each gate; a null passes none.
 
-    All gates are asked in one call: what a call costs is much for few values.
+    All gates are asked in one call: what a call costs is much for few values. Of these each has its pattern beside it, for then
+    polars uses the automaton that it kept of the call before; it begins with an empty one where a pattern is said once.
     """
-    frame = pl.DataFrame({"text": values}).select_seq([_asking(gate) for gate in dict.fromkeys(gates)])
-    return {gate: frame.to_series(index) for index, gate in enumerate(dict.fromkeys(gates))}
+    distinct = dict.fromkeys(gates)
+    few = len(values) <= _BESIDE_MAX
+    columns = {"text": values}
+    if few:
+        columns |= {gate: _pattern(gate).new_from_index(0, len(values)) for gate in distinct if not _is_literal(gate)}
+    asked = [_asking(gate, few and not _is_literal(gate)) for gate in distinct]
+    frame = pl.DataFrame(columns).select_seq(asked)
+    return {gate: frame.to_series(index) for index, gate in enumerate(distinct)}
 
 
 @lru_cache(maxsize=_GATES_MAX)
-def _asking(gate: str) -> pl.Expr:
-    literal = _LITERAL.fullmatch(gate) is not None
+def _is_literal(gate: str) -> bool:
+    return _LITERAL.fullmatch(gate) is not None
+
+
+@lru_cache(maxsize=_GATES_MAX)
+def _pattern(gate: str) -> pl.Series:
+    return pl.Series(gate, [column_form(gate)], pl.String)
+
+
+@lru_cache(maxsize=_GATES_MAX)
+def _asking(gate: str, beside: bool) -> pl.Expr:  # noqa: FBT001 - positional arguments are cached soonest
+    pattern = pl.col(gate) if beside else column_form(gate)
     # The output's name doesn't matter, but must be its own.
-    return _TEXT.str.contains(column_form(gate), literal=literal).fill_null(value=False).alias(gate)
+    return _TEXT.str.contains(pattern, literal=_is_literal(gate)).fill_null(value=False).alias(gate)
 
 
 def unless(doubt: str) -> ColumnCheck:

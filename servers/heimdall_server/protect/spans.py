@@ -97,13 +97,18 @@ def marks(texts: pa.Array, first: int, last: int) -> tuple[Indices, Indices]:
         first: The last byte of the first mark that counts.
         last: Of the last one.
     """
+    offsets, at = _found(texts, first, last)
+    rows = np.searchsorted(offsets, at, "right") - 1
+    return rows, at - offsets[rows]
+
+
+def _found(texts: pa.Array, first: int, last: int) -> tuple[Indices, Indices]:
+    """The texts' offsets, and where marks stand in the bytes of the whole column."""
     offsets, data = bytes_of(texts)
     begin = int(offsets[0])
     at = np.flatnonzero(data[begin:] == _LEAD) + begin
     at = at[at + 2 < len(data)]
-    at = at[(data[at + 1] == _SECOND) & (data[at + 2] >= first) & (data[at + 2] <= last)]
-    rows = np.searchsorted(offsets, at, "right") - 1
-    return rows, at - offsets[rows]
+    return offsets, at[(data[at + 1] == _SECOND) & (data[at + 2] >= first) & (data[at + 2] <= last)]
 
 
 def holding_marks(texts: pa.Array) -> Flags:
@@ -120,8 +125,9 @@ def marked_spans(marked: pa.Array, closing_bytes: int) -> Spans:
         marked: Texts that held no mark before.
         closing_bytes: How much at a match's end stays.
     """
-    rows, places = marks(marked, _BEFORE, _END)
-    rows, before, start, end = rows[::3], places[::3], places[1::3], places[2::3]
+    offsets, at = _found(marked, _BEFORE, _END)
+    rows = np.searchsorted(offsets, at[::3], "right") - 1
+    before, start, end = (at[first::3] - offsets[rows] for first in range(3))
     kept = start - before - MARK_BYTES
     matched = end - start - MARK_BYTES
     # Each earlier match of the same row has put in three marks and what it keeps once more.
@@ -169,7 +175,8 @@ def spliced(texts: pa.Array, spans: Spans, inserts: pa.Array) -> tuple[pa.Array,
     numbers = np.arange(count)
     before = spans.rows + numbers
     """The kept piece in front of each span; a text has one piece more than spans."""
-    firsts = np.arange(total + 1) + np.searchsorted(spans.rows, np.arange(total + 1), "left")
+    firsts = np.arange(total + 1)
+    firsts[1:] += np.cumsum(np.bincount(spans.rows, minlength=total))
     bounds = np.empty((count + total, 2), np.int64)
     bounds[firsts[:-1], 0] = offsets[:-1]
     bounds[firsts[1:] - 1, 1] = offsets[1:]
@@ -181,7 +188,9 @@ def spliced(texts: pa.Array, spans: Spans, inserts: pa.Array) -> tuple[pa.Array,
     taken = pieces.take(pa.array(2 * before + 1))
     # In the order in which they are written: piece, insert, piece, …; a text begins where its first piece does.
     sequence = np.empty(2 * count + total, np.int64)
-    at = np.arange(count + total) + np.searchsorted(before, np.arange(count + total), "left")
+    behind = np.zeros(count + total, np.int64)
+    behind[before + 1] = 1
+    at = np.arange(count + total) + np.cumsum(behind)
     sequence[at] = 2 * np.arange(count + total)
     sequence[before + numbers + 1] = len(pieces) + numbers
     joined = pa.concat_arrays([pieces, inserts]).take(pa.array(sequence))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -11,8 +11,24 @@ import pyarrow as pa
 from heimdall_server.protect.actions import mask
 from heimdall_server.protect.catalogue import ADDRESS_CLASSES, RULES
 from heimdall_server.protect.disguises import disguised
+from heimdall_server.protect.policy import PrivacyPolicy
 from heimdall_server.protect.readable import Readable
 from heimdall_server.protect.rules import Rule
+
+
+def masking(policy: Callable[[], PrivacyPolicy]) -> Callable[[str], str]:
+    """Make a `masked_text` that leaves addresses of machines only where the policy in force keeps them in a body.
+
+    Args:
+        policy: The one in force; asked for each text.
+    """
+
+    def mask_text(text: str) -> str:
+        now = policy()
+        kept = all(now.action(data_class, "", "body") == "keep" for data_class in ADDRESS_CLASSES)
+        return masked_text(text, addresses=not kept)
+
+    return mask_text
 
 
 def masked_text(text: str, *, addresses: bool = False) -> str:

@@ -95,7 +95,7 @@ class Tokenise:
         allowed = self._allowed(data_class, unsealed, plain)
         if allowed:
             generation, sealed = self.sealer.seal_bytes(data_class, allowed, [plain[word] for word in allowed])
-            effects.sealed.append(SealedRun(data_class, generation, allowed, sealed))
+            effects.sealed.append(SealedRun.of(data_class, generation, allowed, sealed))
         # What is blocked counts as sealed: it needn't be looked at again.
         pending.words.setdefault((data_class, generation), []).extend(unsealed)
 

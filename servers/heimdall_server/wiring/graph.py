@@ -19,7 +19,6 @@ from heimdall_server.projections.graph.making import MakingPorts
 from heimdall_server.projections.graph.removal import GraphRemoval
 from heimdall_server.projections.graph.warninglists.files import WarninglistFolder
 from heimdall_server.projections.trimming import Follower
-from heimdall_server.protect.texts import masked_text
 from heimdall_server.protect.value_terms import ValueTerms
 from heimdall_server.rpc.server import RpcServer
 from heimdall_server.services.graph.curation_servicer import AUDITS_ITSELF, CurationServicer
@@ -159,7 +158,7 @@ def add_graph_services(
     finder = VertexFinder(reader, names, lambda label, tlp_max: curation.labelled(label, tlp_max=tlp_max))
     cypher = PostgresCypherRunner(privacy.postgres.cypher_pool)
     dumps = PostgresGraphDumps(readers)
-    reading = GraphReading(reader, curation, cypher, finder, graph.warninglists, dumps)
+    reading = GraphReading(reader, curation, cypher, finder, graph.warninglists, dumps, values.classes)
     views = PostgresGraphViews(readers)
     viewing = GraphViewing(views, curation, finder, values.classes)
     records = SearchedRecords(make_search(config, parts, privacy.personal, graph.sets), parts.clock)
@@ -196,9 +195,9 @@ def add_graph_services(
         PostgresRefusedFacts(readers),
         lambda: (graph.projection.progress.applied, graph.projection.progress.problem),
         privacy.audit,
-        masked_text,
+        parts.mask_text,
     )
-    curating = CuratingPorts(reader, curation, finder, privacy.audit, parts.clock, masked_text)
+    curating = CuratingPorts(reader, curation, finder, privacy.audit, parts.clock, parts.mask_text)
     server.add(
         CURATION_SERVICE,
         curation_service_pb2_grpc.add_CurationServiceServicer_to_server,

@@ -14,7 +14,6 @@ from heimdall_server.domain.errors import IntegrityError, KeyDestroyedError
 from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.ports.graph import GraphReader
 from heimdall_server.projections.graph.imports import ImportProjection
-from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.server import RpcServer
 from heimdall_server.services.graph.interchange_servicer import (
     AUDITS_ITSELF,
@@ -89,7 +88,7 @@ def add_interchange_service(
     )
     parts.barriers.append(importing.sections.barrier)
     exporting = GraphExporting(ExportPorts(reader, log, finder, privacy.audit, _Opening(config, privacy, parts).open))
-    readers: dict[str, ReaderFactory] = {STIX: partial(StixImport, mask_text=masked_text), MISP: MispImport}
+    readers: dict[str, ReaderFactory] = {STIX: partial(StixImport, mask_text=parts.mask_text), MISP: MispImport}
     server.add(
         SERVICE,
         interchange_service_pb2_grpc.add_InterchangeServiceServicer_to_server,

@@ -24,6 +24,7 @@ from heimdall_server.projections.checkpoint import CheckpointFile
 from heimdall_server.projections.trimming import Follower, Trimming
 from heimdall_server.projections.warm import RefusedRecord, WarmHooks, WarmProjection
 from heimdall_server.protect.protector import PolicyProtector
+from heimdall_server.protect.texts import masking
 from heimdall_server.rpc.tls_files import TlsFiles
 from heimdall_server.services.ingest.logic.dead_letters import context_to_json
 from heimdall_server.services.ingest.logic.pipeline import Pipeline
@@ -69,6 +70,10 @@ class Parts:
     """Optional projections by name, for which the journal waits within its bounds; who opens one puts itself there."""
     deleted: Counter[str]
     """Records that the store deleted since the process started, by deletion."""
+    warming: asyncio.Task[None]
+    """Ends when the protector has what its first batch needs."""
+    mask_text: Callable[[str], str]
+    """Puts classes in place of personal data in what people write and call things, by the policy in force."""
     barriers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """Of whoever else has something protected that isn't durable yet; who does so puts itself there."""
 
@@ -154,6 +159,9 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
     ]
     stack.push_async_callback(cancel, tasks)
     protector = PolicyProtector(config.privacy, names=names) if keys is None else keys.protector
+    # Beside what else there is to wait for at the start, so that the first batch isn't what waits for it.
+    warming = asyncio.create_task(asyncio.to_thread(protector.warm_up), name="warm-up")
+    stack.push_async_callback(cancel, [warming])
     pipeline = Pipeline(journal=journal, protector=protector, clock=clock, limits=config.ingest.pipeline)
     pipeline.start()
     stack.push_async_callback(pipeline.close)
@@ -185,6 +193,8 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
         keys,
         followers,
         deleted,
+        warming,
+        masking(lambda: protector.policy),
     )
 
 

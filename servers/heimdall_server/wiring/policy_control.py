@@ -69,27 +69,27 @@ class ProtectorPolicy:
         """See `PolicyControl`."""
         return tuple(self._protector.actions)
 
-    def check(self, rules: Sequence[PolicyRule], version: int) -> None:
+    async def prepare(self, rules: Sequence[PolicyRule], version: int) -> None:
         """See `PolicyControl`."""
-        if problems := self._policy(rules, version).problems(self._protector.actions):
-            raise ConfigurationError(tuple(problems))
+        await self._prepare(self._checked(rules, version))
 
     async def replace(self, rules: Sequence[PolicyRule], version: int) -> None:
         """See `PolicyControl`."""
-        self.check(rules, version)
-        policy = self._policy(rules, version)
+        policy = self._checked(rules, version)
         await self._prepare(policy)
         self._protector.replace(policy)
 
     async def test(self, sample: PolicySample) -> PolicyTrial:
         """See `PolicyControl`. Nothing is sealed: what would be tokenised, hashed or encrypted is shown as its mask."""
         rules = sample.rules or self.rules
-        self.check(rules, self.version)
-        return await asyncio.to_thread(self._try, self._policy(rules, self.version), sample)
+        return await asyncio.to_thread(self._try, self._checked(rules, self.version), sample)
 
-    def _policy(self, rules: Sequence[PolicyRule], version: int) -> PrivacyPolicy:
+    def _checked(self, rules: Sequence[PolicyRule], version: int) -> PrivacyPolicy:
         made = tuple(PrivacyRule(one.action, one.data_class, one.source, one.field) for one in rules)
-        return replace(self._protector.policy, version=version, rules=made)
+        policy = replace(self._protector.policy, version=version, rules=made)
+        if problems := policy.problems(self._protector.actions):
+            raise ConfigurationError(tuple(problems))
+        return policy
 
     def _try(self, policy: PrivacyPolicy, sample: PolicySample) -> PolicyTrial:
         try:

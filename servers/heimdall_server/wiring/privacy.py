@@ -33,15 +33,12 @@ from heimdall_server.planner.personal_terms import PersonalTerms
 from heimdall_server.ports.journal import DeletedSlice
 from heimdall_server.ports.keys import Tokeniser
 from heimdall_server.ports.log_store import Limits, Order, StoreQuery
-from heimdall_server.ports.vault import Tombstone
 from heimdall_server.projections.graph.reach import reach_of
 from heimdall_server.projections.graph.removal import GraphRemoval
 from heimdall_server.projections.trimming import Follower
-from heimdall_server.projections.vault import VaultHooks, VaultProjection
+from heimdall_server.projections.vault import VaultProjection
 from heimdall_server.protect.catalogue import CLASSES
-from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.server import RpcServer
-from heimdall_server.services.privacy.logic import metrics
 from heimdall_server.services.privacy.logic.audit import AuditUseCase
 from heimdall_server.services.privacy.logic.delete import DeleteUseCase
 from heimdall_server.services.privacy.logic.erase import CertificateUseCase, EraseUseCase
@@ -54,6 +51,7 @@ from heimdall_server.services.privacy.logic.kinds.rotation import DekRotation, I
 from heimdall_server.services.privacy.logic.limits import CallerRates
 from heimdall_server.services.privacy.logic.operations import OperationRunner
 from heimdall_server.services.privacy.logic.policy import PolicyUseCase
+from heimdall_server.services.privacy.logic.restored import DeletionsAfterRestore
 from heimdall_server.services.privacy.logic.reveal import RevealUseCase
 from heimdall_server.services.privacy.logic.subjects import SubjectNames
 from heimdall_server.services.privacy.logic.trail import AuditTrail
@@ -68,6 +66,7 @@ from heimdall_server.storage.ledger.ledger import FileLedger
 from heimdall_server.storage.postgres.opening import Postgres, open_postgres
 from heimdall_server.storage.postgres.vault import PostgresVault
 from heimdall_server.wiring.epochs import retire_epochs
+from heimdall_server.wiring.erasures import KnownErasures
 from heimdall_server.wiring.instance import Progress
 from heimdall_server.wiring.keys import PrivacyKeys
 from heimdall_server.wiring.parts import Parts
@@ -101,6 +100,7 @@ class PrivacyParts:
     """For questions that name personal values."""
     erased: ErasedValues
     """What these leave out."""
+    known: KnownErasures
     progress: dict[str, Callable[[], Progress]]
     """Of projections that may be left behind, by name."""
 
@@ -113,7 +113,7 @@ async def open_privacy(
     Raises:
         ConfigurationError, CorruptionError, StoreError: One of them can't be used.
     """
-    audit = await FileAuditLog.open(config.data_dir / "audit", clock=parts.clock, mask_text=masked_text)
+    audit = await FileAuditLog.open(config.data_dir / "audit", clock=parts.clock, mask_text=parts.mask_text)
     stack.push_async_callback(audit.close)
     filters = TextSealer(keys.keyring.root, DELETION_FILTER)
     ledger = await FileLedger.open(config.data_dir / "privacy", clock=parts.clock, filters=filters)
@@ -131,10 +131,8 @@ async def open_privacy(
         keys.blocklist.block(*blocked_by(operation))
         erased.add(erased_by(operation))
 
-    async def tombstones() -> list[Tombstone]:
-        return [one for operation in await ledger.operations.load() for one in erased_by(operation)]
-
-    follower = VaultProjection(parts.journal, vault, parts.clock, hooks=VaultHooks(tombstones, metrics.count_applied))
+    known = KnownErasures(ledger.operations)
+    follower = VaultProjection(parts.journal, vault, parts.clock, hooks=known.hooks())
 
     def follows() -> Follower:
         progress = follower.progress
@@ -145,7 +143,7 @@ async def open_privacy(
     stack.push_async_callback(cancel, [task])
     personal = await make_personal_search(config, keys, audit, parts.clock, ledger.policies, erased)
     progress: dict[str, Callable[[], Progress]] = {"vault": lambda: follower.progress}
-    return PrivacyParts(keys, postgres, vault, follower, audit, ledger, personal, erased, progress)
+    return PrivacyParts(keys, postgres, vault, follower, audit, ledger, personal, erased, known, progress)
 
 
 async def add_privacy_service(
@@ -160,15 +158,19 @@ async def add_privacy_service(
     keyring, vault, clock, journal = privacy.keys.keyring, privacy.vault, parts.clock, parts.journal
     trail, rates = AuditTrail(privacy.audit), CallerRates(config.privacy_limits, clock)
     runner = _runner(config, privacy, parts, graph)
+    deletions = DeletionsAfterRestore(privacy.ledger.operations, journal.journal_id, journal.head().get(SHARD, 0))
+    await deletions.rewind(clock.now_ns())
     await runner.start()
     stack.push_async_callback(runner.close)
+    await deletions.repeat(runner, trail)
+    privacy.known.guard(graph, journal, stack)
     retire_epochs(config, privacy, parts, runner.list, stack)
     policy = PolicyUseCase(
         control=ProtectorPolicy(privacy.keys.protector, clock, privacy.keys.prepare),
         log=privacy.ledger.policies,
         trail=trail,
         clock=clock,
-        mask_text=masked_text,
+        mask_text=parts.mask_text,
     )
     await policy.restore()
     subjects = SubjectNames(
@@ -282,7 +284,7 @@ def _runner(config: Config, privacy: PrivacyParts, parts: Parts, graph: GraphRem
         tail_s=tail_s,
         nudge_s=nudge_s,
     )
-    runner = OperationRunner(privacy.ledger.operations, parts.clock, mask_text=masked_text)
+    runner = OperationRunner(privacy.ledger.operations, parts.clock, mask_text=parts.mask_text)
     runner.register(OperationKind.ERASE, lambda: Erasure(ports))
     runner.register(OperationKind.ROTATE_DEK, lambda: DekRotation(ports))
     runner.register(OperationKind.ROTATE_INDEX, lambda: IndexRotation(ports))

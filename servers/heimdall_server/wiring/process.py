@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from heimdall_server.config import Config
-from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.metrics import MetricsServer
 from heimdall_server.rpc.server import RpcServer, split_address
 from heimdall_server.rpc.status_texts import mask_texts
@@ -40,8 +39,8 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
     stopping = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mask_texts(masked_text)
         parts = await build(config, stack)
+        mask_texts(parts.mask_text)
         privacy: PrivacyParts | None = None
         sets: SetFinder | None = None
         if parts.keys is not None:
@@ -67,6 +66,7 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
             metrics = MetricsServer(*split_address(config.metrics_address))
             metrics.start()
             stack.callback(metrics.stop)
+        await parts.warming
         await server.start()
         stack.push_async_callback(server.stop)
         http = make_http(config, parts, server, export)

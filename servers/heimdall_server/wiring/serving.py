@@ -15,7 +15,6 @@ from heimdall_server.edge.http.wiring import make_doors, make_http_server
 from heimdall_server.edge.syslog.config import SyslogConfig
 from heimdall_server.edge.syslog.listeners import SyslogEdge
 from heimdall_server.ports.log_store import Limits
-from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.server import RpcServer
 from heimdall_server.services.admin.logic import AdminUseCase
 from heimdall_server.services.admin.servicer import AdminServicer
@@ -77,7 +76,7 @@ def serve(
             clock=parts.clock,
             datasets=config.datasets,
             keep_raw=keep_raw,
-            names=StoredNames(masked_text, parts.key.derive("source names")),
+            names=StoredNames(parts.mask_text, parts.key.derive("source names")),
         )
         ingest = IngestServicer(
             append=append,
@@ -101,7 +100,7 @@ def serve(
     if privacy is not None:
         names.append("heimdall.privacy.v1.PrivacyService")
     if "graph" in config.services:
-        names += ["heimdall.graph.v1.GraphService", "heimdall.graph.v1.CurationService"]
+        names += [f"heimdall.graph.v1.{name}Service" for name in ("Graph", "Curation", "Interchange")]
     instance = RunningInstance(
         start_time_ns=parts.clock.now_ns(),
         services=lambda: names,

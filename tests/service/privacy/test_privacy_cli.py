@@ -184,10 +184,10 @@ async def test_a_policy_is_shown_tried_and_set(run: Run, tmp_path: Path) -> None
     assert piped.out == "policy version 3 is in force\n"
     twice = await run("privacy", "policy", "test", "-", "--sample", "-", stdin=b"x")
     assert twice.code == ExitCode.USAGE
-    file.write_text('[[rules]]\nactoin = "keep"\n')
+    file.write_text('fallback = "keep"\n[[rules]]\nactoin = "keep"\nclass = 3\n')
     wrong = await run("privacy", "policy", "set", file, "--reason", "hosts are personal")
     assert wrong.code == ExitCode.USAGE
-    assert "actoin" in wrong.err
+    assert all(problem in wrong.err for problem in ("'fallback'", "'actoin'", "class must be", "has no action"))
 
 
 async def test_records_are_counted_before_they_are_deleted(run: Run, served: PrivacyServer) -> None:

@@ -16,6 +16,7 @@ from heimdall_client import errors, status
 from heimdall_client.client import AsyncClient
 from heimdall_client.privacy_calls import SubjectLike
 from heimdall_server.domain.personal import SealedValue, TokenName
+from heimdall_server.domain.sealed_values import runs_of
 from heimdall_server.ports.audit import AuditEntry
 from heimdall_server.services.privacy.logic.limits import PrivacyLimits
 from heimdall_server.storage.postgres.pool import PostgresPool
@@ -74,7 +75,7 @@ async def test_a_changed_value_and_one_that_is_not_there_yet_are_told_apart(pki:
     other = served.keyring.words("email", [BOB])[0]
     # Bob's token over Alice's sealed bytes.
     await served.vault.apply(
-        [SealedValue(TokenName("email", other), sealed.generation, sealed.sealed)],
+        runs_of([SealedValue(TokenName("email", other), sealed.generation, sealed.sealed)]),
         [9],
         journal_id="0" * 32,
         through=9,

@@ -162,6 +162,25 @@ def test_a_removed_password_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("type_name", "text", "changes"),
+    [
+        ("url", "HTTP://[2001:DB8::1]:80/%41", Change.CASE | Change.DEFAULT_PORT | Change.NOTATION),
+        ("url", "https://a.com:0443/", Change.DEFAULT_PORT | Change.NOTATION),
+        ("url", "hxxp://A[.]com/a/../b", Change.REFANGED | Change.CASE | Change.NOTATION),
+        ("url", "http://%61@a.com/", Change.NOTATION),
+        ("url", "URN:isbn:%41", Change.CASE | Change.NOTATION),
+        ("ip", "[2001:DB8::1]", Change.LABEL | Change.CASE),
+        ("ip", "::FFFF:1.2.3.4", Change.MAPPED),
+        ("ip", "2001:0db8::1/48", Change.HOST_BITS | Change.NOTATION),
+        ("ip", "1[.]2.3.4/255.255.255.0", Change.REFANGED | Change.HOST_BITS | Change.NOTATION),
+        ("domain", " evil[.]com ", Change.TRIMMED | Change.REFANGED),
+    ],
+)
+def test_everything_that_was_changed_is_told(type_name: str, text: str, changes: Change) -> None:
+    assert Change(column_of(type_name, text).changes[0].as_py()) == changes
+
+
+@pytest.mark.parametrize(
     ("text", "canonical"),
     [
         ("Alice@Example.COM", "alice@example.com"),

@@ -6,6 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heimdall_server.canonical.catalogue import TYPE_OF_CLASS, TYPES, personal_form
+from heimdall_server.canonical.column import Canonical
+from heimdall_server.canonical.email import read_email, settled_email
 from heimdall_server.canonical.personal_text import NUMBER_CLASSES
 from heimdall_server.protect.catalogue import CLASSES
 from tests.unit.canonical.spellings import SEEDS, spelled
@@ -47,6 +49,22 @@ def test_spellings_of_a_value_have_one_form() -> None:
         == 1
     )
     assert len(set(forms("national_id", "AB 12 34 56 C", "ab123456c"))) == 1
+
+
+@given(
+    st.lists(st.from_regex(r"[a-c0X!=._-]{1,66}@[a-c0nx-]{1,9}(\.[a-c0nx-]{1,4}){0,2}", fullmatch=True), max_size=20)
+)
+def test_an_address_that_is_settled_at_a_glance_is_what_the_exact_rule_makes_of_it(texts: list[str]) -> None:
+    settled = settled_email(pa.array(texts, pa.string())).to_pylist()
+    for text, sure in zip(texts, settled, strict=True):
+        read = read_email(text)
+        assert not sure or (isinstance(read, Canonical) and read.value == text)
+    assert settled_email(pa.array(["a.b-c+d@a-b.example.com", "xn--a@xn--b.com", "A@b.com"])).to_pylist() == [
+        True,
+        False,
+        False,
+    ]
+    assert forms("email", "a@b.com", "A@B.com", "xn--a@b.com") == ["a@b.com", "a@b.com", "xn--a@b.com"]
 
 
 def test_what_is_refused_has_a_form_too() -> None:

@@ -14,6 +14,7 @@ from heimdall_server.domain.errors import (
     ConfigurationError,
     EtagMismatchError,
     InvalidArgumentError,
+    StoreError,
 )
 from heimdall_server.ports.operations import PolicyRule
 from heimdall_server.services.privacy.logic.limits import CallerRates, PrivacyLimits
@@ -38,6 +39,7 @@ class Control:
     fallback_action: str = "mask"
     classes: Sequence[DataClass] = (DataClass("email", "an address", credential=False),)
     actions: Sequence[str] = ("keep", "mask")
+    key_problem: StoreError | None = None
 
     def check(self, rules: Sequence[PolicyRule], version: int) -> None:
         del version
@@ -46,6 +48,11 @@ class Control:
         ]
         if bad:
             raise ConfigurationError(tuple(bad))
+
+    async def prepare(self, rules: Sequence[PolicyRule], version: int) -> None:
+        self.check(rules, version)
+        if self.key_problem is not None:
+            raise self.key_problem
 
     async def replace(self, rules: Sequence[PolicyRule], version: int) -> None:
         self.check(rules, version)
@@ -105,6 +112,16 @@ async def test_a_bad_policy_is_refused_with_every_problem_and_the_running_one_st
         with pytest.raises(InvalidArgumentError):
             await policy.test(PolicySample([PolicyRule("x")], b"a", "", "s", 1))
         assert (control.version, policy.current().policy.version.version) == (1, 1)
+
+
+async def test_a_policy_whose_keys_cannot_be_made_leaves_no_trace_but_the_refusal(tmp_path: Path) -> None:
+    control = Control(key_problem=StoreError("aws_kms", "it doesn't answer"))
+    async with restored(tmp_path, control) as policy:
+        with pytest.raises(StoreError):
+            await replaced(policy, [MASK])
+        assert (control.version, policy.current().policy.version.version) == (1, 1)
+        found, _ = await policy.versions(before=0, count=9)
+        assert [one.version.version for one in found] == [1]
 
 
 async def test_somebody_elses_change_is_noticed_and_a_repeat_is_harmless(tmp_path: Path) -> None:

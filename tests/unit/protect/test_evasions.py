@@ -164,3 +164,28 @@ def test_other_spellings_have_the_token_of_the_value() -> None:
     cards = personal_form("card", pa.array(["4111.1111.1111.1111", "4111111111111111"])).to_pylist()
     assert forms[0] == forms[1]
     assert cards[0] == cards[1]
+
+
+FORMS = {
+    "user=zoe.leak%40planted-mail.com&pan=4111+1111+1111+1111&x=1": "user=[email]&pan=[card]&x=1",
+    "pay=DE89+3704+0044+0532+0130+00&ok": "pay=[iban]&ok",
+    "sum=4111+1111+1111+1112": "sum=4111+1111+1111+1112",
+    "n=1+1111+2222+3333+4444": "n=1+1111+2222+3333+4444",
+    "from=<root@[192.0.2.5]>, relay=none": "from=<[email]>, relay=none",
+    "to zoe@[IPv6:2001:db8::5] at once": "to [email] at once",
+    "users@[group] of x@[12]": "users@[group] of x@[12]",
+}
+
+
+@pytest.mark.parametrize("text", FORMS)
+def test_blanks_of_a_form_and_addresses_at_a_machine_hide_nothing(text: str) -> None:
+    assert masked(text) == [FORMS[text]]
+
+
+def test_a_value_of_a_form_is_known_by_the_token_of_the_value() -> None:
+    for data_class, text, known in (
+        ("card", "4111+1111+1111+1111", "4111111111111111"),
+        ("iban", "DE89+3704+0044+0532+0130+00", "DE89370400440532013000"),
+        ("email", "Zoe@[192.0.2.5]", "zoe@[192.0.2.5]"),
+    ):
+        assert personal_form(data_class, pa.array([text])).to_pylist() == [known]

@@ -36,6 +36,13 @@ def test_version_is_stamped_and_hits_are_counted() -> None:
     assert not protected.sidecars
 
 
+def test_a_protector_that_was_warmed_up_does_what_another_does() -> None:
+    warm, batch = PolicyProtector(), batch_of([{"body": "a@b.org"}, {"body": "somebody@example.com"}])
+    warm.warm_up()
+    done, expected = warm.protect(batch), PolicyProtector().protect(batch)
+    assert (done.batch, done.hits, done.sidecars) == (expected.batch, expected.hits, expected.sidecars)
+
+
 def test_untouched_columns_are_the_same_buffers() -> None:
     batch = batch_of([{"body": "nothing here", "attributes": {"a": "b"}}])
     protected = PolicyProtector().protect(batch).batch

@@ -11,7 +11,7 @@ from heimdall_server.protect.catalogue import CLASSES, RULES
 from heimdall_server.protect.names import NAME_GATE, class_of_name
 from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
-from heimdall_server.protect.rules import PLACE, Rule, column_form
+from heimdall_server.protect.rules import PLACE, Rule, column_form, passing
 from tests.unit.protect.reference import batch_of
 
 EVERYTHING = PolicyProtector(PrivacyPolicy(rules=(PrivacyRule("mask"),)))
@@ -135,6 +135,18 @@ def test_a_column_is_treated_as_each_of_its_texts(rule: Rule) -> None:
     for column in (texts, [text for text in texts if "\\" not in text]):
         expected = [rule.substitute_text(text, "[mask]") for text in column]
         assert rule.substitute(pl.Series(column, dtype=pl.String), "[mask]").to_list() == expected
+
+
+def test_few_and_many_texts_pass_the_same_gates() -> None:
+    draw = random.Random(1)
+    few = ["".join(draw.choices(PIECES, k=draw.randrange(7))) for _ in range(300)] + [None]
+    gates = ["secret", *dict.fromkeys(rule.gate for rule in RULES if not rule.stems)]
+    together = passing(pl.Series(few * 30, dtype=pl.String), gates)
+    for count in (0, 1, len(few)):
+        apart = passing(pl.Series(few[:count], dtype=pl.String), gates)
+        assert {gate: flags.to_list() for gate, flags in apart.items()} == {
+            gate: together[gate].head(count).to_list() for gate in gates
+        }
 
 
 def test_names_of_rules_are_unique() -> None:

@@ -46,6 +46,12 @@ def masked(text: str) -> str:
     return TOKEN.sub(r"[\1]", text)
 
 
+def test_what_a_warm_up_names_is_sealed_with_the_first_record_that_does(keyring: Keyring) -> None:
+    protector = tokenising(keyring)
+    protector.warm_up()
+    assert protector.protect(batch_of([{"body": "to somebody@example.com"}])).sidecars
+
+
 @settings(max_examples=40, deadline=None)
 @given(records=st.lists(rows(), max_size=10))
 def test_tokens_stand_where_masks_would(keyring: Keyring, records: list[Row]) -> None:

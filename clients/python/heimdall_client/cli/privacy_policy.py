@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SAMPLE_BYTES_MAX: Final = 1024 * 1024
 _STDIN: Final = "-"
+_RULE_KEYS: Final = frozenset({"class", "source", "field", "action"})
 _FORM: Final = (
     "A policy file is TOML: \\[\\[rules]] tables with action and, each optional, class, source, field (globs)."
 )
@@ -158,7 +159,7 @@ def read_rules(file: Path) -> list[dict[str, str]]:
     """The rules of a policy file; `-`: of standard input.
 
     Raises:
-        typer.BadParameter: It can't be read, or isn't one.
+        typer.BadParameter: It can't be read, or isn't one; with every problem.
     """
     import tomllib
 
@@ -170,17 +171,22 @@ def read_rules(file: Path) -> list[dict[str, str]]:
     except ValueError as error:
         msg = f"{file}: not TOML: {error}"
         raise typer.BadParameter(msg, param_hint="FILE") from error
-    # A whole `heimdall.toml` has them one level down.
-    rules = content.get("rules", content.get("privacy", {}).get("rules"))
+    # A whole `heimdall.toml` has them one level down, beside what isn't a policy's.
+    whole = "privacy" in content
+    rules = content["privacy"].get("rules") if whole and isinstance(content["privacy"], dict) else content.get("rules")
     if not isinstance(rules, list) or not rules or not all(isinstance(rule, dict) for rule in rules):
         msg = f"{file}: has no [[rules]]"
         raise typer.BadParameter(msg, param_hint="FILE")
+    problems = (
+        [] if whole else [f"unknown key {key!r}; a policy file has [[rules]] only" for key in content if key != "rules"]
+    )
     for index, rule in enumerate(rules):
-        unknown = sorted(set(rule) - {"class", "source", "field", "action"})
-        if unknown or not isinstance(rule.get("action"), str):
-            problem = f"unknown key {unknown[0]!r}" if unknown else "has no action"
-            msg = f"{file}: rules[{index}]: {problem}; use class, source, field and action"
-            raise typer.BadParameter(msg, param_hint="FILE")
+        flaws = [f"unknown key {key!r}" for key in sorted(set(rule) - _RULE_KEYS)]
+        flaws += [f"{key} must be text" for key in sorted(_RULE_KEYS & set(rule)) if not isinstance(rule[key], str)]
+        flaws += [] if "action" in rule else ["has no action"]
+        problems += [f"rules[{index}]: {flaw}; use class, source, field and action" for flaw in flaws]
+    if problems:
+        raise typer.BadParameter(f"{file}: " + "\n  ".join(problems), param_hint="FILE")
     return rules
 
 

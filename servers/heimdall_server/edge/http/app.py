@@ -130,7 +130,7 @@ class EdgeApp:
         caller = ""
         try:
             if problem is not None or operation is None:
-                path = masked_text(request.path)
+                path = masked_text(request.path, addresses=True)
                 raise problem or RefusedError(_NOT_FOUND, f"nothing here answers {request.method} {path}")
             with contextlib.ExitStack() as stack:
                 caller = self._enter(request, request_id, door, operation, stack)
@@ -206,13 +206,13 @@ class EdgeApp:
     def _log(error: Exception, answer: Answer, request: Request, request_id: str, caller: str) -> None:
         fields: dict[str, Any] = {
             "request_id": request_id,
-            "path": masked_text(request.path),  # a path may name an index, and an index anything
+            "path": masked_text(request.path, addresses=True),  # a path may name an index, and an index anything
             "status": answer.status,
             "principal": caller,
             "peer": request.peer,
         }
         if isinstance(error, RefusedError):
-            _LOG.info("request refused", extra={**fields, "problem": masked_text(error.sentence)})
+            _LOG.info("request refused", extra={**fields, "problem": masked_text(error.sentence, addresses=True)})
             return
         fields["reason"] = status.reason_of(error)
         ours = answer.status >= _SERVER_ERROR and not isinstance(error, DrainingError)

@@ -30,7 +30,7 @@ class SyslogConfig:
     """`optional` is for appliances that have no certificate: then anyone who reaches `tls_address` may write."""
     name_by_address: bool = True
     """A sender that proves no identity is called `syslog/<its address>`; else all of a transport are `syslog/udp` and so
-    on. Turn it off where addresses are personal data: names of sources aren't subject to the privacy policy."""
+    on. Turn it off where addresses are personal data: this name isn't subject to the privacy policy."""
     dataset: str = "logs"
     """Where the records go."""
     zone: str = "UTC"

@@ -104,6 +104,7 @@ class OperationRunner:
         request_id: str = "",
         identity: str = "",
         parameters: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
         scope: ErasureScope | None = None,
         query: str = "",
         shown_query: str = "",
@@ -117,6 +118,7 @@ class OperationRunner:
             request_id: A repeat of the same actor's gives the first operation; empty: none.
             identity: Digest of what is asked for, which a repeat must share.
             parameters: For its `Steps`, as JSON values; none of them personal.
+            facts: What its `Steps` go on from, as if they had noted it.
             scope: Of an erasure.
             query: Of a deletion.
             shown_query: The same without what it asks for.
@@ -148,6 +150,7 @@ class OperationRunner:
                 request_id=request_id,
                 identity=identity,
                 parameters=parameters or {},
+                facts=facts or {},
                 scope=scope,
                 query=query,
                 shown_query=shown_query,

@@ -62,11 +62,12 @@ class PolicyControl(Protocol):
         """Every action that there is."""
         ...
 
-    def check(self, rules: Sequence[PolicyRule], version: int) -> None:
-        """Refuse rules that can't be used; nothing is changed.
+    async def prepare(self, rules: Sequence[PolicyRule], version: int) -> None:
+        """Make the keys that rules need; nothing is in force yet, and putting them in force can't fail for want of a key then.
 
         Raises:
-            ConfigurationError: With every problem, each `privacy.rules[<index>]…: <what is wrong>`.
+            ConfigurationError: They can't be used: every problem, each `privacy.rules[<index>]…: <what is wrong>`.
+            StoreError: A key couldn't be made.
         """
         ...
 
@@ -74,7 +75,7 @@ class PolicyControl(Protocol):
         """Put rules in force: every batch that is protected after this returns follows them.
 
         Raises:
-            ConfigurationError: As `check`; the running policy stays.
+            ConfigurationError, StoreError: As `prepare`; the running policy stays.
         """
         ...
 
@@ -82,7 +83,7 @@ class PolicyControl(Protocol):
         """Decode and protect a sample, without storing anything.
 
         Raises:
-            ConfigurationError: As `check`.
+            ConfigurationError: As `prepare`.
             FormatError: The sample can't be decoded.
         """
         ...
@@ -167,7 +168,7 @@ class PolicyUseCase:
         Raises:
             InvalidArgumentError: The rules can't be used, or the request id was used for others; the running policy stays.
             EtagMismatchError: Another policy is in force.
-            StoreError: It couldn't be made durable; the running policy stays.
+            StoreError: It couldn't be made durable, or a key that it needs couldn't be made; the running policy stays.
         """
         async with self._changing:
             if request_id and (first := await self._asked(caller, request_id)) is not None:
@@ -179,7 +180,7 @@ class PolicyUseCase:
                 raise EtagMismatchError("privacy policy", etag_of(current))
             version = current.version + 1
             try:
-                self._control.check(rules, version)
+                await self._control.prepare(rules, version)
             except ConfigurationError as error:
                 raise _invalid(error) from error
             masked = await asyncio.to_thread(self._mask_text, reason)

@@ -74,9 +74,10 @@ class RecordDeletion:
         if "through" not in operation.facts:
             through = await self._barrier()
             self._check_epochs(operation)
-            await progress.note(stage=_DELETING, facts={"through": through})
+            facts = {"through": through, "journal_id": self._journal.journal_id}
+            await progress.note(stage=_DELETING, facts=facts)
         through = int(progress.operation.facts["through"])
-        if "position" not in progress.operation.facts:
+        if progress.operation.facts.get("position") is None:
             if self._reach is not None and not await self._wait_stored(through, _STORED_WAIT_S):
                 return Wait(_RETRY_S, "waiting for the store to have everything that came before")
             # A crash right behind this writes it twice: the second one finds nothing.
