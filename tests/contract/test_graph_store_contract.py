@@ -146,9 +146,8 @@ async def test_every_provenance_of_a_fact_is_kept_apart(graph: GraphStores) -> N
     facts.vertices[0] |= {"provenance": 2, "count": 100, "first_ns": NOON_NS, "first_place": 3}
     facts.vertex("a", by=0, count=1000, at_ns=NOON_NS + 5)
     await graph.tell(facts, 3)
-    vertex, edge, nobody = await graph.reader.evidence(
-        [one, EdgeKey(EdgeKind.RELATED_TO, one, two, "resolves-to"), make_id("nobody")], tlp_max=Tlp.RED
-    )
+    asked: list[bytes | EdgeKey] = [one, EdgeKey(EdgeKind.RELATED_TO, one, two, "resolves-to"), make_id("nobody")]
+    vertex, edge, nobody = [one.told for one in await graph.reader.evidence(asked, tlp_max=Tlp.RED)]
     assert [(found.provenance, found.count, found.first_ns, found.first_place) for found in vertex] == [
         (THEIRS, 10, 5, 9),
         (OURS, 1001, NOON_NS, 9),
@@ -156,6 +155,8 @@ async def test_every_provenance_of_a_fact_is_kept_apart(graph: GraphStores) -> N
     ]
     assert [(found.provenance, found.count) for found in edge] == [(THEIRS, 2), (OURS, 1)]
     assert nobody == []
+    few = await graph.reader.evidence(asked, tlp_max=Tlp.RED, count_max=1)
+    assert [(one.told, one.count) for one in few] == [(vertex[:1], 3), (edge[:1], 2), ([], 0)]
     assert await seen(graph, one) == (5, NOON_NS + 5, 1111, 90)
 
 
@@ -177,7 +178,8 @@ async def test_a_reader_knows_nothing_of_what_lies_above_its_ceiling(graph: Grap
     later = NOON_NS + DAY_NS
     assert [values_of(level) for level in await graph.walk(start, tlp_max=Tlp.GREEN, since_ns=later)][1] == []
     assert [values_of(level) for level in await graph.walk(start, since_ns=later)][1] == ["shown"]
-    assert len((await graph.reader.evidence([shown], tlp_max=Tlp.GREEN))[0]) == 1
+    (witnesses,) = await graph.reader.evidence([shown], tlp_max=Tlp.GREEN)
+    assert (len(witnesses.told), witnesses.count) == (1, 1)
     blind = await graph.reader.paths(start, beyond, GraphFilter(tlp_max=Tlp.GREEN), GraphLimits())
     assert (blind.paths, blind.more) == ((), ())
 

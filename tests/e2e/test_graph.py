@@ -91,10 +91,22 @@ def test_logs_and_dumps_become_entities_that_are_found_by_value_and_walked(serve
     for name in ("mail", "comment", "field_value", "[email:"):
         assert name in table
     rows = heimdall(server, "cypher", "MATCH (e:Entity) RETURN e.value ORDER BY e.value")
-    assert '"evil.example"' in rows
+    assert "evil.example" in rows
     assert "alice" not in rows
     assert "begins with MATCH" in heimdall(server, "cypher", "CREATE (e:Entity) RETURN e", code=2)
     assert "<graphml" in heimdall(server, "show", "domain:evil.example", "-o", "graphml")
+
+    # Of each neighbour it is told since when it is one, and who says so.
+    assert {
+        (told["dump"] or told["source"], told["method"]) for edge in shown["edges"] for told in edge["provenances"]
+    } == {("app", "log-observable"), ("forum-2026-03", "dump-field")}
+    table = heimdall(server, "show", "ip:203.0.113.7")
+    assert "first seen" in table
+    assert "app (log-observable, 25 %)" in table
+    # Only along what is asked for: an address is one of two types, and mail addresses aren't walked through.
+    met = json.loads(heimdall(server, "show", "dump:forum-2026-03", "--depth", "3", "--type", "ip", "-o", "json"))
+    assert {one["type"] for one in met["neighbours"] if one["kind"] == "entity"} == {"ipv4"}
+    assert "there is no type" in heimdall(server, "show", "dump:forum-2026-03", "--type", "wizard", code=2)
 
     with server.client() as client:
         token = client.vertex("email:alice@example.com").vertex.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Iterator
@@ -40,6 +41,12 @@ def shown(server: ServerProcess, vertex: str) -> dict[str, Any]:
     told = json.loads(heimdall(server, "show", vertex, "--depth", "2", "-o", "json"))
     about: dict[str, Any] = told["vertex"]
     return about | {"sources": {one["value"] for one in told["neighbours"]}}
+
+
+def neighbours(server: ServerProcess, vertex: str) -> list[dict[str, str]]:
+    """Rows of a vertex and its neighbours."""
+    lines = heimdall(server, "show", vertex, "-o", "csv").splitlines()
+    return list(csv.DictReader(lines))
 
 
 @pytest.mark.timeout(120)
@@ -106,8 +113,13 @@ def _merge(server: ServerProcess, client: Client) -> None:
         assert told["vertex"]["value"] == "evil.example"
         assert told["vertex"]["labels"] == ["alias", "c2"]
         assert {"app0", "app1"} <= told["sources"]
+        assert told["vertex"]["seen"]["count"] == 2
         assert [one["etag"] for one in told["merges"]] == [merge["etag"]]
         assert [one.value for one in client.sightings(name).sightings] in (["app0", "app1"], ["app1", "app0"])
+    # Reached by what a part was told, it is shown with the edge and who says that.
+    (sighting,) = [one for one in neighbours(server, WHOLE) if one["value"] == "app0"]
+    (whole,) = [one for one in neighbours(server, sighting["vertex_id"]) if one["hops"] == "1"]
+    assert (whole["value"], whole["by"], whole["says"][:4]) == ("evil.example", "OF_ENTITY", "app0")
     assert client.merge_entities(PART, WHOLE).etag == merge["etag"]
     with pytest.raises(InvalidArgumentError, match="part of"):
         client.merge_entities(WHOLE, PART)

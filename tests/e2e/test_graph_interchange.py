@@ -113,7 +113,7 @@ def test_facts_come_in_stay_go_out_and_go_with_the_person(server: ServerProcess,
                 refused()
     with server.client() as client:
         with pytest.raises(FormatInvalidError):
-            client.import_facts(b"[1]", "partner")
+            client.import_facts(b"[1", "partner")
         acts = heimdall(server, "audit", "list", "--action", "graph.import", "-o", "json")
         assert "case 17" in acts
         assert client.vertex("email:alice@example.com").vertex.value.startswith("[email:")

@@ -86,6 +86,7 @@ async def test_merged_entities_are_walked_as_one_until_they_are_split(graph: Gra
     facts.related(("a", "x"), ("b", "y"), ("c", "z"), ("start", "a"))
     await graph.tell(facts)
     a, b, c, start = (make_id(f"Entity/{name}") for name in ("a", "b", "c", "start"))
+    parted = await graph.reader.get([a, b, c], tlp_max=Tlp.RED)
     await graph.curation.merge(merge(b, a))
     await graph.curation.merge(merge(c, b))
     assert {vertex.value for vertex in (await graph.reader.get([c], tlp_max=Tlp.RED)).values()} == {"a"}
@@ -94,6 +95,9 @@ async def test_merged_entities_are_walked_as_one_until_they_are_split(graph: Gra
         assert [sorted(values_of(level)) for level in levels] == [["a"], ["start", "x", "y", "z"]]
     levels = await graph.walk(start)
     assert [sorted(values_of(level)) for level in levels] == [["start"], ["a"], ["x", "y", "z"]]
+    assert levels[2].parts == {b: a, c: a}
+    (whole,) = levels[1].vertices
+    assert whole.seen.count == sum([parted[one].seen.count for one in (a, b, c)]), "it was seen as often as its parts"
     everything = GraphFilter(tlp_max=Tlp.RED)
     found = await graph.reader.paths(start, make_id("Entity/z"), everything, GraphLimits())
     assert [[vertex.value for vertex in path.vertices] for path in found.paths] == [["start", "a", "z"]]
@@ -196,11 +200,12 @@ async def test_the_nearest_vectors_are_found_by_the_index(graph: GraphStores, po
     async with postgres_pool.connection() as connection:
         await connection.execute("SET LOCAL search_path = heimdall, extensions")
         await connection.execute("SET LOCAL enable_seqscan = off")
-        cursor = await connection.execute(
-            "EXPLAIN SELECT id FROM graph_embedding WHERE kind = 4 ORDER BY embedding <=> %s::vector LIMIT 3",
-            ("[" + ",".join(["1"] * DIMENSIONS) + "]",),
-        )
-        assert "graph_embedding_entity" in "".join(line for (line,) in await cursor.fetchall())
+        for number, index in ((4, "graph_embedding_entity"), (1, "graph_embedding_field")):
+            cursor = await connection.execute(
+                "EXPLAIN SELECT id FROM graph_embedding WHERE kind = %s::integer ORDER BY embedding <=> %s::vector LIMIT 3",
+                (number, "[" + ",".join(["1"] * DIMENSIONS) + "]"),
+            )
+            assert index in "".join(line for (line,) in await cursor.fetchall())
     for kind, vector in ((VertexKind.DUMP, asked), (VertexKind.ENTITY, [1.0]), (VertexKind.ENTITY, [0.0] * DIMENSIONS)):
         with pytest.raises(InvalidArgumentError):
             await graph.vectors.nearest(kind, "m", vector, tlp_max=Tlp.RED)

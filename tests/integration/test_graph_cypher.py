@@ -105,6 +105,20 @@ async def test_columns_are_named_as_the_query_names_them(cypher_pool: PostgresPo
     assert [row[0] for row in result.rows] == ['"e0"', '"e1"']
 
 
+@pytest.mark.usefixtures("told")
+async def test_every_value_is_json(cypher_pool: PostgresPool) -> None:
+    result = await PostgresCypherRunner(cypher_pool).run(
+        "MATCH p = (s:Sighting)-[r:OF_ENTITY]->(e:Entity) RETURN s, r, p, {of: e}, toFloat('-Infinity'), 2.50::numeric, "
+        "'::vertex NaN \"\\\\', null",
+        tlp_max=Tlp.RED,
+    )
+    sighting, edge, path, entity, infinity, decimal, text, nothing = (json.loads(value) for value in result.rows[0])
+    assert (sighting["label"], sighting["properties"]["value"], edge["label"]) == ("Sighting", "app", "OF_ENTITY")
+    assert (edge["start_id"], edge["end_id"]) == (sighting["id"], entity["of"]["id"])
+    assert path == [sighting, edge, entity["of"]]
+    assert (infinity, decimal, text, nothing) == ("-Infinity", 2.5, '::vertex NaN "\\', None)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -265,11 +266,15 @@ async def test_what_is_malformed_is_refused_one_by_one_and_told_up_to_a_bound(gr
     many = await graph.take(bundle(*[{**bad[1], "x_number": number} for number in range(1_000)]))
     assert (many.refused_count, len(many.refused)) == (1_000, importing.REFUSED_TOLD)
 
+    odd = await graph.take(json.dumps({"type": "bundle", "objects": [MALWARE, None, 5, IP]}).encode())
+    assert [(one.number, one.reason) for one in odd.refused] == [(2, "it is no object"), (3, "it is no object")]
+    assert odd.known_count == 2
+
 
 async def test_what_is_no_bundle_or_too_large_ends_it_and_keeps_what_came_before(
     graph: Interchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for data in (b"[1, 2]", b'{"type": "bundle", "objects": [{"a": tru', b"\xff\xfe", b'{"objects": [{}', b"hello"):
+    for data in (b"[1, 2", b'{"type": "bundle", "objects": [{"a": tru', b"\xff\xfe", b'{"objects": [{}', b"hello"):
         with pytest.raises(FormatError, match="stix"):
             await graph.take(data)
     monkeypatch.setattr(importing, "IMPORT_BYTES_MAX", 500)

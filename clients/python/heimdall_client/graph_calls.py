@@ -66,10 +66,13 @@ class GraphCalls(Connection):
         degree: int = 0,
         limit: int = 0,
         edges: Sequence[str] = (),
+        types: Sequence[str] = (),
+        relations: Sequence[str] = (),
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         tlp: Tlp = "",
         sure: int | None = None,
+        provenances: bool = False,
     ) -> AsyncGenerator[pb.TraverseResponse, None]:
         """Walk from some vertices, nearest first.
 
@@ -79,10 +82,13 @@ class GraphCalls(Connection):
             degree: Edges followed from one vertex, of each kind and direction; 0: the server's default.
             limit: Vertices in all; 0: the server's default.
             edges: Kinds of edges to follow; none: all.
+            types: Types of entities to meet and to walk through; none: all.
+            relations: Of related things only those that are related so, as in `resolves-to`; none: all.
             since: Only facts seen at or after it.
             until: Only facts seen before it.
             tlp: A lower ceiling than your own.
             sure: Walk on only through entities with at least this confidence; none: 20, which most warninglists are below.
+            provenances: Say who says each edge: `edge_provenances` of a piece goes with its `edges`.
         """
         request = pb.TraverseRequest(
             starts=[to_vertex_ref(start) for start in starts],
@@ -90,6 +96,9 @@ class GraphCalls(Connection):
             degree_max=degree,
             vertex_count_max=limit,
             edge_kinds=edges,
+            entity_types=types,
+            relations=relations,
+            with_provenances=provenances,
             time_range=translate.to_time_range(since, until),
             tlp_max=to_tlp(tlp),
             walk_confidence_min=sure,
@@ -110,14 +119,28 @@ class GraphCalls(Connection):
         degree: int = 0,
         limit: int = 0,
         edges: Sequence[str] = (),
+        types: Sequence[str] = (),
+        relations: Sequence[str] = (),
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         tlp: Tlp = "",
         sure: int | None = None,
+        provenances: bool = False,
     ) -> list[pb.TraverseResponse]:
         """All pieces of a walk; see `traverse`."""
         pieces = self.traverse(
-            *starts, depth=depth, degree=degree, limit=limit, edges=edges, since=since, until=until, tlp=tlp, sure=sure
+            *starts,
+            depth=depth,
+            degree=degree,
+            limit=limit,
+            edges=edges,
+            types=types,
+            relations=relations,
+            since=since,
+            until=until,
+            tlp=tlp,
+            sure=sure,
+            provenances=provenances,
         )
         async with aclosing(pieces):
             return [piece async for piece in pieces]

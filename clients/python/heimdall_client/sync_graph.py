@@ -36,10 +36,13 @@ class SyncGraphCalls:
         degree: int = 0,
         limit: int = 0,
         edges: Sequence[str] = (),
+        types: Sequence[str] = (),
+        relations: Sequence[str] = (),
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         tlp: Tlp = "",
         sure: int | None = None,
+        provenances: bool = False,
     ) -> list[pb.TraverseResponse]:
         """A walk; see `AsyncClient.traverse`."""
         return self._run(
@@ -49,10 +52,13 @@ class SyncGraphCalls:
                 degree=degree,
                 limit=limit,
                 edges=edges,
+                types=types,
+                relations=relations,
                 since=since,
                 until=until,
                 tlp=tlp,
                 sure=sure,
+                provenances=provenances,
             )
         )
 

@@ -7,7 +7,7 @@ confidence of one.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from heimdall_server.domain.graph import EdgeKind, Provenance, Tlp, VertexKind
@@ -75,6 +75,16 @@ class Evidence:
     first_place: int
     """Record number of the dump, or position of the journal; 0: none."""
     last_place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Witnesses:
+    """Who says a fact."""
+
+    told: Sequence[Evidence]
+    """The surest first, as many as were asked for."""
+    count: int
+    """How many there are, of those whom the reader may hear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +187,8 @@ class Level:
     edges: Sequence[Edge]
     """Those that led to these vertices, and those between them and vertices of earlier levels."""
     more: Sequence[More] = ()
+    parts: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Ends of edges that were merged into a vertex that was met: its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +214,7 @@ class CypherResult:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]] = field(repr=False)
-    """Each value as AGE writes it: JSON, and `{…}::vertex`, `{…}::edge`, `[…]::path`."""
+    """Each value as JSON: a vertex is an object, an edge too, a path a list of both in turn."""
     truncated: bool = False
     """There are more rows than were asked for."""
 

@@ -212,9 +212,9 @@ class _Solid:
 
 
 def take_rows(fields: SharedFields, rows: Rows) -> pa.RecordBatch:
-    """Some rows of a batch, all columns of it. Columns in which every row is empty aren't gone through."""
+    """Some rows of a batch, in any order and more than once, all columns of it. Columns in which every row is empty aren't gone through."""
     batch = fields.batch
-    if len(rows) == batch.num_rows:
+    if len(rows) == batch.num_rows and (np.diff(rows) == 1).all():
         return batch
     solid: _Solid | None = fields.kept("solid")
     if solid is None:
@@ -227,8 +227,14 @@ def take_rows(fields: SharedFields, rows: Rows) -> pa.RecordBatch:
     for place, column in zip(solid.places, solid.columns.take(pa.array(rows)).columns, strict=True):
         columns[place] = column
     for place in solid.hollow:
-        columns[place] = batch.column(place).slice(0, len(rows))
+        column = batch.column(place)
+        # As many as are wanted, which may be more than there are: one empty value is like the other.
+        columns[place] = column.slice(0, len(rows)) if len(rows) <= len(column) else _repeated(column, len(rows))
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _repeated(hollow: pa.Array, count: int) -> pa.Array:
+    return hollow.take(pa.array(np.zeros(count, np.int64)))
 
 
 def _is_hollow(column: pa.Array) -> bool:

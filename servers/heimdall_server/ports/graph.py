@@ -15,7 +15,6 @@ from heimdall_server.domain.graph_profiles import Hashes, Profile
 from heimdall_server.domain.graph_reading import (
     CypherResult,
     EdgeKey,
-    Evidence,
     GraphFilter,
     GraphLimits,
     GraphState,
@@ -23,6 +22,7 @@ from heimdall_server.domain.graph_reading import (
     Paths,
     SightingRow,
     Vertex,
+    Witnesses,
 )
 
 
@@ -103,12 +103,15 @@ class GraphReader(Protocol):
         """Profiles of dumps and fields, of those that have one and are visible: what visible provenances tell, merged."""
         ...
 
-    async def evidence(self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp) -> Sequence[Sequence[Evidence]]:
-        """The provenances of each fact, the surest first; none for one that isn't there.
+    async def evidence(
+        self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp, count_max: int | None = None
+    ) -> Sequence[Witnesses]:
+        """The provenances of each fact, the surest first, of these the latest; none for one that isn't there.
 
         Args:
             facts: Ids of vertices, keys of edges.
             tlp_max: The reader's ceiling.
+            count_max: Of each fact at most so many; None: all.
         """
         ...
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from heimdall_server.ports.clock import Clock
@@ -53,6 +55,16 @@ class ReadAhead:
     def oldest_time_ns(self) -> int:
         """When the oldest frame that wasn't taken was appended to the journal; 0: none waits."""
         return self._held[0][0].time_ns if self._held else 0
+
+    @contextlib.asynccontextmanager
+    async def running(self, after: int) -> AsyncIterator[None]:
+        """Let it read while the block lasts."""
+        task = asyncio.create_task(self.run(after), name="read-ahead")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
     async def run(self, after: int) -> None:
         """Read until cancelled. An error of the journal reaches the consumer behind the frames before it."""

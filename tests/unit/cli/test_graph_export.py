@@ -11,11 +11,25 @@ from heimdall_client.cli.graph_export import dot, graphml
 from heimdall_client.graph_calls import to_tlp, to_vertex_ref
 
 VERTICES = [
-    graph_pb2.Vertex(vertex_id="a" * 32, kind=graph_pb2.KIND_ENTITY, type="domain", value='evil".example\\\x07<&>\n2'),
-    graph_pb2.Vertex(vertex_id="b" * 32, kind=graph_pb2.KIND_DUMP, value="forum"),
+    graph_pb2.Vertex(
+        vertex_id="a" * 32,
+        kind=graph_pb2.KIND_ENTITY,
+        type="domain",
+        value='evil".example\\\x07<&>\n2',
+        seen=graph_pb2.Seen(tlp=graph_pb2.TLP_RED),
+    ),
+    graph_pb2.Vertex(
+        vertex_id="b" * 32, kind=graph_pb2.KIND_DUMP, value="forum", seen=graph_pb2.Seen(tlp=graph_pb2.TLP_CLEAR)
+    ),
 ]
 EDGES = [
-    graph_pb2.Edge(kind="RELATED_TO", relation="same-as", start_vertex_id="a" * 32, end_vertex_id="b" * 32),
+    graph_pb2.Edge(
+        kind="RELATED_TO",
+        relation="same-as",
+        start_vertex_id="a" * 32,
+        end_vertex_id="b" * 32,
+        seen=graph_pb2.Seen(tlp=graph_pb2.TLP_AMBER_STRICT),
+    ),
 ]
 
 
@@ -36,7 +50,14 @@ def test_graphml_holds_whatever_a_value_is_and_reads_back() -> None:
 def test_dot_quotes_what_would_end_a_label() -> None:
     text = dot(VERTICES, EDGES)
     assert 'label="domain\\nevil\\".example\\\\\ufffd<&>\\n2"' in text
-    assert f'"{"a" * 32}" -> "{"b" * 32}" [label="same-as"]' in text
+    assert f'"{"a" * 32}" -> "{"b" * 32}" [label="same-as" tlp="amber+strict"]' in text
+
+
+def test_whoever_says_an_edge_and_its_marking_go_along() -> None:
+    root = ET.fromstring(graphml(VERTICES, EDGES, ["forum (dump-field, 50 %) at 7"]))  # noqa: S314 - made a line above
+    edge = {data.get("key"): data.text for data in root.iterfind(".//{*}edge/{*}data")}
+    assert (edge["edge.tlp"], edge["edge.says"]) == ("amber+strict", "forum (dump-field, 50 %) at 7")
+    assert [data.text for data in root.iterfind(".//{*}node/{*}data[@key='node.tlp']")] == ["red", "clear"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ EVIL = graph_pb2.Vertex(
     vertex_id="a" * 32, kind=graph_pb2.KIND_ENTITY, type="domain", value="evil.example", seen=SEEN, labels=["c2", "x"]
 )
 FORMULA = graph_pb2.Vertex(vertex_id="b" * 32, kind=graph_pb2.KIND_FIELD_VALUE, value="=HYPERLINK(1)", seen=SEEN)
+LEAK = graph_pb2.Provenance(dump="forum", source="leak", method="dump-field", confidence=50, first_place=7)
+LOG = graph_pb2.Provenance(source="app", method="log-observable", confidence=90, first_place=3)
 EDGE = graph_pb2.Edge(kind="OF_ENTITY", start_vertex_id="b" * 32, end_vertex_id="a" * 32, seen=graph_pb2.Seen(count=1))
 
 
@@ -44,18 +46,19 @@ def test_a_neighbourhood_has_a_row_for_each_vertex_and_no_formula(capsys: pytest
     pieces = [
         pb.TraverseResponse(depth=0, vertices=[EVIL]),
         pb.TraverseResponse(depth=1, vertices=[FORMULA]),
-        pb.TraverseResponse(depth=1, edges=[EDGE]),
+        pb.TraverseResponse(depth=1, edges=[EDGE], edge_provenances=[pb.EdgeProvenances(provenances=[LEAK, LOG, LOG])]),
     ]
     evil, formula = written(capsys, *graph_rows.neighbourhood(pieces))
     assert (evil["hops"], evil["is"], evil["value"], evil["labels"]) == ("0", "domain", "evil.example", "c2; x")
     assert (evil["count"], evil["last_time"], evil["tlp"]) == ("3", "2026-03-02T08:00:00.000000005Z", "amber+strict")
     assert (formula["value"], formula["by"], formula["is"]) == ("'=HYPERLINK(1)", "OF_ENTITY", "field_value")
+    assert formula["says"] == "app (log-observable, 90 %) at 3; forum (dump-field, 50 %) at 7"
+    assert (evil["by"], evil["says"]) == ("", ""), "what leads on from a vertex doesn't lead to it"
 
 
 def test_steps_of_ways_name_the_edge_that_led_there_and_who_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    says = graph_pb2.Provenance(dump="forum", source="leak", method="dump-field", confidence=50, first_place=7)
     way = pb.FindPathsResponse.Path(
-        vertex_ids=["b" * 32, "a" * 32], hops=[pb.FindPathsResponse.Hop(edge=EDGE, provenances=[says])]
+        vertex_ids=["b" * 32, "a" * 32], hops=[pb.FindPathsResponse.Hop(edge=EDGE, provenances=[LEAK])]
     )
     first, second = written(capsys, *graph_rows.ways(pb.FindPathsResponse(paths=[way], vertices=[EVIL, FORMULA])))
     assert (first["path"], first["step"], first["by"], first["by_count"], first["says"]) == ("1", "0", "", "", "")
@@ -87,8 +90,8 @@ def test_sums_lists_pivots_and_cypher_are_rows_too(capsys: pytest.CaptureFixture
     assert (known["sources"], known["dumps"], known["confidence"]) == ('{"app": 9}', "forum; other", "50")
     assert (lagging["is_known"], lagging["confidence"], lagging["value"]) == ("false", "", "192.0.2.1")
     cypher = pb.RunCypherResponse(columns=["a", "b", "c"])
-    cypher.rows.add(values=['"=1+\\"1\\""', "null", '{"id": 1}::vertex'])
-    assert written(capsys, *graph_rows.cypher(cypher)) == [{"a": '\'=1+"1"', "b": "", "c": '{"id": 1}::vertex'}]
+    cypher.rows.add(values=['"=1+\\"1\\""', "null", '{"id": 1}'])
+    assert written(capsys, *graph_rows.cypher(cypher)) == [{"a": '\'=1+"1"', "b": "", "c": '{"id": 1}'}]
 
 
 @given(

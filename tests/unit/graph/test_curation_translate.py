@@ -9,7 +9,7 @@ from heimdall.graph.v1 import curation_service_pb2, graph_pb2
 from heimdall.types.v1 import method_policy_pb2
 from heimdall_server.domain.graph import Tlp, VertexKind
 from heimdall_server.domain.graph_authored import Label, Merge, Note
-from heimdall_server.domain.graph_reading import Seen, Vertex
+from heimdall_server.domain.graph_reading import Seen, Vertex, Witnesses
 from heimdall_server.services.graph import translate
 from heimdall_server.services.graph.curation_servicer import AUDITS_ITSELF
 from heimdall_server.services.graph.logic.curating import PERMISSION
@@ -43,7 +43,8 @@ def test_each_merge_of_an_entity_has_an_etag_of_its_own(id_: bytes, into_id: byt
 def test_a_label_that_several_parts_have_is_told_once() -> None:
     vertex = Vertex(b"a" * 16, VertexKind.ENTITY, "domain", "evil.example", Seen(1, 2, 3, 50, Tlp.GREEN))
     labels = [Label(bytes([one]) * 16, name, "anna", 1) for one, name in ((1, "c2"), (2, "bad"), (3, "c2"))]
-    assert list(translate.described_out(Described(vertex, (), labels, ())).vertex.labels) == ["bad", "c2"]
+    told = translate.described_out(Described(vertex, Witnesses((), 0), labels, ()))
+    assert list(told.vertex.labels) == ["bad", "c2"]
 
 
 def test_what_changes_something_audits_itself_and_asks_for_the_permission_to_curate_or_to_rebuild() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from heimdall_server.domain.errors import FormatError
 from heimdall_server.services.graph.logic.interchange import json_pieces
-from heimdall_server.services.graph.logic.interchange.json_pieces import JsonPieces
+from heimdall_server.services.graph.logic.interchange.json_pieces import JsonPieces, NoObject
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -58,7 +58,7 @@ def test_lists_and_documents_one_after_the_other_come_alike(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[1]", "no object"),
+        ("[1", "complete"),
         ("hello", "neither"),
         ('{"objects": [{}', "complete"),
         ('{"objects": [{"a": 1} {"b": 2}]}', "comma"),
@@ -78,6 +78,13 @@ def test_what_is_no_such_json_is_refused_with_its_place(text: str, problem: str,
         cut = 1_000
     with pytest.raises(FormatError, match=problem):
         pieces_of(text.encode(), cut)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1 << 20])
+def test_elements_that_are_no_objects_are_told_from_empty_ones(cut: int) -> None:
+    found = pieces_of(b'{"objects": [null, {}, 12, [{"a": 1}], "x", {"b": 2}]}', cut)
+    assert found == [{}, {}, {}, {}, {}, {"b": 2}]
+    assert [isinstance(one, NoObject) for one in found] == [True, False, True, True, True, False]
 
 
 def test_a_part_that_is_too_long_is_refused_before_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -375,6 +375,31 @@ async def test_a_dump_that_was_taken_in_asks_for_nothing_and_stores_nothing(inge
     await close(ingest, stream, again, insists)
 
 
+async def test_a_dump_does_not_change_its_marking_by_coming_again(ingest: Ingest) -> None:
+    facts = DumpFacts("people", "ab" * 32)
+    stream = await ingest.open("one", dump=facts, tlp="green")
+    stream.send(0, lines(1))
+    await ingest.settle()
+    await close(ingest, stream)
+    for other in ("red", ""):
+        with pytest.raises(InvalidArgumentError, match="begun as green; go on with that marking"):
+            await ingest.open("one", dump=facts, tlp=other)
+    stream = await ingest.open("one", dump=facts, tlp="green")
+    stream.finish()
+    await ingest.settle()
+    for source in ("one", "two"):
+        with pytest.raises(InvalidArgumentError, match="taken in before as green, and what is stored keeps"):
+            await ingest.open(source, dump=facts, tlp="red")
+    same = [await ingest.open("one", dump=facts, tlp=tlp) for tlp in ("green", "")]
+    unmarked = await ingest.open("three", dump=DumpFacts("others", "cd" * 32))
+    unmarked.finish()
+    await ingest.settle()
+    same.append(await ingest.open("three", dump=DumpFacts("others", "cd" * 32), tlp="amber"))
+    with pytest.raises(InvalidArgumentError, match=r"as amber \(no marking was given\)"):
+        await ingest.open("three", dump=DumpFacts("others", "cd" * 32), tlp="red")
+    await close(ingest, stream, unmarked, *same)
+
+
 async def test_records_of_a_source_do_not_become_a_dump_later(ingest: Ingest) -> None:
     stream = await ingest.open("s")
     stream.send(0, lines(2))

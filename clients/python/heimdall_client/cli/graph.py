@@ -116,6 +116,12 @@ def show(
     *,
     depth: Annotated[int, typer.Option("--depth", min=1, max=6, help="Hops.")] = 1,
     edge: Annotated[list[str] | None, typer.Option("--edge", metavar="KIND", help="Only along these edges.")] = None,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only entities of this type; may be repeated.")
+    ] = None,
+    relation: Annotated[
+        list[str] | None, typer.Option("--relation", metavar="NAME", help="Of RELATED_TO only this; may be repeated.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Vertices at most.")] = 200,
     since: Since = None,
     until: Until = None,
@@ -130,14 +136,24 @@ def show(
         about = client.vertex(vertex)
         matches = graph_hunts.matches_of(client, about.vertex)
         pieces = client.neighbourhood(
-            vertex, depth=depth, limit=limit, edges=edge or (), since=since, until=until, tlp=parse_tlp(tlp), sure=sure
+            vertex,
+            depth=depth,
+            limit=limit,
+            edges=edge or (),
+            types=type_ or (),
+            relations=relation or (),
+            since=since,
+            until=until,
+            tlp=parse_tlp(tlp),
+            sure=sure,
+            provenances=output is not GraphOutput.DOT,
         )
     vertices = [met for piece in pieces for met in piece.vertices]
-    edges = [one for piece in pieces for one in piece.edges]
+    edges = [one for piece in pieces for one in graph_rows.joined_edges(piece)]
     if output is GraphOutput.DOT:
         write_line(graph_export.dot(vertices, edges))
     elif output is GraphOutput.GRAPHML:
-        write_line(graph_export.graphml(vertices, edges))
+        write_line(graph_export.graphml(vertices, edges, [who for piece in pieces for who in graph_rows.said(piece)]))
     elif output is GraphOutput.CSV:
         graph_rows.write_csv(*graph_rows.neighbourhood(pieces))
     elif output is GraphOutput.JSON:
@@ -145,8 +161,7 @@ def show(
     else:
         _show_vertex(about)
         graph_dumps.show_profile(about.profile)
-        depths = {met.vertex_id: piece.depth for piece in pieces for met in piece.vertices}
-        _show_neighbours(vertices, edges, depths)
+        _show_neighbours(pieces)
         graph_hunts.show_matches(matches)
     for more in (more for piece in pieces for more in piece.more):
         warn(_more(more))
@@ -193,7 +208,7 @@ def path(
                     hop.edge.relation or hop.edge.kind if hop else "",
                     graph_export.kind_name(vertex),
                     vertex.value,
-                    _who(hop.provenances) if hop else "",
+                    _who(hop.provenances, hop.provenance_count) if hop else "",
                 ]
             )
         show_table(table(["by", "is", "value", "says"], rows, fold="says"))
@@ -228,11 +243,13 @@ def cypher(
         found = client.cypher(query, limit=limit)
     if output is ListOutput.JSON:
         for row in found.rows:
-            write_line(json.dumps(dict(zip(found.columns, row.values, strict=True))))
+            # Their text as it came: reading it would lose what a number of Python or of a shell can't hold.
+            named = (f"{json.dumps(name)}: {value}" for name, value in zip(found.columns, row.values, strict=True))
+            write_line("{" + ", ".join(named) + "}")
     elif output is ListOutput.CSV:
         graph_rows.write_csv(*graph_rows.cypher(found))
     elif found.rows:
-        show_table(table(list(found.columns), [list(row.values) for row in found.rows]))
+        show_table(table(*graph_rows.cypher(found)))
     note(plural(len(found.rows), "row") + (", and more: --limit" if found.truncated else ""))
 
 
@@ -246,7 +263,7 @@ def _show_vertex(about: pb.GetVertexResponse) -> None:
         ["value", vertex.value],
         ["id", vertex.vertex_id],
         ["seen", f"{seen.count:,} times, {to_text(seen.first_time)[:19]} to {to_text(seen.last_time)[:19]}"],
-        ["says", _who(about.provenances)],
+        ["says", _who(about.provenances, about.provenance_count)],
     ]
     rows += [["labels", ", ".join(vertex.labels)]] if vertex.labels else []
     rows += (
@@ -258,43 +275,40 @@ def _show_vertex(about: pb.GetVertexResponse) -> None:
     out().print()
 
 
-def _show_neighbours(
-    vertices: Sequence[graph_pb2.Vertex], edges: Sequence[graph_pb2.Edge], depths: dict[str, int]
-) -> None:
-    from heimdall_client.cli import graph_export
+def _show_neighbours(pieces: Sequence[pb.TraverseResponse]) -> None:
+    from heimdall_client.cli import graph_export, graph_rows
     from heimdall_client.cli.plain import to_text
 
-    by: dict[str, set[str]] = {}
-    for edge in edges:
-        for end in (edge.start_vertex_id, edge.end_vertex_id):
-            by.setdefault(end, set()).add(edge.relation or edge.kind)
+    ways = graph_rows.ways_to(pieces)
     rows = [
         [
-            depths[one.vertex_id],
+            piece.depth,
             graph_export.kind_name(one),
             f"{one.value} {one.day}".strip(),
-            ", ".join(sorted(by.get(one.vertex_id, ()))),
+            ", ".join(ways[one.vertex_id].by),
             one.seen.count,
-            to_text(one.seen.last_time)[:19],
+            to_text(one.seen.first_time)[:16],
+            to_text(one.seen.last_time)[:16],
             one.seen.confidence,
+            _who(ways[one.vertex_id].told, len(ways[one.vertex_id].told), count=2),
         ]
-        for one in vertices
-        if depths[one.vertex_id]
+        for piece in pieces
+        for one in piece.vertices
+        if piece.depth
     ]
     if rows:
-        show_table(table(["hops", "is", "value", "by", "count", "last seen", "sure"], rows, fold="value"))
+        columns = ["hops", "is", "value", "by", "count", "first seen", "last seen", "sure", "says"]
+        show_table(table(columns, rows, fold="value"))
     note(plural(len(rows), "neighbour"))
 
 
-def _who(provenances: Sequence[graph_pb2.Provenance]) -> str:
+def _who(provenances: Sequence[graph_pb2.Provenance], all_count: int, *, count: int = 3) -> str:
     """Who says so, in a line."""
-    told = [
-        f"{one.dump or one.source} ({one.method}, {one.confidence} %)"
-        + (f" at {one.first_place}" if one.first_place else "")
-        for one in provenances[:3]
-    ]
-    left = len(provenances) - len(told)
-    return "; ".join(told) + (f"; and {left} more" if left > 0 else "")
+    from heimdall_client.cli import graph_rows
+
+    told = [graph_rows.says(one) for one in provenances[:count]]
+    left = all_count - len(told)
+    return "; ".join(told) + (f"; and {left:,} more" if left > 0 else "")
 
 
 def _why(merge: graph_pb2.Merge) -> str:
@@ -324,7 +338,13 @@ def _print_json(
         {
             "vertex": to_plain(about),
             "neighbours": [to_plain(met) | {"depth": piece.depth} for piece in pieces for met in piece.vertices],
-            "edges": [to_plain(edge) for piece in pieces for edge in piece.edges],
+            "edges": [
+                to_plain(edge) | {"provenances": [to_plain(one) for one in told.provenances]}
+                for piece in pieces
+                for edge, told in zip(piece.edges, piece.edge_provenances, strict=True)
+            ],
+            "parts": [to_plain(one) for piece in pieces for one in piece.parts],
+            "more": [to_plain(one) for piece in pieces for one in piece.more],
             "matches": [to_plain(one) for one in matches],
         }
     )

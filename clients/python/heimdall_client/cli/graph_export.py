@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from heimdall.graph.v1 import graph_pb2
+from heimdall_client.cli.plain import enum_name
 
 _NAMESPACE: Final = "http://graphml.graphdrawing.org/xmlns"
 _VERTEX_KEYS: Final = {
@@ -17,6 +18,7 @@ _VERTEX_KEYS: Final = {
     "last": "string",
     "count": "long",
     "confidence": "int",
+    "tlp": "string",
     "labels": "string",
 }
 _EDGE_KEYS: Final = {
@@ -26,27 +28,34 @@ _EDGE_KEYS: Final = {
     "last": "string",
     "count": "long",
     "confidence": "int",
+    "tlp": "string",
+    "says": "string",
 }
 
 
 def dot(vertices: Iterable[graph_pb2.Vertex], edges: Iterable[graph_pb2.Edge]) -> str:
-    """The DOT language of Graphviz."""
+    """The DOT language of Graphviz. Attributes that it doesn't know (`tlp`) are kept and not drawn."""
     lines = ["digraph heimdall {", "  node [shape=box];"]
     for vertex in vertices:
         label = _quoted("\n".join((kind_name(vertex), vertex.value)))
-        lines.append(f"  {_quoted(vertex.vertex_id)} [label={label}];")
-    lines += [
-        f"  {_quoted(edge.start_vertex_id)} -> {_quoted(edge.end_vertex_id)} [label={_quoted(edge.relation or edge.kind)}];"
-        for edge in edges
-    ]
+        lines.append(f"  {_quoted(vertex.vertex_id)} [label={label} tlp={_quoted(tlp_name(vertex.seen))}];")
+    for edge in edges:
+        ends = f"{_quoted(edge.start_vertex_id)} -> {_quoted(edge.end_vertex_id)}"
+        label = _quoted(edge.relation or edge.kind)
+        lines.append(f"  {ends} [label={label} tlp={_quoted(tlp_name(edge.seen))}];")
     return "\n".join([*lines, "}"])
 
 
-def graphml(vertices: Sequence[graph_pb2.Vertex], edges: Sequence[graph_pb2.Edge]) -> str:
+def graphml(vertices: Sequence[graph_pb2.Vertex], edges: Sequence[graph_pb2.Edge], says: Sequence[str] = ()) -> str:
     """GraphML (http://graphml.graphdrawing.org).
 
+    Args:
+        vertices: Nodes.
+        edges: Edges.
+        says: Of each edge who says so, in a line; empty: nobody was asked.
+
     An edge's ends are those that it was told with, and may be part of a vertex by a merge: such an end is a node without data, since
-    the schema wants every end to be one.
+    the schema wants every end to be one. Each has its marking, the least strict one under which somebody says so.
     """
     ET.register_namespace("", _NAMESPACE)
     root = ET.Element(f"{{{_NAMESPACE}}}graphml")
@@ -64,10 +73,11 @@ def graphml(vertices: Sequence[graph_pb2.Vertex], edges: Sequence[graph_pb2.Edge
     for end in dict.fromkeys(end for edge in edges for end in (edge.start_vertex_id, edge.end_vertex_id)):
         if end not in named:
             ET.SubElement(graph, f"{{{_NAMESPACE}}}node", {"id": end})
-    for edge in edges:
+    for edge, who in zip(edges, says or [""] * len(edges), strict=True):
         ends = {"source": edge.start_vertex_id, "target": edge.end_vertex_id}
         line = ET.SubElement(graph, f"{{{_NAMESPACE}}}edge", ends)
-        _tell(line, "edge", {"kind": edge.kind, "relation": edge.relation, **_seen(edge.seen)})
+        told = {"kind": edge.kind, "relation": edge.relation, **_seen(edge.seen)}
+        _tell(line, "edge", told | ({"says": who} if who else {}))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True)
 
@@ -77,6 +87,11 @@ def kind_name(vertex: graph_pb2.Vertex) -> str:
     if vertex.kind == graph_pb2.KIND_ENTITY:
         return vertex.type
     return graph_pb2.Kind.Name(vertex.kind).removeprefix("KIND_").lower()
+
+
+def tlp_name(seen: graph_pb2.Seen) -> str:
+    """The marking of something, as people write it."""
+    return enum_name(graph_pb2.Tlp.DESCRIPTOR, seen.tlp).replace("_", "+")
 
 
 def _tell(element: ET.Element, target: str, values: dict[str, str]) -> None:
@@ -91,6 +106,7 @@ def _seen(seen: graph_pb2.Seen) -> dict[str, str]:
         "last": seen.last_time.ToJsonString(),
         "count": str(seen.count),
         "confidence": str(seen.confidence),
+        "tlp": tlp_name(seen),
     }
 
 

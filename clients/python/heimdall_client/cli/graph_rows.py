@@ -9,11 +9,12 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from heimdall.graph.v1 import graph_pb2
-from heimdall_client.cli.graph_export import kind_name
-from heimdall_client.cli.plain import enum_name, to_text
+from heimdall_client.cli.graph_export import kind_name, tlp_name
+from heimdall_client.cli.plain import to_text
 
 if TYPE_CHECKING:
     from heimdall.graph.v1 import graph_service_pb2 as pb
@@ -34,17 +35,72 @@ def write_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def neighbourhood(pieces: Sequence[pb.TraverseResponse]) -> tuple[Sequence[str], list[list[Any]]]:
-    """Vertices of a walk, the start among them, and the kinds of edges that lead to each."""
-    by: dict[str, set[str]] = {}
-    for edge in (edge for piece in pieces for edge in piece.edges):
-        for end in (edge.start_vertex_id, edge.end_vertex_id):
-            by.setdefault(end, set()).add(edge.relation or edge.kind)
+    """Vertices of a walk, the start among them, what leads to each, and who says that."""
+    ways = ways_to(pieces)
     rows = [
-        [piece.depth, *_vertex(one), sorted(by.get(one.vertex_id, ())), *_seen(one.seen)]
+        [
+            piece.depth,
+            *_vertex(one),
+            ways[one.vertex_id].by,
+            *_seen(one.seen),
+            list(map(says, ways[one.vertex_id].told)),
+        ]
         for piece in pieces
         for one in piece.vertices
     ]
-    return ("hops", *_VERTEX, "by", *_SEEN), rows
+    return ("hops", *_VERTEX, "by", *_SEEN, "says"), rows
+
+
+@dataclass(slots=True)
+class WayTo:
+    """What leads from nearer vertices, or those as near, to a vertex."""
+
+    kinds: set[str] = field(default_factory=set)
+    provenances: dict[tuple[str, ...], graph_pb2.Provenance] = field(default_factory=dict)
+    """By who says so; one may say several edges."""
+
+    @property
+    def by(self) -> list[str]:
+        """Kinds of the edges, and what related ones say."""
+        return sorted(self.kinds)
+
+    @property
+    def told(self) -> list[graph_pb2.Provenance]:
+        """Who says so, the surest first."""
+        return sorted(self.provenances.values(), key=lambda one: -one.confidence)
+
+
+def ways_to(pieces: Sequence[pb.TraverseResponse]) -> Mapping[str, WayTo]:
+    """What leads to each vertex of a walk: of the edges at it those that came with its own distance."""
+    ways = {one.vertex_id: WayTo() for piece in pieces for one in piece.vertices}
+    depths = {one.vertex_id: piece.depth for piece in pieces for one in piece.vertices}
+    for piece in pieces:
+        for number, edge in enumerate(joined_edges(piece)):
+            told = piece.edge_provenances[number].provenances if piece.edge_provenances else ()
+            for end in (edge.start_vertex_id, edge.end_vertex_id):
+                if depths.get(end) == piece.depth:
+                    ways[end].kinds.add(edge.relation or edge.kind)
+                    for one in told:
+                        ways[end].provenances.setdefault((one.instance, one.source, one.dump, one.method), one)
+    return ways
+
+
+def joined_edges(piece: pb.TraverseResponse) -> list[graph_pb2.Edge]:
+    """Edges of a piece between vertices that were sent: a part that was merged gives way to what stands for it."""
+    stands = {one.vertex_id: one.into_vertex_id for one in piece.parts}
+    edges = []
+    for edge in piece.edges:
+        joined = graph_pb2.Edge()
+        joined.CopyFrom(edge)
+        joined.start_vertex_id = stands.get(edge.start_vertex_id, edge.start_vertex_id)
+        joined.end_vertex_id = stands.get(edge.end_vertex_id, edge.end_vertex_id)
+        edges.append(joined)
+    return edges
+
+
+def said(piece: pb.TraverseResponse) -> list[str]:
+    """Of each edge of a piece who says so, in a line; empty: nobody was asked."""
+    return ["; ".join(map(says, one.provenances)) for one in piece.edge_provenances]
 
 
 def ways(found: pb.FindPathsResponse) -> tuple[Sequence[str], list[list[Any]]]:
@@ -55,8 +111,8 @@ def ways(found: pb.FindPathsResponse) -> tuple[Sequence[str], list[list[Any]]]:
         for place, vertex_id in enumerate(way.vertex_ids):
             hop = way.hops[place - 1] if place else None
             edge = [hop.edge.relation or hop.edge.kind, *_seen(hop.edge.seen)] if hop else [""] * (1 + len(_SEEN))
-            says = [_says(one) for one in hop.provenances] if hop else []
-            rows.append([number, place, *_vertex(vertices[vertex_id]), *edge, says])
+            who = [says(one) for one in hop.provenances] if hop else []
+            rows.append([number, place, *_vertex(vertices[vertex_id]), *edge, who])
     return ("path", "step", *_VERTEX, "by", *(f"by_{name}" for name in _SEEN), "says"), rows
 
 
@@ -111,7 +167,7 @@ def pivoted(found: Sequence[views_pb2.PivotResponse.Entity]) -> tuple[Sequence[s
 
 
 def cypher(found: pb.RunCypherResponse) -> tuple[Sequence[str], list[list[Any]]]:
-    """Rows of Cypher; texts without the quotation marks of AGE, anything else as AGE writes it."""
+    """Rows of Cypher; texts as they are, anything else as JSON."""
     return list(found.columns), [[_text(value) for value in row.values] for row in found.rows]
 
 
@@ -130,11 +186,11 @@ def _vertex(one: graph_pb2.Vertex) -> list[Any]:
 
 
 def _seen(seen: graph_pb2.Seen) -> list[Any]:
-    tlp = enum_name(graph_pb2.Tlp.DESCRIPTOR, seen.tlp).replace("_", "+")
-    return [seen.count, to_text(seen.first_time), to_text(seen.last_time), seen.confidence, tlp]
+    return [seen.count, to_text(seen.first_time), to_text(seen.last_time), seen.confidence, tlp_name(seen)]
 
 
-def _says(one: graph_pb2.Provenance) -> str:
+def says(one: graph_pb2.Provenance) -> str:
+    """Who says something, how, how surely and where."""
     place = f" at {one.first_place}" if one.first_place else ""
     return f"{one.dump or one.source} ({one.method}, {one.confidence} %){place}"
 

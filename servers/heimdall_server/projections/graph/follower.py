@@ -7,7 +7,6 @@ projection is optional: nothing waits for it, and it may lag; when the journal m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,14 +30,14 @@ from heimdall_server.projections.graph.making import DeletionOfFacts, MakingPort
 from heimdall_server.projections.graph.one_ahead import OneAhead
 from heimdall_server.projections.graph.progress import GraphProgress
 from heimdall_server.projections.graph.stored import Found
-from heimdall_server.projections.graph.work import FactWork
+from heimdall_server.projections.graph.work import LARGE_FACTS, FactWork, give_back
 from heimdall_server.projections.optional import OptionalProjection
 from heimdall_server.projections.read_ahead import ReadAhead, ReadLimits
 from heimdall_server.projections.warm import ProjectionState, RetryPolicy
 
 LOG: Final = logging.getLogger(__name__)
 SHARD: Final = 0
-DEFAULT_READ: Final = ReadLimits(batch_rows=65_536, linger_s=1.0, held_rows_max=131_072, held_bytes_max=64 << 20)
+DEFAULT_READ: Final = ReadLimits(batch_rows=65_536, linger_s=1.0, held_rows_max=131_072, held_bytes_max=8 << 20)
 _ROWS_END: Final = 2**40
 _PART_ROWS: Final = 8_192
 """Records of one part of a frame that has more facts than a batch may hold."""
@@ -94,6 +93,8 @@ class GraphProjection(OptionalProjection):
         self._ahead = OneAhead()
         self._under_way: tuple[RecordMarks, ...] = ()
         """Of what `_ahead` may still be keeping."""
+        self._taken = 0
+        """What is applied once that is kept."""
 
     @property
     def progress(self) -> GraphProgress:
@@ -133,7 +134,7 @@ class GraphProjection(OptionalProjection):
             raise
         finally:
             await self._ahead.drop()
-            self._under_way = ()
+            self._under_way, self._taken = (), 0
             self._work.close()
 
     async def take_out(self, deletion: Deletion, position: int, *, through: int, patiently: Patiently) -> None:
@@ -205,25 +206,30 @@ class GraphProjection(OptionalProjection):
 
     async def _follow(self, after: int) -> None:
         reader = ReadAhead(self._journal, SHARD, self._clock, self._limits)
-        async with _running(reader, after):
+        async with reader.running(after):
             self._state, self._problem = ProjectionState.RUNNING, ""
             while True:
                 frames = await reader.take()
                 self._oldest_ns = frames[0].time_ns
                 await self._take(frames)
-                await self._passed(frames[-1].position)
+                last = frames[-1].position
+                if reader.held_rows and (self._rebuild is None or last < self._rebuild.through):
+                    self._taken = last  # facts of the next ones are made while the last of these are kept
+                else:
+                    await self._passed(last)
 
     async def _take(self, frames: Sequence[Frame]) -> None:
         """Apply frames, in as many batches as they need."""
         await self._deleted.learn()
-        for group in self._groups(frames):
-            if group[0].position > self._knew_through:
+        for place, group in enumerate(self._groups(frames)):
+            position = group[0].position
+            if place or group[0].entry.deletions:
+                await self._passed(position - 1)
+            if position > self._knew_through:
                 for deletion in group[0].entry.deletions:
-                    position = group[0].position
                     await self.take_out(deletion, position, through=position - 1, patiently=self._patiently)
             found = [(frame.position, frame.entry.batch) for frame in group if frame.entry.batch is not None]
-            await self._take_found(group[0].position, group[-1].position, found)
-            await self._passed(group[-1].position)
+            await self._take_found(position, group[-1].position, found)
 
     def _groups(self, frames: Sequence[Frame]) -> list[list[Frame]]:
         """Frames, cut before each that deletes something and behind the last one of a rebuild."""
@@ -332,6 +338,9 @@ class GraphProjection(OptionalProjection):
         """Keep facts, behind those that came before; `_ahead` knows when it is done."""
         await self._ahead.put(self._keep(origin, facts, is_news=is_news))
         self._under_way = facts.records
+        if self._taken > self._applied:
+            self._applied = self._taken  # what came before is kept
+            await self._tell()
 
     async def _settle(self) -> None:
         """Wait until everything is kept. The graph may be asked for all of it then, and may be changed by others."""
@@ -346,6 +355,8 @@ class GraphProjection(OptionalProjection):
         is_known = self._rebuild is not None or not is_news
         writer = self._making.quiet if self._making is not None and is_known else self._writer
         applied = await self._patiently(lambda: writer.apply(batch))
+        if max(len(facts.vertices), len(facts.edges)) >= LARGE_FACTS:
+            await asyncio.to_thread(give_back)
         self._vertices += applied.new_vertex_count
         self._edges += applied.new_edge_count
         self._refused += len(applied.refused)
@@ -361,7 +372,7 @@ class GraphProjection(OptionalProjection):
 
     async def _passed(self, position: int) -> None:
         await self._settle()
-        self._applied = max(self._applied, position)
+        self._applied, self._taken = max(self._applied, position), 0
         rebuild, making = self._rebuild, self._making
         if rebuild is not None and making is not None and self._applied >= rebuild.through:
             now_ns = self._clock.now_ns()
@@ -383,14 +394,3 @@ class GraphProjection(OptionalProjection):
 def _rows_of(position: int) -> str:
     """The part of the stream that the rows of a frame are."""
     return f"/rows/{position}"
-
-
-@contextlib.asynccontextmanager
-async def _running(reader: ReadAhead, after: int) -> AsyncIterator[None]:
-    """Let it read while the block lasts."""
-    task = asyncio.create_task(reader.run(after), name="graph-read")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

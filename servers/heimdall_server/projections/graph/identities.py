@@ -7,7 +7,6 @@ identity key, and forgotten; what is remembered tells nothing of it.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
@@ -19,8 +18,8 @@ from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.ports.keys import Sealer
 from heimdall_server.ports.vault import Vault
 
-REMEMBERED: Final = 262_144
-"""Tokens whose entity is remembered; 100 bytes each."""
+REMEMBERED: Final = 65_536
+"""Tokens whose entity is remembered at least, and twice as many at most; 300 bytes each."""
 
 
 class Identities:
@@ -46,7 +45,9 @@ class Identities:
         self._sealer = sealer
         self._mac = mac
         self._wait_applied = wait_applied
-        self._known: OrderedDict[str, str] = OrderedDict()
+        # Two generations: what is asked for again comes into the younger one, and what isn't goes with the older one.
+        self._known: dict[str, str] = {}
+        self._before: dict[str, str] = {}
 
     async def learn(self, tokens: Iterable[str], *, through: int) -> Mapping[str, str]:
         """Find out whose tokens are.
@@ -62,18 +63,16 @@ class Identities:
             StoreError: The vault can't be asked, or isn't that far.
         """
         wanted = set(tokens)
-        found = {token: self._known[token] for token in wanted if token in self._known}
-        names = [name for token in wanted - found.keys() if (name := TokenName.parse(token)) is not None]
+        found = self._remembered(wanted)
+        names = await asyncio.to_thread(_names, wanted - found.keys())
         if names:
             if not await self._wait_applied(through):
                 raise StoreError("postgres", "the vault isn't as far as the graph's next frames")
             values = await self._vault.get(names)
             found.update(await asyncio.to_thread(self._identify, values))
-        for token, identity in found.items():
-            self._known[token] = identity
-            self._known.move_to_end(token)
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.update(found)
+        if len(self._known) > REMEMBERED:
+            self._known, self._before = {}, self._known
         return found
 
     def forget(self, tokens: Iterable[str]) -> None:
@@ -84,6 +83,7 @@ class Identities:
         """
         for token in tokens:
             self._known.pop(token[1:-1], None)
+            self._before.pop(token[1:-1], None)
 
     def of(self, type_name: str, values: pa.StringArray, learned: Mapping[str, str]) -> pa.StringArray:
         """Say which entities values are.
@@ -100,6 +100,10 @@ class Identities:
             return entity_ids(type_name, values)
         return pa.array([learned.get(value[1:-1]) for value in values.to_pylist()], pa.string())
 
+    def _remembered(self, tokens: Iterable[str]) -> dict[str, str]:
+        both = ((token, self._known.get(token) or self._before.get(token)) for token in tokens)
+        return {token: identity for token, identity in both if identity is not None}
+
     def _identify(self, values: Mapping[TokenName, SealedValue]) -> dict[str, str]:
         by_class: dict[str, list[tuple[str, str]]] = {}
         for name, value in values.items():
@@ -113,6 +117,10 @@ class Identities:
             ids = personal_entity_ids(data_class, pa.array([plain for _, plain in pairs], pa.string()), self._mac)
             found.update(zip((token for token, _ in pairs), ids.to_pylist(), strict=True))
         return found
+
+
+def _names(tokens: Iterable[str]) -> list[TokenName]:
+    return [name for token in tokens if (name := TokenName.parse(token)) is not None]
 
 
 def _are_tokens(values: pa.StringArray) -> bool:

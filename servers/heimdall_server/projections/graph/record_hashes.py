@@ -15,10 +15,10 @@ from heimdall_server.domain.graph_profiles import Hashes
 from heimdall_server.domain.records import TimeFlag
 from heimdall_server.protect.columns import FlatMap, string_bytes
 
-_CHUNK_ROWS: Final = 4_096
-_CHUNK_BYTES: Final = 4 << 20
+_CHUNK_ROWS: Final = 1_024
+_CHUNK_BYTES: Final = 1 << 20
 """Hashed at a time: each byte of them is a number of 8 bytes meanwhile."""
-_KEPT_POWERS: Final = 1 << 20
+_KEPT_POWERS: Final = 1 << 18
 _BASE: Final = 0x9E3779B97F4A7C15
 """Odd, so that it has an inverse modulo 2^64."""
 _INVERSE: Final = pow(_BASE, -1, 2**64)

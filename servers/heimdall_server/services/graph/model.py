@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heimdall_server.domain.graph import Tlp
 from heimdall_server.domain.graph_authored import Label, Merge, Note
 from heimdall_server.domain.graph_dumps import DescribedDump
-from heimdall_server.domain.graph_reading import Edge, Evidence, Level, More, Path, SightingRow, Vertex
+from heimdall_server.domain.graph_reading import Edge, Level, More, Path, SightingRow, Vertex, Witnesses
 
 DUMP_TYPE = "dump"
 """Names a dump where a type is asked for."""
@@ -29,7 +29,7 @@ class Described:
     """A vertex with what is said about it and about what was merged into it."""
 
     vertex: Vertex
-    evidence: Sequence[Evidence]
+    evidence: Witnesses
     labels: Sequence[Label]
     notes: Sequence[Note]
     merges: Sequence[Merge] = ()
@@ -41,10 +41,12 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A level of a walk, with the labels of its vertices."""
+    """A level of a walk, with the labels of its vertices and, if they were asked for, who says its edges."""
 
     level: Level
     labels: Sequence[Label]
+    evidence: Sequence[Witnesses] = ()
+    """Of its first edges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Connected:
     """How two vertices are connected."""
 
     paths: Sequence[Path]
-    evidence: Sequence[tuple[Edge, Sequence[Evidence]]]
+    evidence: Sequence[tuple[Edge, Witnesses]]
     """Who says each edge, each edge once."""
     more: Sequence[More]
 

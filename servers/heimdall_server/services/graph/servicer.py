@@ -56,7 +56,10 @@ class GraphServicer(HuntCalls, WarninglistCalls, ViewCalls, DumpCalls, pb_grpc.G
         """See the contract."""
         filter_, limits = translate.walk_in(request)
         starts = [translate.named_in(start) for start in request.starts]
-        async with aclosing(self._reading.traverse(starts, filter_, limits, ceiling(request.tlp_max))) as levels:
+        walk = self._reading.traverse(
+            starts, filter_, limits, ceiling(request.tlp_max), with_evidence=request.with_provenances
+        )
+        async with aclosing(walk) as levels:
             async for level in levels:
                 for piece in translate.level_out(level):
                     yield piece

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -26,6 +26,7 @@ from heimdall_server.domain.graph_reading import (
     Seen,
     SightingRow,
     Vertex,
+    Witnesses,
 )
 from heimdall_server.domain.warninglists import WALK_CONFIDENCE
 from heimdall_server.services.graph.model import Connected, Described, Labelled, Named, Sighted
@@ -33,6 +34,8 @@ from heimdall_server.services.graph.translate_dumps import profile_out
 
 PIECE_VERTICES: Final = 1_000
 """Of one message of a walk."""
+PIECE_EVIDENT: Final = 100
+"""Edges of one message, where it says who says them."""
 TIME_S: Final = 10.0
 """A walk's or a query's, at most and unless less is asked for."""
 PATH_LENGTH: Final = 4
@@ -83,6 +86,8 @@ def walk_in(request: pb.TraverseRequest) -> tuple[GraphFilter, GraphLimits]:
         edge_kinds=frozenset(known[name] for name in request.edge_kinds) or frozenset(EdgeKind),
         vertex_kinds=frozenset(_KINDS_IN[kind] for kind in request.vertex_kinds if kind in _KINDS_IN)
         or frozenset(VertexKind),
+        types=frozenset(name.lower() for name in request.entity_types),
+        relations=frozenset(request.relations),
         since_ns=since_ns,
         until_ns=until_ns,
         walk_confidence_min=_walk_confidence_in(request),
@@ -134,7 +139,8 @@ def described_out(described: Described) -> pb.GetVertexResponse:
     """A vertex with what is said about it."""
     return pb.GetVertexResponse(
         vertex=vertex_out(described.vertex, sorted({label.label for label in described.labels})),
-        provenances=[_evidence_out(one) for one in described.evidence],
+        provenances=[_evidence_out(one) for one in described.evidence.told],
+        provenance_count=described.evidence.count,
         notes=[note_out(note) for note in described.notes],
         merges=[merge_out(merge) for merge in described.merges],
         warninglists=described.warninglists,
@@ -176,9 +182,15 @@ def level_out(labelled: Labelled) -> Iterator[pb.TraverseResponse]:
         yield pb.TraverseResponse(
             depth=level.depth, vertices=[vertex_out(vertex, labels.get(vertex.id, ())) for vertex in vertices]
         )
-    for start in range(0, len(level.edges), PIECE_VERTICES):
-        edges = level.edges[start : start + PIECE_VERTICES]
-        yield pb.TraverseResponse(depth=level.depth, edges=[_edge_out(edge) for edge in edges])
+    size = PIECE_EVIDENT if labelled.evidence else PIECE_VERTICES
+    for start in range(0, len(level.edges), size):
+        edges = level.edges[start : start + size]
+        yield pb.TraverseResponse(
+            depth=level.depth,
+            edges=[_edge_out(edge) for edge in edges],
+            edge_provenances=[_edge_evidence_out(one) for one in labelled.evidence[start : start + size]],
+            parts=_parts_out(edges, level.parts),
+        )
     if level.more:
         yield pb.TraverseResponse(depth=level.depth, more=[_more_out(more) for more in level.more])
 
@@ -192,7 +204,9 @@ def connected_out(connected: Connected) -> pb.FindPathsResponse:
                 vertex_ids=[vertex.id.hex() for vertex in path.vertices],
                 hops=[
                     pb.FindPathsResponse.Hop(
-                        edge=_edge_out(edge), provenances=[_evidence_out(one) for one in told[edge.key]]
+                        edge=_edge_out(edge),
+                        provenances=[_evidence_out(one) for one in told[edge.key].told],
+                        provenance_count=told[edge.key].count,
                     )
                     for edge in path.edges
                 ],
@@ -256,6 +270,20 @@ def _evidence_out(evidence: Evidence) -> graph_pb2.Provenance:
         first_place=evidence.first_place,
         last_place=evidence.last_place,
     )
+
+
+def _parts_out(edges: Sequence[Edge], parts: Mapping[bytes, bytes]) -> list[pb.TraverseResponse.Part]:
+    if not parts:
+        return []
+    ends = dict.fromkeys(end for edge in edges for end in (edge.key.start, edge.key.end))
+    return [
+        pb.TraverseResponse.Part(vertex_id=end.hex(), into_vertex_id=parts[end].hex()) for end in ends if end in parts
+    ]
+
+
+def _edge_evidence_out(witnesses: Witnesses) -> pb.EdgeProvenances:
+    told = [_evidence_out(one) for one in witnesses.told]
+    return pb.EdgeProvenances(provenances=told, provenance_count=witnesses.count)
 
 
 def _more_out(more: More) -> pb.More:

@@ -23,6 +23,8 @@ class DumpFacts:
     origin: str = ""
     actor: str = ""
     time_ns: int = 0
+    tlp: str | None = None
+    """How its records are marked; empty: they aren't. None: it was taken in before this was kept."""
 
     def to_json(self) -> str:
         """For a journal mark."""

@@ -59,13 +59,16 @@ class GetVertexResponse(_message.Message):
     MERGES_FIELD_NUMBER: _builtins.int
     WARNINGLISTS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    PROVENANCE_COUNT_FIELD_NUMBER: _builtins.int
+    provenance_count: _builtins.int
+    """How many provenances there are, of those whom the caller may hear."""
     @_builtins.property
     def vertex(self) -> _graph_pb2.Vertex:
         """The vertex."""
 
     @_builtins.property
     def provenances(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Provenance]:
-        """Who says that it, or a part of it, is there."""
+        """Who says that it, or a part of it, is there: of each the surest first, about a thousand in all."""
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Note]:
@@ -92,10 +95,11 @@ class GetVertexResponse(_message.Message):
         merges: _abc.Iterable[_graph_pb2.Merge] | None = ...,
         warninglists: _abc.Iterable[_builtins.str] | None = ...,
         profile: _dumps_pb2.DumpProfile | None = ...,
+        provenance_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "vertex", b"vertex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["merges", b"merges", "notes", b"notes", "profile", b"profile", "provenances", b"provenances", "vertex", b"vertex", "warninglists", b"warninglists"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merges", b"merges", "notes", b"notes", "profile", b"profile", "provenance_count", b"provenance_count", "provenances", b"provenances", "vertex", b"vertex", "warninglists", b"warninglists"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,6 +121,9 @@ class TraverseRequest(_message.Message):
     TLP_MAX_FIELD_NUMBER: _builtins.int
     TIMEOUT_DURATION_FIELD_NUMBER: _builtins.int
     WALK_CONFIDENCE_MIN_FIELD_NUMBER: _builtins.int
+    ENTITY_TYPES_FIELD_NUMBER: _builtins.int
+    RELATIONS_FIELD_NUMBER: _builtins.int
+    WITH_PROVENANCES_FIELD_NUMBER: _builtins.int
     depth_max: _builtins.int
     """Hops. 0: 1."""
     degree_max: _builtins.int
@@ -129,6 +136,8 @@ class TraverseRequest(_message.Message):
     """Entities that are believed less than this are met, and not walked on through, but for starts. Absent: 20, which most warninglists are below;
     0: every entity is.
     """
+    with_provenances: _builtins.bool
+    """Tell who says each edge (`edge_provenances`)."""
     @_builtins.property
     def starts(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.VertexRef]:
         """Where it begins."""
@@ -149,6 +158,16 @@ class TraverseRequest(_message.Message):
     def timeout_duration(self) -> _duration_pb2.Duration:
         """Time for it. Absent: the server's limit, which also caps it."""
 
+    @_builtins.property
+    def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only entities of these types, or classes of personal data, are met and walked through, starts aside; `ip` is `ipv4` and `ipv6`. None: all.
+        Vertices of other kinds pass.
+        """
+
+    @_builtins.property
+    def relations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of `RELATED_TO` and `ENRICHED_BY` only edges that say this, as in `resolves-to`; none: all. Edges of other kinds pass."""
+
     def __init__(
         self,
         *,
@@ -162,10 +181,13 @@ class TraverseRequest(_message.Message):
         tlp_max: _graph_pb2.Tlp.ValueType = ...,
         timeout_duration: _duration_pb2.Duration | None = ...,
         walk_confidence_min: _builtins.int | None = ...,
+        entity_types: _abc.Iterable[_builtins.str] | None = ...,
+        relations: _abc.Iterable[_builtins.str] | None = ...,
+        with_provenances: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "walk_confidence_min", b"walk_confidence_min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min", "degree_max", b"degree_max", "depth_max", b"depth_max", "edge_kinds", b"edge_kinds", "starts", b"starts", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "tlp_max", b"tlp_max", "vertex_count_max", b"vertex_count_max", "vertex_kinds", b"vertex_kinds", "walk_confidence_min", b"walk_confidence_min"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min", "degree_max", b"degree_max", "depth_max", b"depth_max", "edge_kinds", b"edge_kinds", "entity_types", b"entity_types", "relations", b"relations", "starts", b"starts", "time_range", b"time_range", "timeout_duration", b"timeout_duration", "tlp_max", b"tlp_max", "vertex_count_max", b"vertex_count_max", "vertex_kinds", b"vertex_kinds", "walk_confidence_min", b"walk_confidence_min", "with_provenances", b"with_provenances"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__walk_confidence_min: _TypeAlias = _typing.Literal["walk_confidence_min"]  # noqa: Y015
     _WhichOneofArgType__walk_confidence_min: _TypeAlias = _typing.Literal["_walk_confidence_min", b"_walk_confidence_min"]  # noqa: Y015
@@ -244,10 +266,36 @@ class TraverseResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class Part(_message.Message):
+        """Part is an entity that was merged into another one."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        VERTEX_ID_FIELD_NUMBER: _builtins.int
+        INTO_VERTEX_ID_FIELD_NUMBER: _builtins.int
+        vertex_id: _builtins.str
+        """The part."""
+        into_vertex_id: _builtins.str
+        """The vertex that stands for it here."""
+        def __init__(
+            self,
+            *,
+            vertex_id: _builtins.str = ...,
+            into_vertex_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["into_vertex_id", b"into_vertex_id", "vertex_id", b"vertex_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DEPTH_FIELD_NUMBER: _builtins.int
     VERTICES_FIELD_NUMBER: _builtins.int
     EDGES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    EDGE_PROVENANCES_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     depth: _builtins.int
     """Hops from the nearest start; 0: the starts."""
     @_builtins.property
@@ -262,6 +310,14 @@ class TraverseResponse(_message.Message):
     def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___More]:
         """What was left out."""
 
+    @_builtins.property
+    def edge_provenances(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeProvenances]:
+        """Who says each of `edges`, in their order; empty: it wasn't asked for, or these are beyond the first 10,000 edges of their distance."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraverseResponse.Part]:
+        """Ends of `edges` that are parts of vertices that were sent."""
+
     def __init__(
         self,
         *,
@@ -269,14 +325,44 @@ class TraverseResponse(_message.Message):
         vertices: _abc.Iterable[_graph_pb2.Vertex] | None = ...,
         edges: _abc.Iterable[_graph_pb2.Edge] | None = ...,
         more: _abc.Iterable[Global___More] | None = ...,
+        edge_provenances: _abc.Iterable[Global___EdgeProvenances] | None = ...,
+        parts: _abc.Iterable[Global___TraverseResponse.Part] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "edges", b"edges", "more", b"more", "vertices", b"vertices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "edge_provenances", b"edge_provenances", "edges", b"edges", "more", b"more", "parts", b"parts", "vertices", b"vertices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TraverseResponse: _TypeAlias = TraverseResponse  # noqa: Y015
+
+@_typing.final
+class EdgeProvenances(_message.Message):
+    """EdgeProvenances is who says an edge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVENANCES_FIELD_NUMBER: _builtins.int
+    PROVENANCE_COUNT_FIELD_NUMBER: _builtins.int
+    provenance_count: _builtins.int
+    """How many there are, of those whom the caller may hear."""
+    @_builtins.property
+    def provenances(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Provenance]:
+        """The surest first, at most 16."""
+
+    def __init__(
+        self,
+        *,
+        provenances: _abc.Iterable[_graph_pb2.Provenance] | None = ...,
+        provenance_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance_count", b"provenance_count", "provenances", b"provenances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EdgeProvenances: _TypeAlias = EdgeProvenances  # noqa: Y015
 
 @_typing.final
 class FindPathsRequest(_message.Message):
@@ -352,23 +438,27 @@ class FindPathsResponse(_message.Message):
 
         EDGE_FIELD_NUMBER: _builtins.int
         PROVENANCES_FIELD_NUMBER: _builtins.int
+        PROVENANCE_COUNT_FIELD_NUMBER: _builtins.int
+        provenance_count: _builtins.int
+        """How many there are, of those whom the caller may hear."""
         @_builtins.property
         def edge(self) -> _graph_pb2.Edge:
             """The edge."""
 
         @_builtins.property
         def provenances(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Provenance]:
-            """Who says so."""
+            """Who says so, the surest first, at least 16 of them and about a thousand of all steps."""
 
         def __init__(
             self,
             *,
             edge: _graph_pb2.Edge | None = ...,
             provenances: _abc.Iterable[_graph_pb2.Provenance] | None = ...,
+            provenance_count: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["edge", b"edge"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["edge", b"edge", "provenances", b"provenances"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["edge", b"edge", "provenance_count", b"provenance_count", "provenances", b"provenances"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,7 +633,9 @@ class RunCypherResponse(_message.Message):
         VALUES_FIELD_NUMBER: _builtins.int
         @_builtins.property
         def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """As AGE writes values: JSON, and `{…}::vertex`, `{…}::edge`, `[…]::path`."""
+            """JSON, one value a column. A vertex is an object with `id`, `label` and `properties`, an edge has `start_id` and `end_id` besides, a path is a
+            list of both in turn. What JSON has no number for is a text: `NaN`, `Infinity`, `-Infinity`.
+            """
 
         def __init__(
             self,

@@ -136,8 +136,8 @@ class GraphServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Traverse(self, request, context):
-        """Traverse walks from some vertices, nearest first, and streams what it meets. Where a vertex has more edges than `degree_max`, the
-        most relevant ones come (sure, recent, rare) and `more` says so.
+        """Traverse walks from some vertices, nearest first, and streams what it meets. Where a vertex has more edges than `degree_max`, those that are
+        surest, and of these the latest, are followed, and `more` says so. Vertices of one distance come by relevance: sure, recent, rare ones first.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (a start isn't there); DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED, DRAINING).
         """

@@ -47,8 +47,8 @@ class GraphServiceStub:
     Errors: INVALID_ARGUMENT; NOT_FOUND (also: above the caller's ceiling); UNAVAILABLE (STORE_FAILED).
     """
     Traverse: _grpc.UnaryStreamMultiCallable[_graph_service_pb2.TraverseRequest, _graph_service_pb2.TraverseResponse]
-    """Traverse walks from some vertices, nearest first, and streams what it meets. Where a vertex has more edges than `degree_max`, the
-    most relevant ones come (sure, recent, rare) and `more` says so.
+    """Traverse walks from some vertices, nearest first, and streams what it meets. Where a vertex has more edges than `degree_max`, those that are
+    surest, and of these the latest, are followed, and `more` says so. Vertices of one distance come by relevance: sure, recent, rare ones first.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND (a start isn't there); DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED, DRAINING).
     """
@@ -145,8 +145,8 @@ class GraphServiceAsyncStub(GraphServiceStub):
     Errors: INVALID_ARGUMENT; NOT_FOUND (also: above the caller's ceiling); UNAVAILABLE (STORE_FAILED).
     """
     Traverse: _aio.UnaryStreamMultiCallable[_graph_service_pb2.TraverseRequest, _graph_service_pb2.TraverseResponse]  # type: ignore[assignment]
-    """Traverse walks from some vertices, nearest first, and streams what it meets. Where a vertex has more edges than `degree_max`, the
-    most relevant ones come (sure, recent, rare) and `more` says so.
+    """Traverse walks from some vertices, nearest first, and streams what it meets. Where a vertex has more edges than `degree_max`, those that are
+    surest, and of these the latest, are followed, and `more` says so. Vertices of one distance come by relevance: sure, recent, rare ones first.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND (a start isn't there); DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED, DRAINING).
     """
@@ -252,8 +252,8 @@ class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _graph_service_pb2.TraverseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_graph_service_pb2.TraverseResponse], _abc.AsyncIterator[_graph_service_pb2.TraverseResponse]]:
-        """Traverse walks from some vertices, nearest first, and streams what it meets. Where a vertex has more edges than `degree_max`, the
-        most relevant ones come (sure, recent, rare) and `more` says so.
+        """Traverse walks from some vertices, nearest first, and streams what it meets. Where a vertex has more edges than `degree_max`, those that are
+        surest, and of these the latest, are followed, and `more` says so. Vertices of one distance come by relevance: sure, recent, rare ones first.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (a start isn't there); DEADLINE_EXCEEDED (QUERY_TIMEOUT); UNAVAILABLE (STORE_FAILED, DRAINING).
         """

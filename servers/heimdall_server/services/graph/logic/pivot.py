@@ -85,7 +85,7 @@ class Pivoting:
             QuerySyntaxError, PermissionDeniedError, QueryTimeoutError, QueryCostError, BudgetExceededError, StoreError: As
                 `RecordSearch.records`, and as the graph's ports.
         """
-        types = wanted_types(asked.types, self._ports.classes)
+        types = wanted_types(asked.types, self._ports.classes, imported=False)
         read = await self._read(caller, asked, types, ceiling.tlp)
         tied, entity_count = await asyncio.to_thread(
             read.tally.most, record_count_min=asked.record_count_min, count_max=asked.entity_count_max

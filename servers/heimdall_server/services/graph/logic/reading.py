@@ -8,10 +8,11 @@ from itertools import chain
 from typing import Final
 
 from heimdall_server.domain.graph import VertexKind
-from heimdall_server.domain.graph_reading import CypherResult, EdgeKey, GraphFilter, GraphLimits
+from heimdall_server.domain.graph_reading import CypherResult, Edge, EdgeKey, GraphFilter, GraphLimits, Witnesses
 from heimdall_server.ports.graph import CypherRunner, GraphCuration, GraphReader
 from heimdall_server.ports.graph_dumps import GraphDumps
 from heimdall_server.ports.warninglists import WarninglistBook
+from heimdall_server.services.graph.logic.entity_types import wanted_types
 from heimdall_server.services.graph.logic.finding import VertexFinder
 from heimdall_server.services.graph.model import Ceiling, Connected, Described, Labelled, Named, Sighted
 
@@ -19,6 +20,13 @@ PARTS_TOLD: Final = 50
 """Entities that were merged into a vertex whose evidence, labels and notes are told with it."""
 NOTES_TOLD: Final = 100
 """Of a vertex, the newest ones: together far below the size of a message."""
+EVIDENT_EDGES_MAX: Final = 10_000
+"""Of one level, whose evidence is told; asking and telling takes some 50 µs each."""
+_EVIDENT_AT_ONCE: Final = 1_000
+EDGE_PROVENANCES: Final = 16
+"""Of an edge of a walk."""
+PROVENANCES_TOLD: Final = 1_000
+"""Of a vertex, or of a way's steps together: a quarter of a message. An address may be in as many logs as there are files."""
 
 
 class GraphReading:
@@ -32,6 +40,7 @@ class GraphReading:
         finder: VertexFinder,
         warninglists: WarninglistBook | None = None,
         dumps: GraphDumps | None = None,
+        classes: frozenset[str] = frozenset(),
     ) -> None:
         self._reader = reader
         self._curation = curation
@@ -39,6 +48,7 @@ class GraphReading:
         self._finder = finder
         self._warninglists = warninglists
         self._dumps = dumps
+        self._classes = classes
 
     async def describe(self, named: Named, ceiling: Ceiling) -> Described:
         """A vertex and what is said about it and about its parts.
@@ -51,14 +61,14 @@ class GraphReading:
         merges = (await self._curation.parts(vertex.id))[:PARTS_TOLD]
         parts = await self._reader.get([merge.id for merge in merges], tlp_max=ceiling.tlp) if merges else {}
         ids = [vertex.id, *parts]
-        evidence = await self._reader.evidence(ids, tlp_max=ceiling.tlp)
+        evidence = await self._reader.evidence(ids, tlp_max=ceiling.tlp, count_max=_each(len(ids)))
         notes = await self._curation.notes(ids, tlp_max=ceiling.tlp)
         listed: Sequence[str] = ()
         if self._warninglists is not None and vertex.kind is VertexKind.ENTITY:
             listed = await self._warninglists.naming(vertex.type, vertex.value)
         return Described(
             vertex,
-            list(chain.from_iterable(evidence)),
+            Witnesses(list(chain.from_iterable(one.told for one in evidence)), sum(one.count for one in evidence)),
             await self._curation.labels(ids, tlp_max=ceiling.tlp),
             notes[-NOTES_TOLD:],
             [merge for merge in merges if merge.id in parts and merge.into_id in ids],
@@ -69,18 +79,34 @@ class GraphReading:
         )
 
     async def traverse(
-        self, starts: Sequence[Named], filter_: GraphFilter, limits: GraphLimits, ceiling: Ceiling
+        self,
+        starts: Sequence[Named],
+        filter_: GraphFilter,
+        limits: GraphLimits,
+        ceiling: Ceiling,
+        *,
+        with_evidence: bool = False,
     ) -> AsyncGenerator[Labelled, None]:
         """Walk from some vertices, level by level.
 
         Raises:
+            InvalidArgumentError: There is no such type of entities.
             NotFoundError: A start isn't there.
         """
+        filter_ = replace(filter_, tlp_max=ceiling.tlp, types=wanted_types(filter_.types, self._classes))
         ids = [await self._found(one, ceiling) for one in starts]
-        levels = self._reader.traverse(ids, replace(filter_, tlp_max=ceiling.tlp), limits)
-        async for level in levels:
+        async for level in self._reader.traverse(ids, filter_, limits):
             found = [vertex.id for vertex in level.vertices]
-            yield Labelled(level, await self._curation.labels(found, tlp_max=ceiling.tlp) if found else ())
+            labels = await self._curation.labels(found, tlp_max=ceiling.tlp) if found else ()
+            evidence = await self._evidence(level.edges[:EVIDENT_EDGES_MAX], ceiling) if with_evidence else ()
+            yield Labelled(level, labels, evidence)
+
+    async def _evidence(self, edges: Sequence[Edge], ceiling: Ceiling) -> Sequence[Witnesses]:
+        found: list[Witnesses] = []
+        for begin in range(0, len(edges), _EVIDENT_AT_ONCE):
+            keys = [edge.key for edge in edges[begin : begin + _EVIDENT_AT_ONCE]]
+            found += await self._reader.evidence(keys, tlp_max=ceiling.tlp, count_max=EDGE_PROVENANCES)
+        return found
 
     async def connect(
         self,
@@ -103,7 +129,7 @@ class GraphReading:
         )
         edges = list({edge.key: edge for path in found.paths for edge in path.edges}.values())
         keys: list[bytes | EdgeKey] = [edge.key for edge in edges]
-        evidence = await self._reader.evidence(keys, tlp_max=ceiling.tlp) if keys else ()
+        evidence = await self._reader.evidence(keys, tlp_max=ceiling.tlp, count_max=_each(len(keys))) if keys else ()
         return Connected(found.paths, list(zip(edges, evidence, strict=True)), found.more)
 
     async def sightings(
@@ -130,3 +156,8 @@ class GraphReading:
 
     async def _found(self, named: Named, ceiling: Ceiling) -> bytes:
         return (await self._finder.find(named, ceiling.tlp))[0]
+
+
+def _each(count: int) -> int:
+    """How many provenances of each of some facts are told, so that all fit a message."""
+    return max(EDGE_PROVENANCES, PROVENANCES_TOLD // max(1, count))

@@ -23,6 +23,8 @@ from heimdall_server.services.ingest.model import DumpFacts, OpenIn, SourceState
 SETTLE_WAIT_S: Final = 10.0
 """How long a new stream waits for frames of the stream before that are being written."""
 DEFAULT_DUMP_DATASET: Final = "dumps"
+UNMARKED: Final = "amber"
+"""What records without a marking count as."""
 _TIME_NS_MAX: Final = 2**63 - 1
 
 
@@ -90,7 +92,7 @@ class AppendUseCase:
         context = replace(self._context(request), source=key.source)
         if request.dump is not None:
             # The records name the dump as it came, and are protected by the policy; what is kept of the source isn't.
-            request = replace(request, dump=self._names.dump(request.dump))
+            request = replace(request, dump=replace(self._names.dump(request.dump), tlp=request.tlp))
         await self._fence(key)
         complete = self._check_dump(key, request.dump) if request.dump else None
         state = complete or self._state.sources.open(key)
@@ -165,6 +167,9 @@ class AppendUseCase:
                 raise InvalidArgumentError("open.source_id", "the source holds records that are no dump; use another")
             if (state.dump.name, state.dump.content_sha256) != (facts.name, facts.content_sha256):
                 raise InvalidArgumentError("open.source_id", "the source holds another dump; use another")
+            _check_marking(state.dump, facts, begun=True)
+        if complete is not None and complete.dump is not None and facts.tlp:
+            _check_marking(complete.dump, facts, begun=False)
         return complete
 
     def _context(self, request: OpenIn) -> DecodeContext:
@@ -193,3 +198,17 @@ class AppendUseCase:
             first_record_number=1 if request.dump else 0,
             tlp=request.tlp,
         )
+
+
+def _check_marking(held: DumpFacts, facts: DumpFacts, *, begun: bool) -> None:
+    """What is stored keeps its marking. Whoever says another one must not believe that it holds now."""
+    if held.tlp is None or (held.tlp or UNMARKED) == (facts.tlp or UNMARKED):
+        return
+    was = held.tlp or f"{UNMARKED} (no marking was given)"
+    if begun:
+        raise InvalidArgumentError("open.defaults.tlp", f"the dump was begun as {was}; go on with that marking")
+    raise InvalidArgumentError(
+        "open.defaults.tlp",
+        f"the dump was taken in before as {was}, and what is stored keeps its marking; delete its records, and take it in again "
+        "as another identity",
+    )

@@ -141,6 +141,27 @@ class VertexColumns(Columns):
         joined["begin"][len(self) :] += len(self.values)
         return VertexColumns(**joined)
 
+    def gather(self, roots: Longs) -> None:
+        """Let those that stand for others say what all of these say, in place.
+
+        Args:
+            roots: For each the row of the one that stands for it.
+        """
+        order = np.argsort(roots, kind="stable")
+        groups, begins = np.unique(roots[order], return_index=True)
+        if len(groups) == len(roots):
+            return
+        stands = np.flatnonzero(self.id == roots)
+        group = np.searchsorted(groups, self.id[stands])
+        for column, sum_ in (
+            (self.first_ns, np.minimum),
+            (self.last_ns, np.maximum),
+            (self.count, np.add),
+            (self.confidence, np.maximum),
+            (self.tlp, np.minimum),
+        ):
+            column[stands] = sum_.reduceat(column[order], begins)[group]
+
     def doubted(self, confidence_min: int) -> Mask:
         """Which are entities that are believed less than that."""
         mask: Mask = (self.kind == _ENTITY) & (self.confidence < confidence_min)

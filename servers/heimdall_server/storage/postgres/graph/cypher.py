@@ -20,6 +20,7 @@ from heimdall_server.domain.graph_reading import CypherResult
 from heimdall_server.storage.postgres.config import STORE
 from heimdall_server.storage.postgres.extensions import GRAPH
 from heimdall_server.storage.postgres.graph.cypher_text import returned_columns
+from heimdall_server.storage.postgres.graph.cypher_values import json_of
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _ROWS_MAX = 100_000
@@ -80,7 +81,8 @@ class PostgresCypherRunner:
                     await connection.execute("SELECT set_config(%s, %s, true)", (name, value))
                 cursor = await connection.execute(statement.encode(), prepare=False)
                 return [
-                    tuple("null" if value is None else str(value) for value in row) for row in await cursor.fetchall()
+                    tuple("null" if value is None else json_of(str(value)) for value in row)
+                    for row in await cursor.fetchall()
                 ]
             except pg.QueryCanceled:
                 raise QueryTimeoutError(time_s) from None

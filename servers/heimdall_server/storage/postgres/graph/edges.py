@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -10,12 +11,19 @@ from typing import Final
 import numpy as np
 
 from heimdall_server.domain.graph import EDGE_KINDS, EdgeKind
-from heimdall_server.domain.graph_batches import CheckedBatch, numbers
+from heimdall_server.domain.graph_batches import TYPED, CheckedBatch, numbers
 from heimdall_server.storage.postgres.graph.binary_copy import Column
 from heimdall_server.storage.postgres.graph.facts import Facts, Longs, Mask, Pairs, Weights, changed, incoming, merged
 from heimdall_server.storage.postgres.graph.labels import Labels, table
 from heimdall_server.storage.postgres.graph.properties import edge_properties
-from heimdall_server.storage.postgres.graph.staging import FACT_COLUMNS, Connection, ask_facts, copy_in, fact_columns
+from heimdall_server.storage.postgres.graph.staging import (
+    FACT_COLUMNS,
+    Connection,
+    MakeColumns,
+    ask_facts,
+    copy_in,
+    fact_columns,
+)
 from heimdall_server.storage.postgres.graph.vertices import Kept, row_sums
 
 _UPDATED: Final = ", ".join(f"{name} = c.{name}" for name in (*FACT_COLUMNS.split(", "), "rank"))
@@ -88,13 +96,12 @@ def group_edges(
     )
 
 
-async def keep_edges(connection: Connection, group: EdgeGroup, terms: Mapping[int, str], labels: Labels) -> Kept:
-    """Insert what is new, change what isn't the same any more.
+async def find_edges(connection: Connection, group: EdgeGroup, labels: Labels) -> Kept:
+    """Ask which are there.
 
     Args:
         connection: Within the batch's transaction.
-        group: The edges; gets their graph ids.
-        terms: Names of relations by their numbers.
+        group: The edges; gets their graph ids, those of new ones included.
         labels: Of the database.
     """
     number = EDGE_KINDS.index(group.kind)
@@ -112,35 +119,58 @@ async def keep_edges(connection: Connection, group: EdgeGroup, terms: Mapping[in
         f"ON t.start_id = k.start_id AND t.end_id = k.end_id AND t.relation = k.relation WHERE k.kind = {number}"
     )
     found, held, _ = await ask_facts(connection, source, further=())
+    kept = await asyncio.to_thread(_compared, group, found, held)
+    if len(kept.new):
+        group.facts.id[kept.new] = await labels.allocate(connection, group.kind, len(kept.new))
+    return kept
+
+
+def _compared(group: EdgeGroup, found: Longs, held: Facts) -> Kept:
     is_new = np.ones(len(group.start), bool)
     is_new[found] = False
     new = np.flatnonzero(is_new)
     # In the order of the index by ends, so that each of its pages is visited once.
-    new = new[np.lexsort((group.end[new], group.start[new]))]
+    first, second = (group.end, group.start) if group.kind is EdgeKind.HAS_VALUE else (group.start, group.end)
+    new = new[np.lexsort((second[new], first[new]))]
     group.facts.id[found] = held.id
-    if len(new):
-        group.facts.id[new] = await labels.allocate(connection, group.kind, len(new))
-        await _insert(connection, group, terms, new)
     together, several = merged(held, group.facts.take(found))
     differs = np.flatnonzero(changed(held, together))
-    if len(differs):
-        await _update(connection, group, found[differs], together.take(differs))
-    return Kept(len(new), len(differs), held, found, np.flatnonzero(several))
+    return Kept(new, held, found, together, differs, np.flatnonzero(several), np.empty(0, np.int64))
 
 
-async def _insert(connection: Connection, group: EdgeGroup, terms: Mapping[int, str], new: Longs) -> None:
+def new_edges(group: EdgeGroup, kept: Kept, terms: Mapping[int, str]) -> tuple[str, MakeColumns]:
+    """What is to be inserted, for `copy_all`.
+
+    Args:
+        group: The edges, with their graph ids.
+        kept: Which of them are new; at least one.
+        terms: Names of relations by their numbers.
+    """
+    names = f"id, start_id, end_id, relation, rank, {FACT_COLUMNS}"
+    if group.kind in TYPED:
+        names += ", properties"
+    return f"{table(group.kind)} ({names})", lambda: _new_columns(group, kept.new, terms)
+
+
+async def change_edges(connection: Connection, group: EdgeGroup, kept: Kept) -> None:
+    """Change those that aren't the same any more."""
+    if len(kept.differs):
+        await _update(connection, group, kept.were_there[kept.differs], kept.together.take(kept.differs))
+
+
+def _new_columns(group: EdgeGroup, new: Longs, terms: Mapping[int, str]) -> list[Column]:
     facts = group.facts.take(new)
     columns: list[Column] = [
         facts.id,
         group.start[new],
         group.end[new],
-        edge_properties(group.relation[new], terms),
         group.relation[new].astype(np.int32),
         facts.rank.astype(np.int32),
         *fact_columns(facts),
     ]
-    names = f"id, start_id, end_id, properties, relation, rank, {FACT_COLUMNS}"
-    await copy_in(connection, f"{table(group.kind)} ({names})", columns)
+    if group.kind in TYPED:  # of others they are `{}`, as the table says by itself
+        columns.append(edge_properties(group.relation[new], terms))
+    return columns
 
 
 async def _update(connection: Connection, group: EdgeGroup, rows: Longs, facts: Facts) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS, EdgeKind, Provenance, Tlp
-from heimdall_server.domain.graph_reading import EdgeKey, Evidence
+from heimdall_server.domain.graph_reading import EdgeKey, Evidence, Witnesses
 from heimdall_server.storage.postgres.graph.labels import table
 from heimdall_server.storage.postgres.graph.rows import array
 from heimdall_server.storage.postgres.graph.staging import Connection
@@ -23,9 +23,12 @@ f (n, provenance, first_ns, last_ns, count, first_place, last_place) AS (
     SELECT s.n, r.provenance, r.first_ns, r.last_ns, r.count, r.first_place, r.last_place
     FROM s JOIN graph_fact_provenance r ON r.fact = s.id WHERE s.provenance = 0
 )
-SELECT f.n, {_PROVENANCE}, f.first_ns, f.last_ns, f.count, f.first_place, f.last_place
-FROM f JOIN graph_provenance p ON p.provenance_id = f.provenance WHERE p.tlp <= %s
-ORDER BY f.n, p.confidence DESC, f.last_ns DESC, p.provenance_id
+SELECT * FROM (
+    SELECT f.n, count(*) OVER (PARTITION BY f.n) AS all_count, row_number() OVER surest AS place,
+        {_PROVENANCE}, f.first_ns, f.last_ns, f.count, f.first_place, f.last_place
+    FROM f JOIN graph_provenance p ON p.provenance_id = f.provenance WHERE p.tlp <= %s
+    WINDOW surest AS (PARTITION BY f.n ORDER BY p.confidence DESC, f.last_ns DESC, p.provenance_id)
+) t WHERE place <= %s ORDER BY n, place
 """
 _VERTICES: Final = " UNION ALL ".join(
     f"SELECT {_FACT} FROM unnest(%s::uuid[], %s::integer[]) AS k (uid, n) JOIN {table(kind)} t ON t.uid = k.uid"
@@ -37,14 +40,15 @@ _ROWS: Final = " UNION ALL ".join(
 
 
 async def evidence_of(
-    connection: Connection, facts: Sequence[bytes | EdgeKey], tlp_max: Tlp
-) -> Sequence[Sequence[Evidence]]:
+    connection: Connection, facts: Sequence[bytes | EdgeKey], tlp_max: Tlp, count_max: int
+) -> Sequence[Witnesses]:
     """The provenances of each fact that a reader may see, the surest first.
 
     Args:
         connection: Begun by `begin`.
         facts: Ids of vertices, keys of edges.
         tlp_max: The reader's ceiling.
+        count_max: Of each fact at most so many.
     """
     sources: list[str] = []
     parameters: list[object] = []
@@ -67,12 +71,14 @@ async def evidence_of(
                 numbers,
             ]
     found: list[list[Evidence]] = [[] for _ in facts]
+    counts = [0] * len(facts)
     if sources:
         statement = _EVIDENCE.format(source=" UNION ALL ".join(sources)).encode()
-        cursor = await connection.execute(statement, [*parameters, tlp_max.value], prepare=True)
-        for number, *row in await cursor.fetchall():
+        cursor = await connection.execute(statement, [*parameters, tlp_max.value, count_max], prepare=True)
+        for number, count, _, *row in await cursor.fetchall():
+            counts[number] = count
             found[number].append(_evidence(row))
-    return found
+    return [Witnesses(told, count) for told, count in zip(found, counts, strict=True)]
 
 
 async def _rows_of(connection: Connection, edges: Mapping[int, EdgeKey]) -> dict[bytes, int]:

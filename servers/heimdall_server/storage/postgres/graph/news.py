@@ -109,11 +109,10 @@ class News:
             vertices: Its vertices, kept.
         """
         found = next((pair for pair in vertices if pair[0].kind is VertexKind.SIGHTING), None)
-        if found is None or not found[1].new_count:
+        if found is None or not len(found[1].new):
             return
         group, kept = found
-        is_new = np.ones(len(group.ids), bool)
-        is_new[kept.were_there] = False
+        is_new = kept.is_new
         if self._bounds is not None:
             await self._queue(connection, checked, group, np.flatnonzero(is_new), self._bounds)
         await self._compare(connection, checked, group, is_new)

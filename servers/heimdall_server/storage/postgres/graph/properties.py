@@ -16,6 +16,7 @@ from heimdall_server.storage.postgres.graph.binary_copy import Texts
 from heimdall_server.storage.postgres.graph.facts import Longs
 
 _AGTYPE_VERSION: Final = b"\x01"
+_BACKSLASH, _QUOTE, _SPACE = (ord(one) for one in '\\" ')
 _TOKEN: Final = rf"^\[{CLASS_PATTERN}:(?P<epoch>[0-9a-z])[a-z2-7]{{26}}\]$"
 _CONTROLS: Final = "[\x00-\x1f]"
 
@@ -72,10 +73,13 @@ def _named(types: pa.StringArray) -> pa.StringArray:
 
 def _escaped(values: pa.StringArray) -> pa.StringArray:
     """The inside of JSON strings."""
-    found = pc.replace_substring(values, "\\", "\\\\")
-    found = pc.replace_substring(found, '"', '\\"')
-    controls = pc.match_substring_regex(values, _CONTROLS)
-    if pc.any(controls).as_py():  # rare in what is canonical, so one by one
+    # Looking for an octet is a hundred times faster than replacing it wherever it is, and most values hold none.
+    octets = Texts.of(values).data
+    found = pc.replace_substring(values, "\\", "\\\\") if (octets == _BACKSLASH).any() else values
+    if (octets == _QUOTE).any():
+        found = pc.replace_substring(found, '"', '\\"')
+    if (octets < _SPACE).any():  # rare in what is canonical, so one by one
+        controls = pc.match_substring_regex(values, _CONTROLS)
         some = [json.dumps(one, ensure_ascii=False)[1:-1] for one in values.filter(controls).to_pylist()]
         found = pc.replace_with_mask(found, controls, pa.array(some, pa.string()))
     return found

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final
 
 from heimdall_server.domain.graph import EdgeKind, Tlp, VertexKind
 from heimdall_server.domain.graph_profiles import Profile
 from heimdall_server.domain.graph_reading import (
     EdgeKey,
-    Evidence,
     GraphFilter,
     GraphLimits,
     GraphState,
     Level,
     Paths,
+    Seen,
     SightingRow,
     Vertex,
+    Witnesses,
 )
 from heimdall_server.storage.postgres.graph.dumps import visible_profiles
 from heimdall_server.storage.postgres.graph.evidence import evidence_of
@@ -39,6 +41,7 @@ from heimdall_server.storage.postgres.graph.walk import Known, Traversal, Walk
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _READ_S: Final = 10.0
+_ALL: Final = 2**31 - 1
 _SIGHTINGS: Final = f"""
 SELECT t.id::text::bigint, t.uid, {VALUE}, t.day, t.hours, t.provenance, {SEEN}
 FROM {table(VertexKind.ENTITY)} e JOIN {table(EdgeKind.OF_ENTITY)} o ON o.end_id = e.id
@@ -74,19 +77,30 @@ class PostgresGraphReader:
         """See the port."""
         async with moment(self._pool, _READ_S) as (connection, has_merges):
             roots = await roots_of(connection, ids) if has_merges else {one: one for one in ids}
-            found = await vertices_by_id(connection, {*roots, *roots.values()}, any_vertex(tlp_max))
+            parts = await parts_of(connection, set(roots.values())) if has_merges else {}
+            found = await vertices_by_id(connection, {*roots, *roots.values(), *parts}, any_vertex(tlp_max))
+        whole = {one: [found[one].vertex.seen] for one in roots.values() if one in found}
+        for part, root in parts.items():
+            if part in found and root in whole:
+                whole[root].append(found[part].vertex.seen)
         # A part that the reader mustn't see isn't there for them, whatever it was merged into.
-        return {id_: found[root].vertex for id_, root in roots.items() if root in found and id_ in found}
+        return {
+            id_: replace(found[root].vertex, seen=_sum(whole[root])) if len(whole[root]) > 1 else found[root].vertex
+            for id_, root in roots.items()
+            if root in found and id_ in found
+        }
 
     async def profiles(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, Profile]:
         """See the port."""
         async with self._reading(_READ_S) as connection:
             return await visible_profiles(connection, ids, tlp_max)
 
-    async def evidence(self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp) -> Sequence[Sequence[Evidence]]:
+    async def evidence(
+        self, facts: Sequence[bytes | EdgeKey], *, tlp_max: Tlp, count_max: int | None = None
+    ) -> Sequence[Witnesses]:
         """See the port. One statement, and one more where there are edges."""
         async with self._reading(_READ_S) as connection:
-            return await evidence_of(connection, facts, tlp_max)
+            return await evidence_of(connection, facts, tlp_max, _ALL if count_max is None else count_max)
 
     async def traverse(
         self, starts: Sequence[bytes], filter_: GraphFilter, limits: GraphLimits
@@ -151,3 +165,13 @@ class PostgresGraphReader:
 
     def _reading(self, time_s: float) -> AbstractAsyncContextManager[Connection]:
         return reading(self._pool, time_s)
+
+
+def _sum(parts: Sequence[Seen]) -> Seen:
+    return Seen(
+        min(one.first_ns for one in parts),
+        max(one.last_ns for one in parts),
+        sum(one.count for one in parts),
+        max(one.confidence for one in parts),
+        min(one.tlp for one in parts),
+    )

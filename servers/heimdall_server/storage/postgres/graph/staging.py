@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import psycopg
@@ -14,6 +15,8 @@ from heimdall_server.storage.postgres.graph.binary_copy import Column, Octets, a
 from heimdall_server.storage.postgres.graph.facts import Facts, Longs, Sums
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
+MakeColumns: TypeAlias = Callable[[], Sequence[Column]]
+_T = TypeVar("_T")
 _SUMS: Final = "first_ns bigint, last_ns bigint, count bigint, first_place bigint, last_place bigint"
 _FACT: Final = f"{_SUMS}, provenance integer, confidence smallint, tlp_min smallint, tlp_max smallint"
 _TABLES: Final = (
@@ -55,8 +58,44 @@ async def copy_in(connection: Connection, target: str, columns: Sequence[Column]
         columns: In their order, and as wide as they are.
     """
     rows = await asyncio.to_thread(encode, columns)
-    if not len(rows):
+    if len(rows):
+        await _send(connection, target, rows)
+
+
+async def copy_all(connection: Connection, parts: Sequence[tuple[str, MakeColumns]]) -> None:
+    """Copy rows into several tables, one after the other: while PostgreSQL is at one, the rows of the next are made.
+
+    Args:
+        connection: Within a transaction.
+        parts: Tables and their columns, and what makes these, in a thread; at least one row each.
+    """
+    if not parts:
         return
+    (target, make), *others = parts
+    rows = await asyncio.to_thread(_encoded, make)
+    for following, make_next in others:
+        coming = await meanwhile(partial(_encoded, make_next), _send(connection, target, rows))
+        target, rows = following, coming
+    await _send(connection, target, rows)
+
+
+async def meanwhile(work: Callable[[], _T], act: Awaitable[None]) -> _T:
+    """Do something in a thread while something else is awaited. Both are over at the end, whatever becomes of them."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await act
+    except BaseException:
+        await asyncio.wait([task])
+        task.exception()
+        raise
+    return await task
+
+
+def _encoded(make: MakeColumns) -> Octets:
+    return encode(make())
+
+
+async def _send(connection: Connection, target: str, rows: Octets) -> None:
     async with connection.cursor().copy(f"COPY {target} FROM STDIN (FORMAT BINARY)") as copy:
         for piece in pieces(rows):
             await copy.write(piece)

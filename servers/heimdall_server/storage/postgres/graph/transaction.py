@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,13 @@ from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS
 from heimdall_server.domain.graph_batches import Applied, CheckedBatch, GraphBatch
 from heimdall_server.storage.postgres.graph.dumps import keep_dumps
-from heimdall_server.storage.postgres.graph.edges import EdgeGroup, group_edges, keep_edges
+from heimdall_server.storage.postgres.graph.edges import (
+    EdgeGroup,
+    change_edges,
+    find_edges,
+    group_edges,
+    new_edges,
+)
 from heimdall_server.storage.postgres.graph.facts import Facts, Longs, Pairs, Sums, Weights
 from heimdall_server.storage.postgres.graph.labels import Labels
 from heimdall_server.storage.postgres.graph.news import News
@@ -21,8 +28,10 @@ from heimdall_server.storage.postgres.graph.refusals import note_refused
 from heimdall_server.storage.postgres.graph.staging import (
     SUM_COLUMNS,
     Connection,
+    copy_all,
     copy_in,
     hours_column,
+    meanwhile,
     prepare,
     sum_columns,
 )
@@ -30,9 +39,11 @@ from heimdall_server.storage.postgres.graph.terms import Provenances, Terms, wei
 from heimdall_server.storage.postgres.graph.vertices import (
     Kept,
     VertexGroup,
+    change_vertices,
+    find_vertices,
     group_vertices,
-    keep_vertices,
     key_columns,
+    new_vertices,
 )
 
 _WRITER_LOCK: Final = 0x4865696D47726170
@@ -89,8 +100,7 @@ async def apply_once(connection: Connection, checked: CheckedBatch, shared: Shar
         await note(connection, batch.origin)
         return Applied(repeated=False)
     work = await _Work.begin(connection, checked, shared, count=count)
-    vertices = await work.vertices()
-    edges = await work.edges(vertices)
+    vertices, edges = await work.keep()
     await _keep_pairs(connection, [*vertices, *edges])
     if count:
         await keep_dumps(connection, batch, work.provenances)
@@ -102,9 +112,9 @@ async def apply_once(connection: Connection, checked: CheckedBatch, shared: Shar
         await note(connection, origin)
     return Applied(
         repeated=False,
-        new_vertex_count=sum(kept.new_count for _, kept in vertices),
-        new_edge_count=sum(kept.new_count for _, kept in edges),
-        changed_count=sum(kept.changed_count for _, kept in (*vertices, *edges)),
+        new_vertex_count=sum(len(kept.new) for _, kept in vertices),
+        new_edge_count=sum(len(kept.new) for _, kept in edges),
+        changed_count=sum(len(kept.differs) for _, kept in (*vertices, *edges)),
         refused=tuple(checked.refused),
     )
 
@@ -127,37 +137,45 @@ class _Work:
         numbers = await shared.provenances.numbers(connection, told)
         return cls(connection, checked, shared.labels, shared.terms, numbers, weights(numbers, told), count)
 
-    async def vertices(self) -> list[tuple[VertexGroup, Kept]]:
+    async def keep(self) -> tuple[list[tuple[VertexGroup, Kept]], list[tuple[EdgeGroup, Kept]]]:
+        """Insert what is new, change what isn't the same any more. What needs no answer is worked out while PostgreSQL is at something."""
+        connection, checked = self.connection, self.checked
+        groups = await asyncio.to_thread(self._vertex_groups)
+        if not groups:
+            return [], []
+        keys = [key_columns(group) for group in groups]
+        columns: list[Any] = [np.concatenate([key[index] for key in keys]) for index in range(3)]
+        await copy_in(connection, "graph_vertex_key (kind, ordinal, uid)", columns)
+        types = await self.terms.numbers(connection, checked.batch.vertices.column("type"), checked.vertex_ok)
+        relation = checked.batch.edges.column("relation")
+        relations = await self.terms.numbers(connection, relation, checked.edge_ok)
+        names = self.terms.names(relation, checked.edge_ok)
+        vertices = [(group, await find_vertices(connection, group, self.labels)) for group in groups]
+        inserts = [new_vertices(group, kept, checked, types) for group, kept in vertices if len(kept.new)]
+        edge_groups = await meanwhile(lambda: self._edge_groups(vertices, relations), copy_all(connection, inserts))
+        edges = [(group, await find_edges(connection, group, self.labels)) for group in edge_groups]
+        await copy_all(connection, [new_edges(group, kept, names) for group, kept in edges if len(kept.new)])
+        for vertex_group, kept in vertices:
+            await change_vertices(connection, vertex_group, kept, checked)
+        for edge_group, kept in edges:
+            await change_edges(connection, edge_group, kept)
+        return vertices, edges
+
+    def _vertex_groups(self) -> list[VertexGroup]:
         made = (
             group_vertices(self.checked, kind, self.provenances, self.weights, count=self.count)
             for kind in VERTEX_KINDS
         )
-        groups = [group for group in made if group is not None]
-        if not groups:
-            return []
-        keys = [key_columns(group) for group in groups]
-        columns: list[Any] = [np.concatenate([key[index] for key in keys]) for index in range(3)]
-        await copy_in(self.connection, "graph_vertex_key (kind, ordinal, uid)", columns)
-        column = self.checked.batch.vertices.column("type")
-        types = await self.terms.numbers(self.connection, column, self.checked.vertex_ok)
-        return [
-            (group, await keep_vertices(self.connection, group, self.checked, types, self.labels)) for group in groups
-        ]
+        return [group for group in made if group is not None]
 
-    async def edges(self, vertices: Sequence[tuple[VertexGroup, Kept]]) -> list[tuple[EdgeGroup, Kept]]:
-        column = self.checked.batch.edges.column("relation")
-        relations = await self.terms.numbers(self.connection, column, self.checked.edge_ok)
-        names = self.terms.names(column, self.checked.edge_ok)
+    def _edge_groups(self, vertices: Sequence[tuple[VertexGroup, Kept]], relations: Longs) -> list[EdgeGroup]:
         row_count = self.checked.batch.vertices.num_rows
         vertex_ids, vertex_is_new = np.zeros(row_count, np.int64), np.ones(row_count, bool)
         for group, kept in vertices:
-            is_new = np.ones(len(group.ids), bool)
-            is_new[kept.were_there] = False
             vertex_ids[group.rows] = group.facts.id[group.facts_of_rows]
-            vertex_is_new[group.rows] = is_new[group.facts_of_rows]
-        found = []
-        for kind in EDGE_KINDS:
-            edges = group_edges(
+            vertex_is_new[group.rows] = kept.is_new[group.facts_of_rows]
+        made = (
+            group_edges(
                 self.checked,
                 kind,
                 self.provenances,
@@ -167,9 +185,9 @@ class _Work:
                 vertex_is_new=vertex_is_new,
                 relations=relations,
             )
-            if edges is not None:
-                found.append((edges, await keep_edges(self.connection, edges, names, self.labels)))
-        return found
+            for kind in EDGE_KINDS
+        )
+        return [group for group in made if group is not None]
 
 
 async def _says_nothing_new(connection: Connection, digest: bytes, *, counts: bool) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,12 +14,23 @@ from heimdall_server.domain.graph import HOURS, VERTEX_KINDS, VertexKind
 from heimdall_server.domain.graph_batches import ROWS_MAX, CheckedBatch, numbers
 from heimdall_server.domain.graph_ids import octets
 from heimdall_server.storage.postgres.graph.binary_copy import Column, Octets
-from heimdall_server.storage.postgres.graph.facts import Facts, Longs, Pairs, Sums, Weights, changed, incoming, merged
+from heimdall_server.storage.postgres.graph.facts import (
+    Facts,
+    Longs,
+    Mask,
+    Pairs,
+    Sums,
+    Weights,
+    changed,
+    incoming,
+    merged,
+)
 from heimdall_server.storage.postgres.graph.labels import Labels, table
 from heimdall_server.storage.postgres.graph.properties import token_marks, vertex_properties
 from heimdall_server.storage.postgres.graph.staging import (
     FACT_COLUMNS,
     Connection,
+    MakeColumns,
     ask_facts,
     copy_in,
     fact_columns,
@@ -50,13 +62,26 @@ class VertexGroup:
 class Kept:
     """What was done with facts of one kind."""
 
-    new_count: int
-    changed_count: int
+    new: Longs
+    """Facts that weren't there, in the order in which they are inserted."""
     held: Facts
     """As they were: of those that were there, see `were_there`."""
     were_there: Longs
+    together: Facts
+    """As they are to be."""
+    differs: Longs
+    """Of them those that change."""
     several: Longs
     """Of them those whose provenances have rows of their own now."""
+    newer: Longs
+    """Of them those that get another text."""
+
+    @property
+    def is_new(self) -> Mask:
+        """Of all facts, whether they weren't there."""
+        mask = np.zeros(len(self.new) + len(self.were_there), bool)
+        mask[self.new] = True
+        return mask
 
 
 def group_vertices(
@@ -120,41 +145,66 @@ def key_columns(group: VertexGroup) -> list[Column]:
     return [np.full(count, VERTEX_KINDS.index(group.kind), np.int16), np.arange(count, dtype=np.int32), group.ids]
 
 
-async def keep_vertices(
-    connection: Connection, group: VertexGroup, checked: CheckedBatch, types: Longs, labels: Labels
-) -> Kept:
-    """Insert what is new, change what isn't the same any more; keys wait in `graph_vertex_key`.
+async def find_vertices(connection: Connection, group: VertexGroup, labels: Labels) -> Kept:
+    """Ask which are there; keys wait in `graph_vertex_key`.
 
     Args:
         connection: Within the batch's transaction.
-        group: The vertices; gets their graph ids.
-        checked: The batch.
-        types: Number of each row's type.
+        group: The vertices; gets their graph ids, those of new ones included.
         labels: Of the database.
     """
     kind, is_sighting = group.kind, group.kind is VertexKind.SIGHTING
     source = f"FROM graph_vertex_key k JOIN {table(kind)} t ON t.uid = k.uid WHERE k.kind = {VERTEX_KINDS.index(kind)}"
     found, held, (marks,) = await ask_facts(connection, source, further=(("t.mark", 2),), with_hours=is_sighting)
+    kept = await asyncio.to_thread(_compared, group, found, held, marks)
+    if len(kept.new):
+        group.facts.id[kept.new] = await labels.allocate(connection, kind, len(kept.new))
+    return kept
+
+
+def _compared(group: VertexGroup, found: Longs, held: Facts, marks: Longs) -> Kept:
     is_new = np.ones(len(group.ids), bool)
     is_new[found] = False
     new = np.flatnonzero(is_new)
     # In the order of the index by id, so that each of its pages is visited once.
     new = new[np.argsort(np.ascontiguousarray(group.ids[new, :8]).view(">u8").reshape(-1))]
     group.facts.id[found] = held.id
-    if len(new):
-        group.facts.id[new] = await labels.allocate(connection, kind, len(new))
-        await _insert(connection, group, checked, types, new)
     together, several = merged(held, group.facts.take(found))
-    differs = np.flatnonzero(changed(held, together))
-    if len(differs):
-        await _update(connection, kind, together.take(differs))
-    newer = np.flatnonzero(group.marks[found] > marks)
-    if len(newer):
-        await _retell(connection, group, checked, found[newer])
-    return Kept(len(new), len(differs), held, found, np.flatnonzero(several))
+    return Kept(
+        new,
+        held,
+        found,
+        together,
+        np.flatnonzero(changed(held, together)),
+        np.flatnonzero(several),
+        np.flatnonzero(group.marks[found] > marks),
+    )
 
 
-async def _insert(connection: Connection, group: VertexGroup, checked: CheckedBatch, types: Longs, new: Longs) -> None:
+def new_vertices(group: VertexGroup, kept: Kept, checked: CheckedBatch, types: Longs) -> tuple[str, MakeColumns]:
+    """What is to be inserted, for `copy_all`.
+
+    Args:
+        group: The vertices, with their graph ids.
+        kept: Which of them are new; at least one.
+        checked: The batch.
+        types: Number of each row's type.
+    """
+    names = f"id, properties, uid, type, day, mark, {FACT_COLUMNS}"
+    if group.facts.sums.hours is not None:
+        names += ", hours"
+    return f"{table(group.kind)} ({names})", lambda: _new_columns(group, kept.new, checked, types)
+
+
+async def change_vertices(connection: Connection, group: VertexGroup, kept: Kept, checked: CheckedBatch) -> None:
+    """Change those that aren't the same any more."""
+    if len(kept.differs):
+        await _update(connection, group.kind, kept.together.take(kept.differs))
+    if len(kept.newer):
+        await _retell(connection, group, checked, kept.were_there[kept.newer])
+
+
+def _new_columns(group: VertexGroup, new: Longs, checked: CheckedBatch, types: Longs) -> list[Column]:
     vertices, rows = checked.batch.vertices, group.first_rows[new]
     taken = pa.array(rows)
     texts = vertex_properties(group.kind, *(vertices.column(name).take(taken) for name in ("type", "value", "day")))
@@ -168,11 +218,9 @@ async def _insert(connection: Connection, group: VertexGroup, checked: CheckedBa
         group.marks[new].astype(np.int16),
         *fact_columns(facts),
     ]
-    names = f"id, properties, uid, type, day, mark, {FACT_COLUMNS}"
     if facts.sums.hours is not None:
         columns.append(hours_column(facts.sums.hours))
-        names += ", hours"
-    await copy_in(connection, f"{table(group.kind)} ({names})", columns)
+    return columns
 
 
 async def _update(connection: Connection, kind: VertexKind, facts: Facts) -> None:

@@ -170,19 +170,29 @@ class Walk:
         for row in roots.tolist() if self.has_merges else ():
             del self.parts[row]
 
-    async def tell(self, vertices: VertexColumns, edges: EdgeColumns) -> tuple[list[Vertex], list[Edge]]:
-        """For the reader: the vertices, and of the edges those both of whose ends were met."""
+    async def tell(
+        self, vertices: VertexColumns, edges: EdgeColumns
+    ) -> tuple[list[Vertex], list[Edge], dict[bytes, bytes]]:
+        """For the reader: the vertices, of the edges those both of whose ends were met, and who stands for ends that are parts."""
         names = await self.names.of(self.connection, vertices.type, edges.relation)
         starts, has_start = self.met.find(edges.start)
         ends, has_end = self.met.find(edges.end)
         told = has_start & has_end
         uids = self.met.uids
 
-        def make() -> tuple[list[Vertex], list[Edge]]:
+        def make() -> tuple[list[Vertex], list[Edge], dict[bytes, bytes]]:
             start_ids, end_ids = octets_of(uids[starts[told]]), octets_of(uids[ends[told]])
-            return vertices.told(names), edges.take(told).told(start_ids, end_ids, names)
+            parts = self._parts_at(np.concatenate([starts[told], ends[told]])) if self.has_merges else {}
+            return vertices.told(names), edges.take(told).told(start_ids, end_ids, names), parts
 
         return await _aside(make, len(vertices) + len(edges))
+
+    def _parts_at(self, places: Longs) -> dict[bytes, bytes]:
+        """Of vertices that were met those that are parts: who stands for each."""
+        met = self.met
+        parts = np.unique(places[met.roots[places] != met.rows[places]])
+        stands = met.find(met.roots[parts])[0]
+        return dict(zip(octets_of(met.uids[parts]), octets_of(met.uids[stands]), strict=True))
 
     async def _named(self, ids: Sequence[bytes]) -> VertexColumns:
         texts = [one.hex() for one in ids]
@@ -218,6 +228,7 @@ class Walk:
                 told[place_of[root]] = None
             if row not in (own := self.parts.setdefault(root, [])):
                 own.append(row)
+        everybody.gather(np.array(roots, np.int64))
         is_new = ~self.met.find(everybody.id)[1]
         self.met.add(everybody.id[is_new], np.array(roots, np.int64)[is_new], everybody.uid[is_new])
         return everybody.take(np.array(list(told), np.int64))
@@ -278,7 +289,8 @@ class Traversal:
             more.append(More(MoreReason.EDGE_SCAN, shown_count=walk.edge_count))
         if doubted.any() and self._depth < limits.depth_max:
             more.append(not_walked(chosen.take(doubted).ids()))
-        return Level(self._depth, *await walk.tell(chosen, edges), more)
+        vertices, told, parts = await walk.tell(chosen, edges)
+        return Level(self._depth, vertices, told, more, parts)
 
     async def _candidates(self, edges: EdgeColumns, room: int) -> tuple[VertexColumns, bool]:
         """Vertices that weren't met, the surest first, until there are enough; and whether these are all."""

@@ -255,10 +255,10 @@ class _Export:
         found: dict[bytes | EdgeKey, Tlp] = {}
         for start in range(0, len(facts), _ASKED):
             some = facts[start : start + _ASKED]
-            for fact, evidence in zip(
+            for fact, witnesses in zip(
                 some, await self._ports.reader.evidence(some, tlp_max=self._tlp_max), strict=True
             ):
-                found[fact] = max((one.provenance.tlp for one in evidence), default=self._tlp_max)
+                found[fact] = max((one.provenance.tlp for one in witnesses.told), default=self._tlp_max)
         return found
 
     async def _relations(self, told: Sequence[Edge]) -> None:

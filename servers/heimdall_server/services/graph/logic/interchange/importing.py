@@ -33,7 +33,7 @@ from heimdall_server.services.graph.logic.interchange.drafts import (
     SightingDraft,
     ThingDraft,
 )
-from heimdall_server.services.graph.logic.interchange.json_pieces import JsonPieces
+from heimdall_server.services.graph.logic.interchange.json_pieces import JsonPieces, NoObject
 from heimdall_server.services.graph.logic.interchange.resolving import Resolver, Who
 from heimdall_server.services.graph.model import Curator
 
@@ -42,6 +42,7 @@ IMPORT_BYTES_MAX: Final = 256 * 1024 * 1024
 """Of one import. ATT&CK's largest bundle has 50 MB."""
 DEFERRED_MAX: Final = 500_000
 """Objects, relations and sightings of one import; half a kilobyte each, since relations wait until all else has come."""
+_TOO_MANY: Final = f"an import has at most {DEFERRED_MAX} objects and relations; split it"
 IMPORTS_MAX: Final = 2
 """Imports at the same time; each holds what it has to refer to."""
 REFUSED_TOLD: Final = 100
@@ -250,10 +251,15 @@ class _Import:
         drafts: list[Draft] = []
         for part in parts:
             self.counts.object_count += 1
+            if self.counts.object_count > DEFERRED_MAX:
+                raise InvalidArgumentError("chunk", _TOO_MANY)
             type_ = self._reader.type_of(part)
             known = type_ in self.counts.types or len(self.counts.types) < _TYPES_COUNTED
             self.counts.types[type_ if known else ""] += 1
-            drafts += self._reader.read(part, self.counts.object_count)
+            if isinstance(part, NoObject):
+                drafts.append(Refusal("", self.counts.object_count, "it is no object"))
+            else:
+                drafts += self._reader.read(part, self.counts.object_count)
         return drafts
 
     async def _take(self, drafts: Sequence[Draft]) -> None:
@@ -273,7 +279,7 @@ class _Import:
             elif isinstance(draft, Notice) and len(self.counts.notices) < NOTICES_TOLD:
                 self.counts.notices.append(draft.text)
         if len(self._deferred) + len(self._entities) > DEFERRED_MAX:
-            raise InvalidArgumentError("chunk", f"an import has at most {DEFERRED_MAX} objects and relations; split it")
+            raise InvalidArgumentError("chunk", _TOO_MANY)
         async with self._sections.section():
             found = await asyncio.to_thread(self._resolver.things, things, self._ports.clock.now_ns())
             self._refuse(found.refused)

@@ -27,6 +27,10 @@ _WORD: Final = re.compile(r"[-+.0-9A-Za-z]*")
 _BLANK: Final = re.compile(r"[ \t\n\r]*")
 
 
+class NoObject(dict[str, Any]):
+    """Stands, empty, for an element of the array that is no object."""
+
+
 class _At(Enum):
     """Where reading stands."""
 
@@ -159,10 +163,8 @@ class JsonPieces:
         value = self._value(ended=ended)
         if value is None:
             return None
-        if not isinstance(value[0], dict):
-            raise self._problem("an element of its list is no object")
         self._separate("]")
-        return value[0]
+        return value[0] if isinstance(value[0], dict) else NoObject()
 
     def _ends(self, bracket: str) -> bool:
         if self._text[self._at] != bracket:
