@@ -30,7 +30,7 @@ from heimdall_server.domain.graph_ids import (
     packed,
     sighting_id,
 )
-from heimdall_server.storage.postgres.graph.binary_copy import END, HEAD, Column, Texts, array_integers, encode, pieces
+from heimdall_server.storage.postgres.binary_copy import END, HEAD, Column, Texts, array_integers, encode, pieces
 from heimdall_server.storage.postgres.graph.cypher_text import returned_columns
 from heimdall_server.storage.postgres.graph.facts import Pairs, Sums, concatenated
 from heimdall_server.storage.postgres.graph.properties import token_marks, vertex_properties

@@ -13,7 +13,7 @@ import pyarrow as pa
 from heimdall_server.domain.personal import EPOCHS, WORD_LENGTH, SealedValue, TokenName
 from heimdall_server.domain.sealed_values import SealedRun, runs_of
 from heimdall_server.ports.vault import Tombstone, VaultState
-from heimdall_server.storage.postgres.graph.binary_copy import Octets, Texts, encode, pieces
+from heimdall_server.storage.postgres.binary_copy import Octets, Texts, encode, pieces
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _WRITER_LOCK: Final = 0x7661756C74

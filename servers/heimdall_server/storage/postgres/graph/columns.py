@@ -13,7 +13,7 @@ import numpy as np
 
 from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS, Tlp, VertexKind
 from heimdall_server.domain.graph_reading import Edge, EdgeKey, Seen, Vertex
-from heimdall_server.storage.postgres.graph.binary_copy import Octets, array_integers, array_octets
+from heimdall_server.storage.postgres.binary_copy import Octets, array_integers, array_octets
 from heimdall_server.storage.postgres.graph.facts import Longs, Mask
 from heimdall_server.storage.postgres.graph.labels import ENTRY_BITS
 

@@ -16,7 +16,7 @@ from heimdall_server.domain.graph import EdgeKind, Tlp, VertexKind
 from heimdall_server.domain.graph_dumps import FIELDS_MAX, DescribedDump, DumpField
 from heimdall_server.domain.graph_profiles import Profile
 from heimdall_server.ports.graph_dumps import SharedValues
-from heimdall_server.storage.postgres.graph.binary_copy import Octets, array_octets
+from heimdall_server.storage.postgres.binary_copy import Octets, array_octets
 from heimdall_server.storage.postgres.graph.dumps import visible_profiles
 from heimdall_server.storage.postgres.graph.labels import table
 from heimdall_server.storage.postgres.graph.moment import reading

@@ -12,7 +12,7 @@ import numpy as np
 
 from heimdall_server.domain.graph import EDGE_KINDS, EdgeKind
 from heimdall_server.domain.graph_batches import TYPED, CheckedBatch, numbers
-from heimdall_server.storage.postgres.graph.binary_copy import Column
+from heimdall_server.storage.postgres.binary_copy import Column
 from heimdall_server.storage.postgres.graph.facts import Facts, Longs, Mask, Pairs, Weights, changed, incoming, merged
 from heimdall_server.storage.postgres.graph.labels import Labels, table
 from heimdall_server.storage.postgres.graph.properties import edge_properties

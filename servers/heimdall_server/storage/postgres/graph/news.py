@@ -21,7 +21,7 @@ from heimdall_server.domain.graph import EDGE_KINDS, EdgeKind, Tlp, VertexKind
 from heimdall_server.domain.graph_batches import CheckedBatch, numbers
 from heimdall_server.domain.graph_hunting import EventKind, Found, HuntState
 from heimdall_server.domain.graph_ids import dump_id, octets
-from heimdall_server.storage.postgres.graph.binary_copy import Column
+from heimdall_server.storage.postgres.binary_copy import Column
 from heimdall_server.storage.postgres.graph.facts import Longs, Mask
 from heimdall_server.storage.postgres.graph.labels import table
 from heimdall_server.storage.postgres.graph.match_rows import (

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from heimdall_server.domain.graph import VertexKind
 from heimdall_server.domain.personal import CLASS_PATTERN, EPOCHS
-from heimdall_server.storage.postgres.graph.binary_copy import Texts
+from heimdall_server.storage.postgres.binary_copy import Texts
 from heimdall_server.storage.postgres.graph.facts import Longs
 
 _AGTYPE_VERSION: Final = b"\x01"

@@ -20,7 +20,7 @@ from heimdall_server.domain.graph_batches import Origin, numbers
 from heimdall_server.domain.graph_ids import dump_id, octets
 from heimdall_server.domain.graph_making import FACT_METHODS
 from heimdall_server.ports.journal import DeletedSlice
-from heimdall_server.storage.postgres.graph.binary_copy import Column
+from heimdall_server.storage.postgres.binary_copy import Column
 from heimdall_server.storage.postgres.graph.cutting import prepare_cut, settle_cut
 from heimdall_server.storage.postgres.graph.dumps import forget_dump as forget_records
 from heimdall_server.storage.postgres.graph.facts import Longs, Pairs

@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 
 from heimdall_server.domain.graph import HOURS
-from heimdall_server.storage.postgres.graph.binary_copy import Column, Octets, array_integers, encode, pieces
+from heimdall_server.storage.postgres.binary_copy import Column, Octets, array_integers, encode, pieces
 from heimdall_server.storage.postgres.graph.facts import Facts, Longs, Sums
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from heimdall_server.domain.graph import EDGE_KINDS, ENDS, VERTEX_KINDS, EdgeKind, Tlp, VertexKind
 from heimdall_server.domain.graph_reading import Direction, GraphFilter
-from heimdall_server.storage.postgres.graph.binary_copy import array_integers
+from heimdall_server.storage.postgres.binary_copy import array_integers
 from heimdall_server.storage.postgres.graph.columns import EDGE, VERTEX, Columns, EdgeColumns, VertexColumns, marked
 from heimdall_server.storage.postgres.graph.facts import Longs, Mask
 from heimdall_server.storage.postgres.graph.labels import ENTRY_BITS, Labels, table

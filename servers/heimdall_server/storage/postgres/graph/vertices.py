@@ -13,7 +13,7 @@ import pyarrow as pa
 from heimdall_server.domain.graph import HOURS, VERTEX_KINDS, VertexKind
 from heimdall_server.domain.graph_batches import ROWS_MAX, CheckedBatch, numbers
 from heimdall_server.domain.graph_ids import octets
-from heimdall_server.storage.postgres.graph.binary_copy import Column, Octets
+from heimdall_server.storage.postgres.binary_copy import Column, Octets
 from heimdall_server.storage.postgres.graph.facts import (
     Facts,
     Longs,
