@@ -2,7 +2,8 @@
 
 Every record carries the moment at which it was sent as its time, so a watcher can tell how long it was under way; both
 ends run on one machine and share its clock. Watchers are a realistic crowd: selective tails and live aggregates by
-turns, each with constants of its own.
+turns, each with constants of its own. They share the server's cores, too, so what comes is put aside with the moment at
+which it came, and read when the load is over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import google_crc32c
 import grpc
@@ -22,7 +24,6 @@ import pyarrow as pa
 from heimdall.ingest.v1 import ingest_service_pb2 as ingest_pb
 from heimdall.ingest.v1 import ingest_service_pb2_grpc, source_pb2
 from heimdall.query.v1 import query_service_pb2 as pb
-from heimdall.query.v1 import query_service_pb2_grpc
 from heimdall_client.samples import sample_ndjson
 from tests.bench.instance import Instance
 
@@ -168,19 +169,22 @@ class _Window:
         time.sleep(seconds / 4)
         readers = readers or []
         for reader in readers:
-            reader.begin()
+            reader.read(reader.put_aside())
         cpu_s, started, rows = instance.cpu_s(), time.monotonic(), load.acknowledged_rows
         time.sleep(seconds)
         elapsed_s = time.monotonic() - started
         share = (instance.cpu_s() - cpu_s) / elapsed_s
         rows = load.acknowledged_rows - rows
+        came = [reader.put_aside() for reader in readers]
+        with load.paused():
+            seen = [reader.read(one) for reader, one in zip(readers, came, strict=True)]
         return cls(
             elapsed_s,
             share,
             rows / elapsed_s,
-            np.array([latency for reader in readers for latency in reader.latencies_s]),
-            sum(reader.message_count for reader in readers),
-            sum(reader.row_count for reader in readers),
+            np.array([latency for one in seen for latency in one.latencies_s]),
+            sum(one.message_count for one in seen),
+            sum(one.row_count for one in seen),
         )
 
 
@@ -237,20 +241,31 @@ def _offered(instance: Instance, rows_per_s: float) -> Iterator[_Load]:
             feeding.result(timeout=_START_WAIT_S)
 
 
+@dataclass
+class _Seen:
+    """What came to one stream in a window."""
+
+    latencies_s: list[float] = field(default_factory=list)
+    message_count: int = 0
+    row_count: int = 0
+
+
 class _Reader:
-    """One watch stream and the thread that reads it."""
+    """One watch stream and the thread that takes what comes."""
 
     def __init__(self, instance: Instance, texts: list[str]) -> None:
-        self.latencies_s: list[float] = []
-        self.message_count = 0
-        self.row_count = 0
+        self._came: list[tuple[int, bytes]] = []
+        """When, and what."""
         self._ended: list[str] = []
         self._schemas: dict[str, pa.Schema] = {}
         self._closing = threading.Event()
         self._all_created = threading.Event()
         self._texts = texts
         self._channel = instance.channel()
-        self._call = query_service_pb2_grpc.QueryServiceStub(self._channel).Watch(self._requests())
+        watch: Any = self._channel.stream_stream(
+            "/heimdall.query.v1.QueryService/Watch", request_serializer=pb.WatchRequest.SerializeToString
+        )
+        self._call = watch(self._requests())
         self._thread = threading.Thread(target=self._read, name="watcher", daemon=True)
         self._thread.start()
 
@@ -260,10 +275,17 @@ class _Reader:
             message = f"{len(self._schemas)} of {len(self._texts)} watches began; ended: {self._ended[:3]}"
             raise RuntimeError(message)
 
-    def begin(self) -> None:
-        """Forget what came so far."""
-        self.latencies_s = []
-        self.message_count = self.row_count = 0
+    def put_aside(self) -> list[tuple[int, bytes]]:
+        """What came since the last time."""
+        came, self._came = self._came, []
+        return came
+
+    def read(self, came: list[tuple[int, bytes]]) -> _Seen:
+        """Read what was put aside."""
+        seen = _Seen()
+        for now_ns, message in came:
+            self._take(pb.WatchResponse.FromString(message), now_ns, seen)
+        return seen
 
     def check(self) -> None:
         """Every watch must still be there."""
@@ -286,12 +308,14 @@ class _Reader:
     def _read(self) -> None:
         try:
             for message in self._call:
-                self._take(message, time.time_ns())
+                self._came.append((time.time_ns(), message))
+                if not self._all_created.is_set():
+                    self.read(self.put_aside())
         except grpc.RpcError as error:
             if not self._closing.is_set():
                 self._ended.append(str(error))
 
-    def _take(self, message: pb.WatchResponse, now_ns: int) -> None:
+    def _take(self, message: pb.WatchResponse, now_ns: int, seen: _Seen) -> None:
         match message.WhichOneof("message"):
             case "created":
                 schema = message.created.schema
@@ -301,15 +325,15 @@ class _Reader:
             case "cancelled":
                 self._ended.append(str(message.cancelled.status))
             case "rows":
-                self.message_count += 1
-                self.row_count += message.rows.batch.row_count
+                seen.message_count += 1
+                seen.row_count += message.rows.batch.row_count
                 batch = pa.ipc.read_record_batch(
                     pa.py_buffer(message.rows.batch.arrow_batch), self._schemas[message.rows.watch_id]
                 )
                 sent_ns = batch.column("time").cast(pa.int64()).to_numpy()
-                self.latencies_s += ((now_ns - sent_ns) / 1e9).tolist()
+                seen.latencies_s += ((now_ns - sent_ns) / 1e9).tolist()
             case "aggregate":
-                self.message_count += 1
+                seen.message_count += 1
 
 
 def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:

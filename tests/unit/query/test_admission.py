@@ -105,6 +105,28 @@ async def test_a_caller_with_many_scans_keeps_neither_panels_nor_others_scans_wa
     assert_nothing_is_held(admission)
 
 
+async def test_what_is_no_longer_short_waits_behind_no_scan_and_keeps_no_short_one_waiting() -> None:
+    admission = Admission(AdmissionLimits(concurrent_max=1))
+    release, entered = asyncio.Event(), list[str]()
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("scan", "scan after"):
+            tasks.create_task(hold(admission, name, release, entered, SCAN_S))
+        for name in ("medium", "medium after"):
+            tasks.create_task(hold(admission, name, release, entered, 0.9))
+        tasks.create_task(hold(admission, "short", release, entered))
+        await settle()
+        assert sorted(entered) == ["medium", "scan", "short"]
+        assert (admission.running(QueryClass.MEDIUM), admission.waiting(QueryClass.MEDIUM)) == (1, 1)
+        release.set()
+    assert_nothing_is_held(admission)
+
+
+async def test_what_must_be_a_scan_is_one_whatever_it_was_thought_to_cost() -> None:
+    admission = Admission(AdmissionLimits())
+    assert [admission.is_scan(cost_s) for cost_s in (0.1, 2.0, 3.0)] == [False, False, True]
+    assert admission.is_scan(admission.scan_cost_s(0.1))
+
+
 async def test_a_short_query_that_runs_on_gives_its_slot_back() -> None:
     admission = Admission(AdmissionLimits(concurrent_max=1, overrun_max=1, overrun_s=0.01))
     release, entered = asyncio.Event(), list[str]()
@@ -185,6 +207,31 @@ async def test_one_that_is_cancelled_in_the_moment_of_its_turn_gives_it_on() -> 
     assert_nothing_is_held(admission)
 
 
+async def test_who_needs_no_turn_any_more_leaves_the_queue_and_is_charged_nothing() -> None:
+    admission = Admission(AdmissionLimits(concurrent_max=1))
+    release, entered, unless = asyncio.Event(), list[str](), asyncio.get_running_loop().create_future()
+
+    async def needless() -> None:
+        async with admission.admit("b", cost_s=0.1, unless=unless) as grant:
+            assert grant.is_void
+            assert (grant.threads, grant.memory_bytes) == (0, 0)
+            entered.append("needless")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(hold(admission, "a", release, entered))
+        tasks.create_task(needless())
+        await settle()
+        assert admission.waiting(QueryClass.SHORT) == 1
+        unless.set_result(None)
+        await settle()
+        assert entered == ["a", "needless"]
+        assert (admission.waiting(QueryClass.SHORT), admission.running(QueryClass.SHORT)) == (0, 1)
+        release.set()
+    assert_nothing_is_held(admission)
+    async with admission.admit("b", unless=unless) as grant:
+        assert not grant.is_void
+
+
 async def test_history_waits_however_many_queries_run() -> None:
     admission = Admission(AdmissionLimits(concurrent_max=1, history_max=1))
     async with admission.admit("a"), admission.admit_history():
@@ -202,7 +249,7 @@ def test_limits_under_which_nothing_could_run_are_refused() -> None:
 QUERIES = st.lists(
     st.tuples(
         st.sampled_from("abcd"),
-        st.sampled_from([0.0, 0.1, 0.3, 20.0]),
+        st.sampled_from([0.0, 0.1, 0.3, 2.0, 20.0]),
         st.sampled_from([1, 200, 1000, 9000]),
         st.integers(0, 4),
         st.sampled_from(["end", "end", "end", "cancel", "fail"]),
@@ -243,6 +290,7 @@ def test_budgets_hold_and_nobody_starves(
         assert admission.threads_used <= limits.threads_max
         assert admission.memory_bytes_used <= limits.memory_bytes_max
         assert admission.running(QueryClass.SHORT) <= concurrent
+        assert admission.running(QueryClass.MEDIUM) <= 1
         assert admission.running(QueryClass.SCAN) <= scans
 
     async def run() -> None:

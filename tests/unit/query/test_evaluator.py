@@ -58,7 +58,7 @@ def test_rows_keep_their_place_whatever_fields_are_shown() -> None:
     evaluator = RowEvaluator(parse("service:api | fields host", now_ns=0))
     matched = evaluator.take([batch(1, [0, 1], service="web"), batch(2, [0, 1, 2])])
     assert matched.shown.schema.names == ["host"] == evaluator.schema.names
-    assert matched.keys.to_pydict() == {"position": [2, 2, 2], "row": [0, 1, 2]}
+    assert [each.tolist() for each in matched.keys] == [[2, 2, 2], [0, 1, 2]]
 
 
 def test_changed_groups_come_once_by_bucket() -> None:
@@ -251,7 +251,7 @@ def test_another_filter_behind_the_values_chooses_among_all_of_them() -> None:
 def test_rows_of_another_filter_come_from_there_on(text: str) -> None:
     interner = Interner()
     evaluator = RowEvaluator(parse(text.format("api") + " | fields service | limit 9", now_ns=0), interner=interner)
-    assert evaluator.take([batch(1, [0]), batch(2, [0], service="web")]).keys.column("position").to_pylist() == [1]
+    assert evaluator.take([batch(1, [0]), batch(2, [0], service="web")]).keys.positions.tolist() == [1]
     evaluator.refilter(parse(text.format("(api OR web)") + " | fields service | limit 9", now_ns=0), interner)
     matched = evaluator.take([batch(3, [0]), batch(4, [0], service="web"), batch(5, [0], service="db")])
     assert matched.shown.to_pylist() == [{"service": "api"}, {"service": "web"}]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from heimdall.query.v1 import query_service_pb2 as pb
 from heimdall_server.services.query.translate.rows import MESSAGE_BYTES_MAX, RowEncoder
+from heimdall_server.services.query.watch_model import Packed
 
 ENCODINGS = (pb.ROW_ENCODING_JSON, pb.ROW_ENCODING_ARROW_IPC)
 
@@ -41,6 +42,18 @@ def test_each_message_fits_and_says_where_to_go_on(encoding: pb.RowEncoding.Valu
     counts = [int(message.resume_token) for message in messages]
     assert counts == [sum(message.row_count for message in messages[: end + 1]) for end in range(len(messages))]
     assert encoder.cut_count == 0
+
+
+@pytest.mark.parametrize(("size", "message_count"), [(10, 1), (200_000, 2)])
+def test_rows_that_are_packed_already_are_sent_as_they_are_if_they_fit(size: int, message_count: int) -> None:
+    batch = pa.record_batch({"body": [f"{index}:".ljust(size, "x") for index in range(8)]})
+    packed = Packed(batch.schema, batch.num_rows, batch.serialize())
+    encoder = RowEncoder(pb.ROW_ENCODING_ARROW_IPC)
+    messages = list(encoder.packed(packed, lambda count: str(count).encode()))
+    assert bodies_of(messages, batch.schema) == batch.column("body").to_pylist()
+    assert len(messages) == message_count
+    assert all(message.ByteSize() <= MESSAGE_BYTES_MAX for message in messages)
+    assert messages[-1].resume_token == b"8"
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

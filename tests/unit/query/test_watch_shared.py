@@ -21,8 +21,10 @@ from heimdall_server.services.query.logic.watch.evaluator import (
     RowEvaluator,
     evaluator_of,
 )
+from heimdall_server.services.query.logic.watch.matched import Matched
 from heimdall_server.services.query.logic.watch.meter import CostLimits, Meter
 from heimdall_server.services.query.logic.watch.source import behind, joined
+from heimdall_server.services.query.logic.watch.taking import take_together
 from tests.support.random_records import batch_of, batches, expressions, record
 
 OPEN_NS = 4
@@ -46,7 +48,9 @@ SECOND_NS = 10**9
 def told(evaluator: Evaluator, looked: Any) -> str:
     """What is found, in an order of its own where there is none. Equal floats look alike, NaN too."""
     if isinstance(evaluator, RowEvaluator):
-        return repr((looked.shown.to_pylist(), looked.keys.to_pylist(), looked.shown.schema))
+        assert looked.count == looked.shown.num_rows
+        looked.shown.validate(full=True)
+        return repr((looked.shown.to_pylist(), [each.tolist() for each in looked.keys], looked.shown.schema))
     rows = [(upsert.bucket_ns, row) for upsert in (*looked, *evaluator.upserts()) for row in upsert.batch.to_pylist()]
     return repr((sorted(map(repr, rows)), evaluator.late_count, evaluator.horizon_ns, evaluator.resume_position(9)))
 
@@ -67,6 +71,7 @@ def test_random_watches_together_find_what_each_finds_alone(
     plan = Plan([evaluator.node for evaluator in together])
     for batch in content:
         shared = [Evaluation(plan, SharedFields(batch))]
+        take_together([each for each in together if isinstance(each, RowEvaluator)], shared[0])
         for one, other in zip(together, alone, strict=True):
             if isinstance(one, AggregateEvaluator) and isinstance(other, AggregateEvaluator):
                 assert told(one, one.look(shared)) == told(other, other.update([batch]))
@@ -93,6 +98,45 @@ def test_those_who_ask_the_same_get_one_answer() -> None:
     shared = [Evaluation(Plan([one.node]), SharedFields(batch))]
     assert one.look_at(shared) is other.look_at(shared)
     assert third.look_at(shared).shown.schema.names == ["body"]
+
+
+def looked_at_together(batch: pa.RecordBatch, *texts: str) -> list[Matched]:
+    interner = Interner()
+    asking = [RowEvaluator(parse(text, now_ns=0), interner=interner) for text in texts]
+    shared = Evaluation(Plan([one.node for one in asking]), SharedFields(batch))
+    take_together(asking, shared)
+    return [one.look_at([shared]) for one in asking]
+
+
+def test_rows_that_leave_together_are_bytes_of_their_own() -> None:
+    batch = batch_of([record(row, service=f"s{row % 3}", body=f"number {row}") for row in range(9)])
+    found = looked_at_together(batch, "service:s0", "service:s1", "service:s0 OR service:s2", "service:none")
+    assert [[row["body"] for row in one.shown.to_pylist()] for one in found] == [
+        [f"number {row}" for row in range(9) if row % 3 in places] for places in ([0], [1], [0, 2], [])
+    ]
+    weights = [one.packed.size_bytes for one in found[:3] if one.packed is not None]
+    assert len(weights) == 3
+    assert found[3].packed is None
+    assert all(one.size_bytes == one.packed.message.size for one in found[:3] if one.packed is not None)
+    assert max(weights) < 2 * looked_at_together(batch, "service:s0 OR service:s2")[0].size_bytes
+
+
+def test_everybody_may_want_every_row() -> None:
+    batch = batch_of([record(row, body=f"number {row}") for row in range(4)])
+    one, other = looked_at_together(batch, "*", "body:number")
+    assert one.shown.equals(other.shown)
+    halves = looked_at_together(batch, "body:number AND (0 OR 3)", "body:number AND (1 OR 2)")
+    assert [[row["body"][-1] for row in half.shown.to_pylist()] for half in halves] == [["0", "3"], ["1", "2"]]
+
+
+def test_who_gets_too_much_takes_it_alone(monkeypatch: Any) -> None:
+    batch = batch_of([record(row, service=f"s{row % 2}", body="x" * 1000 * (row % 2)) for row in range(8)])
+    monkeypatch.setattr("heimdall_server.services.query.logic.watch.taking.PACKED_BYTES_MAX", 4000)
+    found = looked_at_together(batch, "service:s0", "service:s1", "service:s0 AND flags:0")
+    assert [one.packed is None for one in found] == [False, True, False]
+    monkeypatch.setattr("heimdall_server.services.query.logic.watch.taking._TAKEN_BYTES_MAX", 1)
+    again = looked_at_together(batch, "service:s0", "service:s1", "service:s0 AND flags:0")
+    assert [one.shown.to_pylist() for one in again] == [one.shown.to_pylist() for one in found]
 
 
 def positions(content: Sequence[pa.RecordBatch]) -> list[int]:

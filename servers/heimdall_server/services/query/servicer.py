@@ -79,8 +79,12 @@ class QueryServicer(pb_grpc.QueryServiceServicer):
         async with aclosing(stream.run(requests, self._drain.event)) as events:
             async for event in events:
                 out = watches.event_out(event, journal_id=self._journal_id, status_of=_status_of)
-                large = watch_model.size_of(event) > _INLINE_BYTES_MAX
-                async with aclosing(self._encoded(out, large=large)) as encoded:
+                if watch_model.size_of(event) <= _INLINE_BYTES_MAX:
+                    # Most are, and there are many: without another generator around each.
+                    for message in out:
+                        yield message
+                    continue
+                async with aclosing(self._encoded(out, large=True)) as encoded:
                     async for message in encoded:
                         yield message
         if self._drain.draining:

@@ -78,11 +78,29 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows as the body of an Arrow message, which is what most clients get."""
+
+    schema: pa.Schema
+    row_count: int
+    message: pa.Buffer
+
+    @property
+    def size_bytes(self) -> int:
+        """What they weigh."""
+        return int(self.message.size)
+
+    def batch(self) -> pa.RecordBatch:
+        """The rows; they lie where the bytes do."""
+        return pa.ipc.read_record_batch(self.message, self.schema)
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """Matching records, in journal order."""
 
     watch_id: str
-    batch: pa.RecordBatch
+    batch: pa.RecordBatch | Packed
     token_after: TokenAfter
     history: bool
     json: bool
@@ -125,6 +143,8 @@ Event = Created | Rows | AggregateRows | Progress | Cancelled
 
 def size_of(event: Event) -> int:
     """Bytes of the rows of an event; 0: it has none."""
+    if not isinstance(event, Rows | AggregateRows):
+        return 0
     if isinstance(event, Rows) and event.size_bytes:
         return event.size_bytes
-    return int(event.batch.nbytes) if isinstance(event, Rows | AggregateRows) else 0
+    return event.batch.size_bytes if isinstance(event.batch, Packed) else int(event.batch.nbytes)

@@ -1,6 +1,7 @@
-"""Which queries run: short ones at once, scans one by one, callers in fair turns, within budgets of memory and threads.
+"""Which queries run: short ones at once, others one by one, callers in fair turns, within budgets of memory and threads.
 
-Two classes have slots of their own, so that scans never keep a panel waiting and panels never starve a scan. What a
+Three classes have slots of their own, so that scans never keep a panel waiting and panels never starve a scan: also not a
+panel that reads some million records, which is no longer short, but needn't wait behind a scan of all. What a
 query will cost decides its class, and what it did cost decides it the next time it is asked. A query that was thought to
 be short and runs on gives its slot back and keeps running besides.
 """
@@ -14,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from heimdall_server.domain.errors import BudgetExceededError, ConfigurationError
 from heimdall_server.services.query.logic import metrics
@@ -29,6 +30,7 @@ class QueryClass(StrEnum):
     """How a query is treated."""
 
     SHORT = "short"
+    MEDIUM = "medium"
     SCAN = "scan"
 
 
@@ -40,11 +42,15 @@ class AdmissionLimits:
     """Short queries that run at once; more wait."""
     concurrent_per_caller_max: int = 3
     """Short queries of one identity that run at once, overrun ones with them: slow readers block nobody else."""
+    mediums_max: int = 1
+    """Queries of medium length that run at once, besides."""
     scans_max: int = 1
     """Scans that run at once, besides."""
     overrun_max: int = 2
     """Queries that turned out not to be short and keep running besides; when there are more, they keep their slots."""
     short_s: float = 0.25
+    """Seconds of a core beyond which a query isn't short."""
+    medium_s: float = 2.5
     """Seconds of a core beyond which a query is a scan."""
     overrun_s: float = 2.0
     """A short query that runs for longer gives its slot back."""
@@ -53,15 +59,15 @@ class AdmissionLimits:
     per_caller_max: int = 64
     """Queries of one identity, running or waiting; more are refused."""
     wait_s: float = 10.0
-    """How long a short query waits before it is refused; a scan waits for as long as its own time allows."""
+    """How long a short query waits before it is refused; others wait for as long as their own time allows."""
     threads_max: int = 8
     """Threads of the engine for all running queries."""
     threads_per_query_max: int = 2
-    """Threads of a short query while few others run; else it has one. A scan always has one."""
+    """Threads of a short query while few others run; else it has one. Others always have one."""
     memory_bytes_max: int = 3072 * _MIB
     """Memory of the engine for all running queries, each counted with what it may use."""
     short_memory_bytes_max: int = 384 * _MIB
-    """Memory of a short query; one that needs more is run again as a scan."""
+    """Memory of a query that isn't a scan; one that needs more is run again as one."""
     history_max: int = 2
     """Watches that read history from the store at once, besides these queries; others wait for as long as it takes."""
 
@@ -74,6 +80,7 @@ class AdmissionLimits:
         at_least_one = (
             "concurrent_max",
             "concurrent_per_caller_max",
+            "mediums_max",
             "scans_max",
             "threads_max",
             "threads_per_query_max",
@@ -97,6 +104,8 @@ class Grant:
     waited_s: float = 0.0
     is_overrun: bool = False
     """It was short and runs on, besides."""
+    is_void: bool = False
+    """It may use nothing: no turn is needed any more."""
 
     @property
     def is_scan(self) -> bool:
@@ -161,11 +170,16 @@ class Admission:
 
     def is_scan(self, cost_s: float) -> bool:
         """Whether a query of that cost is a scan."""
-        return cost_s > self._limits.short_s
+        return self._class_of(cost_s) is QueryClass.SCAN
 
     def scan_cost_s(self, estimated_s: float) -> float:
         """The cost of a query that must be let in as a scan."""
-        return max(estimated_s, 2 * self._limits.short_s)
+        return max(estimated_s, 2 * self._limits.medium_s, 2 * self._limits.short_s)
+
+    def _class_of(self, cost_s: float) -> QueryClass:
+        if cost_s <= self._limits.short_s:
+            return QueryClass.SHORT
+        return QueryClass.MEDIUM if cost_s <= self._limits.medium_s else QueryClass.SCAN
 
     def learn(self, shape: str, cost_s: float) -> None:
         """Remember what a query cost."""
@@ -178,7 +192,13 @@ class Admission:
 
     @asynccontextmanager
     async def admit(
-        self, caller: str, *, cost_s: float = 0.0, memory_bytes: int = 1024 * _MIB, timeout_s: float | None = None
+        self,
+        caller: str,
+        *,
+        cost_s: float = 0.0,
+        memory_bytes: int = 1024 * _MIB,
+        timeout_s: float | None = None,
+        unless: asyncio.Future[None] | None = None,
     ) -> AsyncIterator[Grant]:
         """Run the body when there is room and it is the caller's turn.
 
@@ -186,16 +206,24 @@ class Admission:
             caller: Whose it is.
             cost_s: Seconds in the engine, estimated; decides the class and whose turn it is.
             memory_bytes: What it may use at most.
-            timeout_s: How long a scan waits; none: as a short query.
+            timeout_s: How long one that isn't short waits; none: as a short query.
+            unless: If this is done first, no turn is needed, and the grant is void; the caller still counts as one that runs or waits.
 
         Raises:
             BudgetExceededError: No room in time; nothing was run.
         """
-        kind = QueryClass.SCAN if self.is_scan(cost_s) else QueryClass.SHORT
+        limits = self._limits
+        kind = self._class_of(cost_s)
         self._check(caller)
         self._callers[caller] += 1
         try:
-            grant = await self._granted(caller, kind, cost_s, memory_bytes, timeout_s)
+            bound = limits.memory_bytes_max if kind is QueryClass.SCAN else limits.short_memory_bytes_max
+            asked = _Asked(caller, cost_s, min(memory_bytes, bound))
+            grant = await self._granted(asked, kind, timeout_s, unless)
+            if grant.is_void:
+                self._queues[kind].charge(caller, -cost_s)
+                yield grant
+                return
             started_s = time.monotonic()
             overrun = asyncio.get_running_loop().call_later(self._limits.overrun_s, self._overran, grant)
             try:
@@ -225,31 +253,41 @@ class Admission:
 
     def _refused(self, budget: str, limit: int, kind: QueryClass = QueryClass.SHORT) -> BudgetExceededError:
         metrics.REFUSED.labels(budget).inc()
-        slots = self._limits.scans_max if kind is QueryClass.SCAN else self._limits.concurrent_max
-        return BudgetExceededError(min(1.0 + self.waiting(kind) / slots, _RETRY_S_MAX), budget, limit)
+        return BudgetExceededError(min(1.0 + self.waiting(kind) / self._slots(kind), _RETRY_S_MAX), budget, limit)
+
+    def _slots(self, kind: QueryClass) -> int:
+        limits = self._limits
+        match kind:
+            case QueryClass.SHORT:
+                return limits.concurrent_max
+            case QueryClass.MEDIUM:
+                return limits.mediums_max
+            case QueryClass.SCAN:
+                return limits.scans_max
 
     async def _granted(
-        self, caller: str, kind: QueryClass, cost_s: float, memory_bytes: int, timeout_s: float | None
+        self, asked: _Asked, kind: QueryClass, timeout_s: float | None, unless: asyncio.Future[None] | None
     ) -> Grant:
-        limits = self._limits
-        bound = limits.memory_bytes_max if kind is QueryClass.SCAN else limits.short_memory_bytes_max
-        asked = _Asked(caller, cost_s, min(memory_bytes, bound))
-        ticket = self._queues[kind].push(caller, cost_s, asked)
+        ticket = self._queues[kind].push(asked.caller, asked.cost_s, asked)
         self._dispatch()
         started_s = time.monotonic()
-        wait_s = timeout_s if timeout_s is not None and kind is QueryClass.SCAN else limits.wait_s
+        wait_s = self._limits.wait_s if timeout_s is None or kind is QueryClass.SHORT else timeout_s
         try:
             if not asked.granted.done():
                 async with asyncio.timeout(wait_s):
-                    await asked.granted
+                    awaited: list[asyncio.Future[Any]] = [asked.granted] if unless is None else [asked.granted, unless]
+                    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.granted.done():
+                self._queues[kind].remove(ticket)
+                asked.granted.cancel()
+                return Grant(asked.caller, kind, threads=0, memory_bytes=0, is_void=True)
             grant = asked.granted.result()
         except BaseException as error:
             if not self._queues[kind].remove(ticket) and asked.granted.done() and not asked.granted.cancelled():
                 self._give_back(asked.granted.result())
             asked.granted.cancel()
             if isinstance(error, TimeoutError):
-                slots = limits.scans_max if kind is QueryClass.SCAN else limits.concurrent_max
-                raise self._refused("concurrent queries", slots, kind) from error
+                raise self._refused("concurrent queries", self._slots(kind), kind) from error
             raise
         finally:
             self._tell()
@@ -260,20 +298,18 @@ class Admission:
     def _dispatch(self) -> None:
         """Grant whatever has room, in turn.
 
-        A scan that lacks nothing but memory or threads holds short queries up: they would keep it from ever having them.
+        A long one that lacks nothing but memory or threads holds shorter ones up: they would keep it from ever having them.
         """
-        limits = self._limits
         fits = True
-        while fits and self.waiting(QueryClass.SCAN) and self.running(QueryClass.SCAN) < limits.scans_max:
-            fits = self._grant(QueryClass.SCAN)
-        while fits and self.waiting(QueryClass.SHORT) and self._running[QueryClass.SHORT] < limits.concurrent_max:
-            fits = self._grant(QueryClass.SHORT)
+        for kind in (QueryClass.SCAN, QueryClass.MEDIUM, QueryClass.SHORT):
+            while fits and self.waiting(kind) and self.running(kind) < self._slots(kind):
+                fits = self._grant(kind)
         self._tell()
 
     def _grant(self, kind: QueryClass) -> bool:
         limits = self._limits
         queue = self._queues[kind]
-        ticket = queue.first(lambda caller: kind is QueryClass.SCAN or self._may_run(caller))
+        ticket = queue.first(lambda caller: kind is not QueryClass.SHORT or self._may_run(caller))
         if ticket is None:
             return False
         asked = queue.item(ticket)
@@ -282,7 +318,7 @@ class Admission:
             queue.remove(ticket)
             return True
         threads = 1
-        if kind is QueryClass.SHORT and not self._threads and not self.waiting(QueryClass.SCAN):
+        if kind is QueryClass.SHORT and not self._threads and not self._others_wait():
             threads = min(limits.threads_per_query_max, limits.threads_max)
         fits = self._memory_bytes + asked.memory_bytes <= limits.memory_bytes_max
         if not fits or self._threads + threads > limits.threads_max:
@@ -295,11 +331,14 @@ class Admission:
         asked.granted.set_result(Grant(asked.caller, kind, threads, asked.memory_bytes))
         return True
 
+    def _others_wait(self) -> bool:
+        return bool(self.waiting(QueryClass.MEDIUM) or self.waiting(QueryClass.SCAN))
+
     def _may_run(self, caller: str) -> bool:
         return self._short_of[caller] < self._limits.concurrent_per_caller_max
 
     def _overran(self, grant: Grant) -> None:
-        if grant.kind is QueryClass.SCAN or self._overrun >= self._limits.overrun_max:
+        if grant.kind is not QueryClass.SHORT or self._overrun >= self._limits.overrun_max:
             return
         grant.is_overrun = True
         self._running[QueryClass.SHORT] -= 1

@@ -18,6 +18,7 @@ WAIT_SECONDS: Final = Histogram(
 )
 REFUSED: Final = Counter("heimdall_query_refused_total", "Queries that found no room, by budget", ["budget"])
 OVERRUN: Final = Counter("heimdall_query_overrun_total", "Queries that were thought to be short and were not")
+SHARED: Final = Counter("heimdall_query_shared_total", "Searches that got the answer of an equal one")
 CUT: Final = Counter("heimdall_query_cut_total", "Searches that a limit cut, by limit", ["limit"])
 MATCHED: Final = Counter("heimdall_query_matched_values_total", "Personal values that callers were let search for")
 MATCH_REFUSED: Final = Counter(

@@ -10,23 +10,23 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
 
 from heimdall_server.domain.errors import InvalidArgumentError, QueryCostError, QueryTimeoutError, TokenError
-from heimdall_server.domain.expression.tree import Query
 from heimdall_server.planner.cost import FIXED_S, estimate_cost_s, real_cost_s
 from heimdall_server.planner.planner import choose_path
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Journal, Positions
-from heimdall_server.ports.log_store import Limits, LogStore, Path, Plan, Result, RowKey, Statistics, StoreQuery
+from heimdall_server.ports.log_store import Limits, LogStore, Path, Result, RowKey, Statistics, StoreQuery
 from heimdall_server.services.query.logic import metrics
 from heimdall_server.services.query.logic.admission import Admission
 from heimdall_server.services.query.logic.freshness import Visibility
 from heimdall_server.services.query.logic.iterators import with_heartbeat
 from heimdall_server.services.query.logic.matching import PersonalSearch
+from heimdall_server.services.query.logic.prepared_search import TIME_S_MIN, PreparedSearch
 from heimdall_server.services.query.logic.question import (
     bound_to,
     check_datasets,
@@ -35,6 +35,7 @@ from heimdall_server.services.query.logic.question import (
     worked_out,
 )
 from heimdall_server.services.query.logic.sets import SetFinder, sets_of
+from heimdall_server.services.query.logic.sharing import Answered, Sharing, shared
 from heimdall_server.services.query.logic.tokens import Place, TokenCodec
 from heimdall_server.services.query.model import (
     Answer,
@@ -48,62 +49,11 @@ from heimdall_server.services.query.model import (
     TokenAfter,
     Understood,
 )
-from heimdall_server.services.query.set_model import NO_SETS, FoundSets
 
 PROGRESS_S: Final = 1.0
 """A sign of life is sent when nothing else was for so long."""
-TIME_S_MIN: Final = 0.001
-"""Less than this an engine would take as no limit."""
 _WHAT: Final = {"result_rows": "row_limit", "time_s": "time", "memory_bytes": "memory", "scan_rows": "scan_rows"}
 """Limits as `Missing` names them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """A search that may begin."""
-
-    request: SearchIn
-    understood: Understood
-    place: Place
-    bound_to: bytes
-    datasets: Sequence[str]
-    limits: Limits
-    deadline_s: float
-    """On the monotonic clock."""
-    revision: Sequence[int | str] = ()
-    """See `PersonalSearch`."""
-    vain: str = ""
-    """See `PersonalSearch.told_in_vain`."""
-    sets: FoundSets = NO_SETS
-    """What the graph told; they stand in `understood`."""
-
-    def told(self, plan: Plan) -> Plan:
-        """The plan, with what somebody who finds nothing should know."""
-        return replace(plan, notice=self.vain) if self.vain else plan
-
-    def asking(self, sets: FoundSets) -> _Search:
-        """The search with the sets that its pages keep to."""
-        place = replace(self.place, sets_digest=sets.digest)
-        return replace(self, understood=self.understood.filled(sets.filled), place=place, sets=sets)
-
-    @property
-    def page_rows(self) -> int:
-        """Rows that may still come on this page; the query's own limit isn't looked at."""
-        page = min(self.request.row_limit or self.limits.result_rows, self.limits.result_rows)
-        return max(page - (self.place.returned - self.place.page_start), 0)
-
-    @property
-    def own_rows(self) -> int | None:
-        """Rows that the query's own limit still leaves; None: it has none, or isn't resumed."""
-        limit = self.understood.row_limit
-        return None if limit is None or not self.understood.resumable else max(limit - self.place.returned, 0)
-
-    @property
-    def query(self) -> Query:
-        """What the store is asked: with a limit where it is known how many rows are enough, so that it stops there."""
-        bounds = [self.own_rows, self.page_rows if self.request.row_limit else None]
-        known = [bound for bound in bounds if bound is not None]
-        return self.understood.limited(min(known)) if known else self.understood.query
 
 
 class SearchUseCase:
@@ -128,6 +78,7 @@ class SearchUseCase:
         self._sets = sets
         self._visibility = visibility
         self._admission = admission
+        self._sharing = Sharing()
         self._tokens = tokens
         self._clock = clock
         self._limits = limits
@@ -149,7 +100,7 @@ class SearchUseCase:
             async for answer in answers:
                 yield answer
 
-    async def _run(self, caller: str, search: _Search, started_s: float) -> AsyncGenerator[Answer, None]:
+    async def _run(self, caller: str, search: PreparedSearch, started_s: float) -> AsyncGenerator[Answer, None]:
         try:
             await self._wait_visible(search)
             async with (
@@ -186,7 +137,7 @@ class SearchUseCase:
         )
 
     @asynccontextmanager
-    async def _admitted(self, caller: str, search: _Search) -> AsyncIterator[Result]:
+    async def _admitted(self, caller: str, search: PreparedSearch) -> AsyncIterator[Result]:
         """The query's result, once it is its turn; what took more memory than a short query may is run as a scan."""
         query = self._store_query(search)
         rows = self._store.rows_between(query.time_range, query.datasets)
@@ -209,20 +160,37 @@ class SearchUseCase:
                 self._admission.learn(shape, time.monotonic() - started_s)
                 raise
             rows_read = result.statistics.rows_read
-            if rows_read and result.plan.path is path:
+            if rows_read and result.plan.path is path and not isinstance(result, Answered):
                 # What was read so far says little of the whole, so that is learned from answers that came to their end.
                 elapsed_s = time.monotonic() - started_s
                 self._admission.learn(shape, real_cost_s(query, path, elapsed_s=elapsed_s, rows_read=rows_read))
 
     async def _started(
-        self, stack: AsyncExitStack, caller: str, search: _Search, cost_s: float
+        self, stack: AsyncExitStack, caller: str, search: PreparedSearch, cost_s: float
     ) -> tuple[float, Result]:
-        """Wait for its turn and start it: when that was, and the result."""
-        left_s = max(search.deadline_s - time.monotonic(), TIME_S_MIN)
-        grant = await stack.enter_async_context(
-            self._admission.admit(caller, cost_s=cost_s, memory_bytes=search.limits.memory_bytes, timeout_s=left_s)
-        )
+        """Wait for its turn and start it: when that was, and the result, which may be an equal search's."""
+        key = search.shared_key
+        while True:
+            with self._sharing.waiting(key) as waiter:
+                admitted = self._admission.admit(
+                    caller,
+                    cost_s=cost_s,
+                    memory_bytes=search.limits.memory_bytes,
+                    timeout_s=search.left_s,
+                    unless=waiter.begun,
+                )
+                grant = await stack.enter_async_context(admitted)
+            if not grant.is_void:
+                break
+            try:
+                answer = await waiter.answer(search.left_s)
+            except TimeoutError:
+                raise QueryTimeoutError(search.limits.time_s) from None
+            if answer is not None:
+                return time.monotonic(), answer
+            await stack.aclose()
         started_s = time.monotonic()
+        followers = await stack.enter_async_context(self._sharing.leading(key))
         query = self._store_query(self._revised(search))
         granted = replace(
             query.limits,
@@ -230,21 +198,22 @@ class SearchUseCase:
             threads=min(grant.threads, query.limits.threads),
             background=grant.is_scan,
         )
-        return started_s, await stack.enter_async_context(self._store.query(replace(query, limits=granted)))
+        result = await stack.enter_async_context(self._store.query(replace(query, limits=granted)))
+        return started_s, await stack.enter_async_context(shared(result, followers))
 
-    async def _allowed(self, request: SearchIn, started_s: float) -> _Search:
+    async def _allowed(self, request: SearchIn, started_s: float) -> PreparedSearch:
         """The search, if the caller may search for the personal values that it names, and for what it asks of the graph."""
         search = await worked_out(request.question, self._terms, lambda: self._prepare(request, started_s))
         if self._personal is not None:
             await self._personal.guard.allow(search.understood.matched)
         try:
-            async with asyncio.timeout(max(search.deadline_s - time.monotonic(), TIME_S_MIN)):
+            async with asyncio.timeout(search.left_s):
                 sets = await sets_of(self._sets, search.understood.query, begun_with=search.place.sets_digest)
         except TimeoutError:
             raise QueryTimeoutError(search.limits.time_s) from None
         return search.asking(sets) if sets.sets else search
 
-    def _prepare(self, request: SearchIn, started_s: float) -> _Search:
+    def _prepare(self, request: SearchIn, started_s: float) -> PreparedSearch:
         place, revision = Place(now_ns=self._clock.now_ns()), self._revision
         if request.resume_token:
             place = self._tokens.open(
@@ -262,13 +231,15 @@ class SearchUseCase:
         bound = _bound_to(request, understood)
         request = replace(request, time_range=check_time_range(request.time_range))
         vain = "" if self._personal is None else self._personal.told_in_vain(request.question.text)
-        return _Search(request, understood, place, bound, datasets, limits, started_s + limits.time_s, revision, vain)
+        return PreparedSearch(
+            request, understood, place, bound, datasets, limits, started_s + limits.time_s, revision, vain
+        )
 
     @property
     def _revision(self) -> Sequence[int | str]:
         return () if self._personal is None else self._personal.revision
 
-    def _revised(self, search: _Search) -> _Search:
+    def _revised(self, search: PreparedSearch) -> PreparedSearch:
         """The search, with the tokens of index keys that were made while it waited: records that it will see may have them."""
         if self._revision == search.revision or not search.understood.matched:
             return search
@@ -280,7 +251,7 @@ class SearchUseCase:
     def _understand(self, request: SearchIn, place: Place) -> Understood:
         return understand(request.question, now_ns=place.now_ns, terms=self._terms)
 
-    def _store_query(self, search: _Search) -> StoreQuery:
+    def _store_query(self, search: PreparedSearch) -> StoreQuery:
         left_s = search.deadline_s - time.monotonic()
         if left_s <= 0:
             raise QueryTimeoutError(search.limits.time_s)
@@ -301,7 +272,7 @@ class SearchUseCase:
         visible = self._visibility.visible_through
         return {shard: visible.get(shard, 0) for shard in self._journal.head()}
 
-    async def _wait_visible(self, search: _Search) -> None:
+    async def _wait_visible(self, search: PreparedSearch) -> None:
         head = self._journal.head()
         target = dict(search.place.through)
         if search.request.at_least > head.get(0, 0):
@@ -313,7 +284,7 @@ class SearchUseCase:
         if any(target.values()) and not await self._visibility.wait_through(target, left_s):
             raise QueryTimeoutError(search.limits.time_s)
 
-    async def _answer(self, search: _Search, result: Result, started_s: float) -> AsyncGenerator[Answer, None]:
+    async def _answer(self, search: PreparedSearch, result: Result, started_s: float) -> AsyncGenerator[Answer, None]:
         place = replace(search.place, through=result.through or search.place.through)
         shown = [index for index, column in enumerate(result.columns) if not column.hidden]
         schema = pa.schema([result.schema.field(index) for index in shown])
@@ -334,13 +305,13 @@ class SearchUseCase:
         yield Done(statistics, search.told(result.plan), *self._end(search, place, statistics))
 
     def _token_after(
-        self, search: _Search, place: Place, batch: pa.RecordBatch, keys: tuple[int, int, int, int] | None
+        self, search: PreparedSearch, place: Place, batch: pa.RecordBatch, keys: tuple[int, int, int, int] | None
     ) -> TokenAfter:
         if keys is None:
             return lambda _: b""
         return lambda count: self._tokens.seal(_behind(place, batch, keys, count), bound_to=search.bound_to)
 
-    def _end(self, search: _Search, place: Place, statistics: Statistics) -> tuple[list[Missing], bytes]:
+    def _end(self, search: PreparedSearch, place: Place, statistics: Statistics) -> tuple[list[Missing], bytes]:
         """What isn't in the answer, and the token of the next page."""
         request = search.request
         cut = statistics.truncated_by

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from heimdall.query.v1 import query_service_pb2 as pb
 from heimdall_server.services.query.model import TokenAfter
 from heimdall_server.services.query.translate.json_rows import json_rows
+from heimdall_server.services.query.watch_model import Packed
 
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
 """No response message is larger: other people's clients refuse 4 MiB, and large ones stall a stream."""
@@ -48,6 +49,16 @@ class RowEncoder:
                 done += message.row_count
                 message.resume_token = token_after(done)
                 yield message
+
+    def packed(self, rows: Packed, token_after: TokenAfter) -> Iterator[pb.SearchResponse.Batch]:
+        """The message of rows that are encoded already, as Arrow."""
+        if rows.size_bytes > _PAYLOAD_BYTES_MAX:
+            yield from self.batches(rows.batch(), token_after)
+            return
+        token = token_after(rows.row_count)
+        yield pb.SearchResponse.Batch(
+            row_count=rows.row_count, arrow_batch=rows.message.to_pybytes(), resume_token=token
+        )
 
     def _arrow(self, batch: pa.RecordBatch) -> Iterator[pb.SearchResponse.Batch]:
         waiting = [batch]

@@ -18,6 +18,7 @@ from heimdall_server.services.query.watch_model import (
     Create,
     Created,
     Event,
+    Packed,
     Progress,
     Refused,
     Request,
@@ -93,7 +94,9 @@ def event_out(event: Event, *, journal_id: str, status_of: StatusOf) -> Iterator
                 created=pb.WatchResponse.Created(watch_id=event.watch_id, schema=schema, aggregates=event.aggregates)
             )
         case Rows():
-            for piece in _encoder(json=event.json).batches(event.batch, event.token_after):
+            encoder, batch = _encoder(json=event.json), event.batch
+            pieces = encoder.packed if isinstance(batch, Packed) else encoder.batches
+            for piece in pieces(batch, event.token_after):
                 yield pb.WatchResponse(
                     rows=pb.WatchResponse.Rows(
                         watch_id=event.watch_id, batch=piece, through=piece.resume_token, history=event.history

@@ -17,14 +17,14 @@ from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.log_store import RowKey
 from heimdall_server.services.query.logic import metrics
 from heimdall_server.services.query.logic.tokens import Place, TokenCodec
-from heimdall_server.services.query.logic.watch.crowd import Found
 from heimdall_server.services.query.logic.watch.evaluator import (
     AggregateEvaluator,
     Evaluator,
-    Matched,
     RowEvaluator,
     Upsert,
 )
+from heimdall_server.services.query.logic.watch.matched import Matched
+from heimdall_server.services.query.logic.watch.rounds import Found
 from heimdall_server.services.query.logic.watch.source import SHARD, Standing
 from heimdall_server.services.query.model import TokenAfter
 from heimdall_server.services.query.watch_model import AggregateRows, Create, Event, Progress, Rows
@@ -161,9 +161,9 @@ class Account:
             end = found.end if start + step >= matched.count else _behind(part, part.count)
             tokens = self._tokens_of(part, end)
             size = size_bytes if is_whole else part.size_bytes
-            yield Rows(
-                self.request.watch_id, part.shown, tokens, history=history, json=self.request.json, size_bytes=size
-            )
+            is_json = self.request.json
+            batch = part.shown if is_json or part.packed is None else part.packed
+            yield Rows(self.request.watch_id, batch, tokens, history=history, json=is_json, size_bytes=size)
             self.standing = end
             self._sent_rows += part.count
         if found.time_ns:
@@ -202,5 +202,5 @@ class Account:
 
 def _behind(part: Matched, count: int) -> Standing:
     """Behind the first so many rows."""
-    position, row = (int(part.keys.column(name)[count - 1].as_py()) for name in ("position", "row"))
+    position, row = (int(each[count - 1]) for each in part.keys)
     return Standing(position - 1, RowKey(0, SHARD, position, row))

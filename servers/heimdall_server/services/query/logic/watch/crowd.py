@@ -29,27 +29,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from heimdall_server.domain.errors import HeimdallError
-from heimdall_server.language.shared_fields import SharedFields
-from heimdall_server.language.shared_filter import Evaluation, Node, Plan
+from heimdall_server.language.shared_filter import Plan
 from heimdall_server.ports.journal import JournalReader
 from heimdall_server.services.query.logic import metrics
 from heimdall_server.services.query.logic.iterators import with_heartbeat
-from heimdall_server.services.query.logic.watch.evaluator import (
-    Evaluator,
-    Matched,
-    RowEvaluator,
-    Upsert,
-)
+from heimdall_server.services.query.logic.watch.evaluator import Evaluator
 from heimdall_server.services.query.logic.watch.meter import CostLimits
-from heimdall_server.services.query.logic.watch.source import (
-    NEAR_FRAMES,
-    SHARD,
-    Piece,
-    Standing,
-    behind,
-    joined,
-    journal_pieces,
-)
+from heimdall_server.services.query.logic.watch.rounds import Found, Seat, evaluate
+from heimdall_server.services.query.logic.watch.source import NEAR_FRAMES, SHARD, Piece, Standing, journal_pieces
 
 LOG: Final = logging.getLogger(__name__)
 _NO_SEAM: Final = -1
@@ -66,27 +53,10 @@ class Pace:
     pause_s_max: float
 
 
-ROW_PACE: Final = Pace(cost_factor=3.0, pause_s_max=0.075)
+ROW_PACE: Final = Pace(cost_factor=3.0, pause_s_max=0.035)
 """Rows are shown as they come: together with the way through ingest well below 200 ms."""
 AGGREGATE_PACE: Final = Pace(cost_factor=9.0, pause_s_max=1.0)
 """Values are told each interval, by default five seconds: what is counted in one go is cheaper."""
-
-
-@dataclass(slots=True)
-class Found:
-    """What a round has found out for one member."""
-
-    evaluator: Evaluator
-    """Which asked."""
-    end: Standing
-    time_ns: int
-    """When the oldest frame was appended; 0: there was none."""
-    matched: Matched | None = None
-    closed: Sequence[Upsert] = ()
-    """Of buckets that are closed: to be told before the member's standing moves."""
-    told: Sequence[Upsert] = ()
-    """Because it was time."""
-    cpu_s: float = 0.0
 
 
 class Member(Protocol):
@@ -139,17 +109,6 @@ class Member(Protocol):
     def sent_away(self, error: Exception | None) -> None:
         """It is no longer a member: because of an error of its own, or because the crowd is dissolved."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Seat:
-    """A member as it was when the round began."""
-
-    member: Member
-    evaluator: Evaluator
-    standing: Standing
-    quiet_through: int
-    is_due: bool
 
 
 class Crowd:
@@ -219,7 +178,7 @@ class Crowd:
                 async for piece in pieces:
                     started_s = time.monotonic()
                     await self._round(worker, piece)
-                    await self._pause(started_s, time.monotonic(), piece)
+                    await self._pause(time.monotonic() - started_s, piece)
         except HeimdallError:
             pass  # Each member meets it alone, and its own client is told.
         except Exception:
@@ -240,10 +199,9 @@ class Crowd:
         due_s = min((member.due_s for member in self._members), default=math.inf)
         return None if math.isinf(due_s) else max(due_s - time.monotonic(), 0.0)
 
-    async def _pause(self, started_s: float, ended_s: float, piece: Piece | None) -> None:
+    async def _pause(self, cost_s: float, piece: Piece | None) -> None:
         if piece is None or piece.is_full:
             return  # There is a backlog, and pieces are as large as they get.
-        cost_s = ended_s - started_s
         patience_s = min((member.patience_s for member in self._members), default=math.inf)
         # One who is in a hurry makes rounds more frequent, but never takes up more than a third of the time.
         pause_s = min(cost_s * self._pace.cost_factor, max(patience_s, 2 * cost_s), self._pace.pause_s_max)
@@ -257,13 +215,12 @@ class Crowd:
         seats = self._seats(piece, started_s)
         version, plan = self._version, self._plan
         nodes = [] if plan else [member.evaluator.node for member in self._members]
-        work = functools.partial(_evaluate, seats, piece, plan, nodes)
-        outcomes, plan = await asyncio.get_running_loop().run_in_executor(worker, work)
+        work = functools.partial(evaluate, [seat for _, seat in seats], piece, plan, nodes)
+        looked = await asyncio.get_running_loop().run_in_executor(worker, work)
         if version == self._version:
-            self._plan = plan
+            self._plan = looked.plan
         turn_s = time.perf_counter()
-        for seat, outcome in zip(seats, outcomes, strict=True):
-            member = seat.member
+        for (member, seat), outcome in zip(seats, looked.outcomes, strict=True):
             if member in self._members and member.evaluator is seat.evaluator:
                 self._deliver(member, outcome)
             if time.perf_counter() - turn_s > _TURN_S:
@@ -290,12 +247,12 @@ class Crowd:
                 turn_s = time.perf_counter()
         self._plan, self._version = None, self._version + 1
 
-    def _seats(self, piece: Piece | None, now_s: float) -> list[_Seat]:
+    def _seats(self, piece: Piece | None, now_s: float) -> list[tuple[Member, Seat]]:
         seats = []
         for member in self._members:
-            seat = _Seat(member, member.evaluator, member.standing, member.quiet_through, now_s >= member.due_s)
+            seat = Seat(member.evaluator, member.standing, member.quiet_through, now_s >= member.due_s)
             if seat.is_due or (piece is not None and seat.standing.cursor < piece.standing.cursor):
-                seats.append(seat)
+                seats.append((member, seat))
         self._round_count += 1
         first = self._round_count % max(len(seats), 1)
         return seats[first:] + seats[:first]
@@ -315,50 +272,6 @@ class Crowd:
     def _send_away(self, member: Member, error: Exception | None) -> None:
         self.discard(member)
         member.sent_away(error)
-
-
-def _evaluate(
-    seats: Sequence[_Seat], piece: Piece | None, plan: Plan | None, nodes: Sequence[Node]
-) -> tuple[list[Found | Exception], Plan]:
-    """What a round finds out, by seat. In a thread."""
-    started_s = spent_s = time.thread_time()
-    plan = plan or Plan(nodes)
-    batches = joined(piece.batches()) if piece is not None else []
-    shared = [Evaluation(plan, SharedFields(batch)) for batch in batches]
-    first = int(batches[0].column("position")[0].as_py()) if batches else 0
-    outcomes: list[Found | Exception] = []
-    for seat in seats:
-        known, cursor = shared, seat.standing.cursor
-        if first <= cursor:
-            kept = [batch for each in batches if (batch := behind(each, cursor)).num_rows]
-            known = [Evaluation(plan, SharedFields(batch)) for batch in kept]
-        outcome: Found | Exception
-        try:
-            outcome = _look(seat, known, piece)
-        except Exception as error:  # noqa: BLE001 # it ends this one's watch, which reports it
-            outcome = error
-        before_s, spent_s = spent_s, time.thread_time()
-        if isinstance(outcome, Found):
-            outcome.cpu_s = spent_s - before_s
-        outcomes.append(outcome)
-    metrics.WATCH_CPU_SECONDS.inc(time.thread_time() - started_s)
-    return outcomes, plan
-
-
-def _look(seat: _Seat, batches: Sequence[Evaluation], piece: Piece | None) -> Found:
-    evaluator, end = seat.evaluator, seat.standing
-    if piece is not None and end.cursor < piece.standing.cursor:
-        end = piece.standing
-    found = Found(evaluator, end, piece.time_ns if piece is not None else 0)
-    if isinstance(evaluator, RowEvaluator):
-        found.matched = evaluator.look_at(batches) if batches else None
-        return found
-    quiet = end.cursor < seat.quiet_through
-    if batches:
-        found.closed = evaluator.look(batches, quiet=quiet)
-    if seat.is_due and not quiet:
-        found.told = evaluator.upserts()
-    return found
 
 
 class Crowds:

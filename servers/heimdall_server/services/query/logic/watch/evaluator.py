@@ -42,29 +42,7 @@ from heimdall_server.language.live_rows import RowPipeline
 from heimdall_server.language.lookup import Rows
 from heimdall_server.language.shared_fields import SharedFields, take_rows
 from heimdall_server.language.shared_filter import Evaluation, Interner, Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """Rows that matched, as the query shows them, and where each stands."""
-
-    shown: pa.RecordBatch
-    keys: pa.RecordBatch
-    """`position` and `row`."""
-
-    @property
-    def count(self) -> int:
-        """How many."""
-        return int(self.keys.num_rows)
-
-    @property
-    def size_bytes(self) -> int:
-        """What the rows weigh, on the wire; many small buffers weigh more than their bytes."""
-        return int(pa.ipc.get_record_batch_size(self.shown))
-
-    def slice(self, start: int, count: int) -> Matched:
-        """Some of the rows."""
-        return Matched(self.shown.slice(start, count), self.keys.slice(start, count))
+from heimdall_server.services.query.logic.watch.matched import Keys, Matched
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +90,8 @@ class RowEvaluator:
         """Whom an `Evaluation` must know."""
         # What comes behind columns that the query makes itself nobody else can share.
         self._rest = None if cut is None else RowPipeline(Query(All(), query.stages[cut:]))
-        self._shape = repr(query)
+        self.shape = repr(query)
+        """Who has the same finds the same."""
         self.limit = self._pipeline.limit
         """Rows after which the watch ends; None: never."""
         self._plan = Plan([self.node])
@@ -138,34 +117,48 @@ class RowEvaluator:
         if len(some) == 1:
             return some[0]
         return Matched(
-            pa.concat_batches([matched.shown for matched in some]),
-            pa.concat_batches([matched.keys for matched in some]),
+            pa.concat_batches([matched.shown for matched in some]), Keys.joined(matched.keys for matched in some)
         )
 
     def _look(self, batch: Evaluation) -> Matched:
         """The rows of a batch that match: one object for all who ask the same."""
         fields = batch.fields
-        found: Matched | None = fields.kept(self._shape)
+        found: Matched | None = fields.kept(self.shape)
         if found is None:
-            found = self._matched(fields, self.node.rows(batch))
-            fields.keep(self._shape, found)
+            rows = self.node.rows(batch)
+            # Nothing is the same for all who would be shown the same columns.
+            key = self.shape if len(rows) or not self.takes_plainly else ("nothing", self.columns)
+            found = fields.kept(key)
+            if found is None:
+                found = self.taken(fields, rows)
+                fields.keep(key, found)
         return found
 
-    def _matched(self, fields: SharedFields, rows: Rows) -> Matched:
+    @property
+    def takes_plainly(self) -> bool:
+        """Whether what it shows of a row is columns of the batch, and nothing that the query makes of them."""
+        return self._rest is None
+
+    @property
+    def columns(self) -> tuple[FieldRef, ...] | None:
+        """What it shows; None: everything."""
+        return self._pipeline.fields
+
+    def taken(self, fields: SharedFields, rows: Rows) -> Matched:
+        """Some rows of a batch as it shows them; in any order and more than once where it `takes_plainly`."""
         refs = self._pipeline.fields
         if self._rest is None and refs is not None:
             places = pa.array(rows)
             core = [ref.name for ref in refs if ref.scope is Scope.CORE]
             taken = fields.batch.select([*dict.fromkeys([*core, "position", "row"])]).take(places)
-            keys = taken.select(["position", "row"])
             columns = [
                 taken.column(ref.name) if ref.scope is Scope.CORE else _displayed(fields, ref, places) for ref in refs
             ]
-            return Matched(pa.RecordBatch.from_arrays(columns, names=[str(ref) for ref in refs]), keys)
+            return Matched(pa.RecordBatch.from_arrays(columns, names=[str(ref) for ref in refs]), Keys.of(taken))
         taken = take_rows(fields, rows)
         if self._rest is not None:
             taken = self._rest(taken)
-        return Matched(self._pipeline.shown(taken), taken.select(["position", "row"]))
+        return Matched(self._pipeline.shown(taken), Keys.of(taken))
 
 
 def _displayed(fields: SharedFields, ref: FieldRef, places: pa.Array) -> pa.Array:

@@ -27,13 +27,14 @@ from heimdall_server.services.query.logic.freshness import Visibility
 from heimdall_server.services.query.logic.iterators import with_heartbeat
 from heimdall_server.services.query.logic.tokens import Place, TokenCodec
 from heimdall_server.services.query.logic.watch.account import Account, Asked
-from heimdall_server.services.query.logic.watch.crowd import Crowds, Found
+from heimdall_server.services.query.logic.watch.crowd import Crowds
 from heimdall_server.services.query.logic.watch.evaluator import (
     AggregateEvaluator,
     Evaluator,
 )
 from heimdall_server.services.query.logic.watch.meter import Meter
 from heimdall_server.services.query.logic.watch.outbox import Outbox
+from heimdall_server.services.query.logic.watch.rounds import Found
 from heimdall_server.services.query.logic.watch.source import (
     SHARD,
     Piece,
