@@ -189,7 +189,7 @@ def leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async def insert(
         self: WarmProjection, range_: FrameRange, batches: Sequence[pa.RecordBatch], token: str
     ) -> list[RefusedRecord]:
-        return await insert_good(self, range_, batches[1:], token) if len(batches) > 1 else []
+        return await insert_good(self, range_, [*batches[:-1], batches[-1].slice(1)], token)
 
     monkeypatch.setattr(WarmProjection, "_insert_good", insert)
 
