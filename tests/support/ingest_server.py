@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -66,8 +67,24 @@ class IngestServer:
         return [response async for response in self.stub.Append(requests, timeout=timeout_s)]
 
     async def send(self, source: str, data: bytes, *, payload_bytes: int = 1 << 20, **opening: Any) -> Sent:
-        """Feed a whole source, from where the server has it."""
-        return Sent(await self.append(whole(source, data, payload_bytes=payload_bytes, **opening)))
+        """Feed a whole source, from where the server has it.
+
+        Only once the server has said something to the opening: gRPC forgets why a stream was refused if it is just being written to.
+        """
+        heard = asyncio.Event()
+        first, *others = whole(source, data, payload_bytes=payload_bytes, **opening)
+
+        async def requests() -> AsyncIterator[pb.AppendRequest]:
+            yield first
+            await heard.wait()
+            for request in others:
+                yield request
+
+        responses = []
+        async for response in self.stub.Append(requests(), timeout=20):
+            heard.set()
+            responses.append(response)
+        return Sent(responses)
 
     def talk(self, *requests: pb.AppendRequest) -> Talk:
         """A stream that is written and read in turns, begun with these requests."""
