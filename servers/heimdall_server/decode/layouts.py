@@ -46,7 +46,10 @@ def read_stamps(texts: pl.Series, layout: str, context: DecodeContext) -> Stamps
     if not fields:
         return times.read(texts.to_arrow(compat_level=pl.CompatLevel.oldest()), context)
     sizes = texts.str.len_bytes().fill_null(0).to_numpy()
-    fitting = sizes >= width if has_tail else sizes == width
+    fitting = sizes == width
+    if has_tail:
+        # ASCII alone: what is cut behind `width` bytes mustn't be cut within a character.
+        fitting = (sizes >= width) & (texts.str.len_chars().fill_null(0).to_numpy() == sizes)
     if fitting.all():
         stamps, good = _read_fitting(texts, width, fields, context, has_tail=has_tail)
     else:
