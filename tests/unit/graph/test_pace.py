@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heimdall_server.projections.graph.pace import Load, Pace
+from heimdall_server.projections.graph.work import Budgets, FactWork
 
 
 class Time:
@@ -83,3 +84,16 @@ async def test_doing_nothing_counts_as_a_rest() -> None:
     assert await time.work(pace, 1.0) == pytest.approx(0.5, rel=0.01)
     time.now += 60
     assert await time.work(pace, 1.0) == 0
+
+
+async def test_looking_at_records_rests_no_more_so_that_a_rest_is_never_counted_as_work() -> None:
+    time = Time()
+    time.load = Load.ACTIVE
+    pace = time.pace()
+    work = FactWork("here", Budgets(pace=pace))
+    work.worked(1.0)
+    await work.look([])
+    assert pace.rested_s == 0
+    await work.rest()
+    assert pace.rested_s == pytest.approx(3.0, rel=0.01)
+    work.close()

@@ -317,6 +317,7 @@ class GraphProjection(OptionalProjection):
 
     async def _facts(self, batches: Sequence[tuple[int, pa.RecordBatch]], through: int) -> Facts | None:
         """Facts of some records; None: they are too many for one batch."""
+        await self._work.rest()
         began_s = self._clock.monotonic_s()
         instance, ask = self._journal.journal_id, besides(self._writer.marks, self._under_way)
         fresh = await self._patiently(lambda: fresh_records(batches, instance, ask))

@@ -78,15 +78,19 @@ class FactWork:
         """Of what is made into facts at once."""
         return self._budgets.wanted.per_batch_max
 
-    async def look(self, batches: Sequence[tuple[int, pa.RecordBatch]]) -> Looked:
-        """As `extraction.look`, once the projection may work."""
+    async def rest(self) -> None:
+        """Wait until the projection may work again. Not a part of the work: whoever counts that begins behind it."""
         pace = self._budgets.pace
-        if pace is not None:
-            before_s = pace.rested_s
-            try:
-                await pace.begin()
-            finally:
-                RESTED.inc(pace.rested_s - before_s)
+        if pace is None:
+            return
+        before_s = pace.rested_s
+        try:
+            await pace.begin()
+        finally:
+            RESTED.inc(pace.rested_s - before_s)
+
+    async def look(self, batches: Sequence[tuple[int, pa.RecordBatch]]) -> Looked:
+        """As `extraction.look`."""
         return await self._run(lambda: look(batches, instance=self._instance, wanted=self._budgets.wanted))
 
     async def facts(self, looked: Looked, identify: Identify) -> Facts:
