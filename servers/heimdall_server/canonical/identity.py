@@ -15,11 +15,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from heimdall_server.domain.personal import BASE32
+
 PERSONAL_TYPES: Final = frozenset({"email", "phone", "iban", "card"})
 """Types that always name people; values of other types (an IP address) may, and then have a keyed id too."""
 ID_BYTES: Final = 20
 MAC_BYTES_MIN: Final = ID_BYTES
-_ALPHABET: Final = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", np.uint8)
+_ALPHABET: Final = np.frombuffer(BASE32.encode(), np.uint8)
 _DIGITS: Final = 32
 """Of 160 bits."""
 

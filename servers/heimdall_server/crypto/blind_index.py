@@ -16,14 +16,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from heimdall_server.domain.personal import EPOCHS, MAC_BYTES, WORD_LENGTH
+from heimdall_server.domain.personal import BASE32, EPOCHS, MAC_BYTES, WORD_LENGTH
 
 _BLOCK_BYTES: Final = 64
 _INNER: Final = bytes(0x36 for _ in range(_BLOCK_BYTES))
 _OUTER: Final = bytes(0x5C for _ in range(_BLOCK_BYTES))
 _WORD_DOMAIN: Final = b"heimdall/v1/word\0"
 _DIGEST_DOMAIN: Final = b"heimdall/v1/digest\0"
-_BASE32: Final = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", np.uint8)
+_BASE32: Final = np.frombuffer(BASE32.encode(), np.uint8)
 _LETTERS: Final = WORD_LENGTH - 1
 _CLASSES_MAX: Final = 4096
 """Classes whose state is kept; a sender can't name classes, so this is never reached."""

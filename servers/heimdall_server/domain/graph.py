@@ -98,6 +98,8 @@ class Tlp(enum.IntEnum):
 
 
 _LABELS: Final = {tlp.label: tlp for tlp in Tlp}
+UNLABELLED: Final = Tlp.AMBER
+"""What records without a marking count as."""
 
 
 @dataclass(frozen=True, slots=True)

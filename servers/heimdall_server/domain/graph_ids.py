@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from heimdall_server.domain.graph import ID_BYTES, EdgeKind
+from heimdall_server.domain.personal import BASE32
 
 _ID: Final = pa.binary(ID_BYTES)
 _DIGEST_CHARACTERS: Final = 32
-_ALPHABET: Final = b"abcdefghijklmnopqrstuvwxyz234567"
 _DIGITS: Final = np.full(256, 255, np.uint8)
-_DIGITS[np.frombuffer(_ALPHABET, np.uint8)] = np.arange(32, dtype=np.uint8)
+_DIGITS[np.frombuffer(BASE32.encode(), np.uint8)] = np.arange(32, dtype=np.uint8)
 
 
 def entity_ids(identities: pa.StringArray) -> pa.FixedSizeBinaryArray:

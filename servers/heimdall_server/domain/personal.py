@@ -15,6 +15,8 @@ from typing import Final
 EPOCHS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 """The character of each epoch of the index key, in order; the 37th epoch takes the first one's again, which must be gone by then."""
 MAC_BYTES: Final = 16
+BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
+"""RFC 4648, in lower case: what MACs and digests are written in."""
 WORD_LENGTH: Final = 27
 """Characters of a token's word: epoch and MAC."""
 CLASS_PATTERN: Final = r"[a-z][a-z0-9_]{0,31}"

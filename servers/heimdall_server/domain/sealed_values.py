@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heimdall_server.domain.errors import CorruptionError
-from heimdall_server.domain.personal import CLASS_PATTERN, EPOCHS, WORD_LENGTH, SealedValue, TokenName
+from heimdall_server.domain.personal import BASE32, CLASS_PATTERN, EPOCHS, WORD_LENGTH, SealedValue, TokenName
 
 SIDECAR: Final = "vault"
 """Under which name they ride in a frame."""
@@ -34,7 +34,7 @@ _RUN: Final = struct.Struct("<II")
 _CHECKSUM: Final = struct.Struct("<I")
 _CLASS: Final = re.compile(CLASS_PATTERN, re.ASCII)
 _EPOCH: Final = np.isin(np.arange(256), np.frombuffer(EPOCHS.encode(), np.uint8))
-_MAC: Final = np.isin(np.arange(256), np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", np.uint8))
+_MAC: Final = np.isin(np.arange(256), np.frombuffer(BASE32.encode(), np.uint8))
 """By byte, whether a word may hold it: first, and behind that (`WORD_PATTERN`, read from columns)."""
 
 

@@ -37,7 +37,7 @@ from heimdall_server.domain.expression.tree import (
     Wildcard,
     Words,
 )
-from heimdall_server.domain.graph import Tlp
+from heimdall_server.domain.graph import UNLABELLED, Tlp
 from heimdall_server.domain.graph_sets import GraphTerm
 from heimdall_server.planner.personal_shapes import all_same, fields_of
 from heimdall_server.ports.journal import Positions
@@ -134,7 +134,7 @@ def _term(leaf: _Leaf) -> GraphTerm:
         _refuse(ref, "is asked with one name", f"write {ref}:NAME; several are {ref}:(one OR other)")
     if ref.name == "entity_tlp":
         try:
-            Tlp.of(leaf.value, unlabelled=Tlp.AMBER)
+            Tlp.of(leaf.value, unlabelled=UNLABELLED)
         except ValueError as error:
             _refuse(ref, "is asked with a marking", str(error))
     return GraphTerm(ref.name, leaf.value)

@@ -23,9 +23,8 @@ from heimdall_server.projections.warm import ProjectionState, RetryPolicy
 
 SHARD: Final = 0
 """Tombstones hold for positions of one shard, so the vault follows one."""
-
-
 _APART: Final = 4
+"""Times `linger_s` lie between two transactions at least, unless a batch is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class VaultLimits:
     """Of sealed values; a batch with more is full, too."""
     linger_s: float = 0.25
     """A batch that isn't full is applied this long after its first value was read, and not before `_APART` times as long after the
-    last: while values keep coming, larger transactions cost half."""
+    one before: while values keep coming, larger transactions cost half."""
     idle_s: float = 5.0
     """Frames without values are only noted this often: each note is a transaction."""
 

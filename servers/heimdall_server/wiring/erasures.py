@@ -50,9 +50,7 @@ class KnownErasures:
                 _LOG.warning("PostgreSQL came back from a backup with erased values; they go again, from the graph too")
                 tokens = sorted({str(one.name) for one in await self._tombstones()})
                 through = journal.head().get(SHARD, 0)
-                while True:
-                    if await _erased(graph, tokens, through):
-                        break
+                while not await _erased(graph, tokens, through):  # noqa: ASYNC110 - nobody tells when it is there again
                     await asyncio.sleep(_RETRY_S)
 
         task = asyncio.create_task(follow(watch, "what was erased may be in the graph"), name="erasures")

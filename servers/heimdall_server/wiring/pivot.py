@@ -9,7 +9,7 @@ from typing import Final
 from heimdall_server.domain.errors import QuerySyntaxError
 from heimdall_server.domain.expression.fields import FieldRef, Scope
 from heimdall_server.domain.expression.tree import And, Compare, Expression, Not, Operator, Or, Query
-from heimdall_server.domain.graph import Tlp
+from heimdall_server.domain.graph import UNLABELLED, Tlp
 from heimdall_server.language.parser import parse
 from heimdall_server.ports.clock import Clock
 from heimdall_server.services.graph.model_views import CutReason, RecordBatches, RecordsEnd, RecordsIn
@@ -17,8 +17,6 @@ from heimdall_server.services.query.logic.search import SearchUseCase
 from heimdall_server.services.query.model import Done, Form, Question, Rows, SearchIn
 
 _MARKING: Final = FieldRef(Scope.CORE, "tlp")
-_UNLABELLED: Final = Tlp.AMBER
-"""What a record without a marking counts as, as in the graph."""
 _CUTS: Final = {"time": CutReason.TIME, "row_limit": CutReason.RECORD_COUNT}
 
 
@@ -63,7 +61,7 @@ def under(tlp_max: Tlp) -> Expression | None:
     """The filter that records up to a ceiling pass; None: all do."""
     if tlp_max is max(Tlp):
         return None
-    if tlp_max >= _UNLABELLED:
+    if tlp_max >= UNLABELLED:
         # A record without a marking matches no comparison, and so every complement of one.
         return Not(_any(tlp for tlp in Tlp if tlp > tlp_max))
     return _any(tlp for tlp in Tlp if tlp <= tlp_max)

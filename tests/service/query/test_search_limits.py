@@ -23,9 +23,10 @@ SLOW = " OR ".join(f"body:/frame-(1|2) d[a-z]*{n} x?y/" for n in range(300))
 ROWS = 60_000
 
 
-async def fill(server: QueryServer, rows: int = ROWS) -> None:
+async def fill(server: QueryServer, rows: int = ROWS, *, times: int = 1) -> None:
     batch = frame(1, rows)
-    await server.put(batch.select(batch.schema.names[:-3]))
+    for _ in range(times):
+        await server.put(batch.select(batch.schema.names[:-3]))
 
 
 def seconds(value: float) -> Duration:
@@ -84,7 +85,7 @@ async def test_a_timeout_that_is_over_before_the_store_is_asked_is_one(server: Q
 
 
 async def test_hanging_up_stops_the_query_in_the_engine(server: QueryServer, chdb_engine: ChdbEngine) -> None:
-    await fill(server)
+    await fill(server, times=12)  # by itself it would end long after `until_running` has given up
     call = server.stub.Search(server.request(f"{SLOW} | stats count()"))
     await until_running(chdb_engine, 1)
     call.cancel()

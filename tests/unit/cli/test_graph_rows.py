@@ -56,6 +56,15 @@ def test_a_neighbourhood_has_a_row_for_each_vertex_and_no_formula(capsys: pytest
     assert (evil["by"], evil["says"]) == ("", ""), "what leads on from a vertex doesn't lead to it"
 
 
+def test_edges_beyond_those_of_which_it_is_told_who_says_them_are_there_all_the_same() -> None:
+    other = graph_pb2.Edge(kind="OBSERVED_IN", start_vertex_id="a" * 32, end_vertex_id="b" * 32)
+    told = [pb.EdgeProvenances(provenances=[LEAK])]
+    piece = pb.TraverseResponse(depth=1, vertices=[FORMULA], edges=[EDGE, other], edge_provenances=told)
+    assert graph_rows.said(piece) == ["forum (dump-field, 50 %) at 7", ""]
+    assert graph_rows.ways_to([piece])[FORMULA.vertex_id].by == ["OBSERVED_IN", "OF_ENTITY"]
+    assert len(graph_rows.witnesses(pb.TraverseResponse(edges=[EDGE, other]))) == 2
+
+
 def test_steps_of_ways_name_the_edge_that_led_there_and_who_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     way = pb.FindPathsResponse.Path(
         vertex_ids=["b" * 32, "a" * 32], hops=[pb.FindPathsResponse.Hop(edge=EDGE, provenances=[LEAK])]

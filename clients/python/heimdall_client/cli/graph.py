@@ -332,6 +332,7 @@ def _more(more: pb.More) -> str:
 def _print_json(
     about: pb.GetVertexResponse, pieces: Sequence[pb.TraverseResponse], matches: Sequence[hunting_pb2.Match]
 ) -> None:
+    from heimdall_client.cli import graph_rows
     from heimdall_client.cli.plain import print_json, to_plain
 
     print_json(
@@ -339,9 +340,9 @@ def _print_json(
             "vertex": to_plain(about),
             "neighbours": [to_plain(met) | {"depth": piece.depth} for piece in pieces for met in piece.vertices],
             "edges": [
-                to_plain(edge) | {"provenances": [to_plain(one) for one in told.provenances]}
+                to_plain(edge) | {"provenances": [to_plain(one) for one in told]}
                 for piece in pieces
-                for edge, told in zip(piece.edges, piece.edge_provenances, strict=True)
+                for edge, told in zip(piece.edges, graph_rows.witnesses(piece), strict=True)
             ],
             "parts": [to_plain(one) for piece in pieces for one in piece.parts],
             "more": [to_plain(one) for piece in pieces for one in piece.more],

@@ -75,8 +75,7 @@ def ways_to(pieces: Sequence[pb.TraverseResponse]) -> Mapping[str, WayTo]:
     ways = {one.vertex_id: WayTo() for piece in pieces for one in piece.vertices}
     depths = {one.vertex_id: piece.depth for piece in pieces for one in piece.vertices}
     for piece in pieces:
-        for number, edge in enumerate(joined_edges(piece)):
-            told = piece.edge_provenances[number].provenances if piece.edge_provenances else ()
+        for edge, told in zip(joined_edges(piece), witnesses(piece), strict=True):
             for end in (edge.start_vertex_id, edge.end_vertex_id):
                 if depths.get(end) == piece.depth:
                     ways[end].kinds.add(edge.relation or edge.kind)
@@ -98,9 +97,15 @@ def joined_edges(piece: pb.TraverseResponse) -> list[graph_pb2.Edge]:
     return edges
 
 
+def witnesses(piece: pb.TraverseResponse) -> list[Sequence[graph_pb2.Provenance]]:
+    """Of each edge of a piece who says so; nobody where it wasn't asked for, or where a level has more edges than it is told of."""
+    told: list[Sequence[graph_pb2.Provenance]] = [one.provenances for one in piece.edge_provenances]
+    return told + [()] * (len(piece.edges) - len(told))
+
+
 def said(piece: pb.TraverseResponse) -> list[str]:
-    """Of each edge of a piece who says so, in a line; empty: nobody was asked."""
-    return ["; ".join(map(says, one.provenances)) for one in piece.edge_provenances]
+    """The same in a line for each edge."""
+    return ["; ".join(map(says, one)) for one in witnesses(piece)]
 
 
 def ways(found: pb.FindPathsResponse) -> tuple[Sequence[str], list[list[Any]]]:

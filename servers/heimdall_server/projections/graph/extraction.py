@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from heimdall_server.canonical.observables import TOKEN_TYPE
-from heimdall_server.domain.graph import EDGE_SCHEMA, VERTEX_SCHEMA, Provenance, Tlp
+from heimdall_server.domain.graph import EDGE_SCHEMA, UNLABELLED, VERTEX_SCHEMA, Provenance, Tlp
 from heimdall_server.domain.graph_batches import ProfilePart, RecordMarks
 from heimdall_server.projections.graph.dump_facts import FIELDS, dump_facts, fields_of
 from heimdall_server.projections.graph.facts import Identify, Records, entity_facts, identified, sightings
@@ -124,7 +124,7 @@ def who_says(records: pa.RecordBatch, instance: str) -> tuple[pl.Series, list[Pr
             dump=dump,
             method=DUMP_METHOD if dump else LOG_METHOD,
             method_version=METHOD_VERSION,
-            tlp=Tlp.of(tlp, unlabelled=Tlp.AMBER),
+            tlp=Tlp.of(tlp, unlabelled=UNLABELLED),
         )
         for source, dump, tlp in distinct.select(_WHO).iter_rows()
     ]

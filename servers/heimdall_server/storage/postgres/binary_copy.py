@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -66,6 +67,19 @@ def encode(columns: Sequence[Column]) -> Octets:
     if fixed:
         runs.append((_octets(_fixed(fixed, len(fixed[0]), lead=0)), None))
     return _interleave(runs)
+
+
+async def send(connection: psycopg.AsyncConnection[tuple[Any, ...]], target: str, rows: Octets) -> None:
+    """Copy encoded rows into a table, in pieces, between which others get their turn.
+
+    Args:
+        connection: Within a transaction.
+        target: The table, and columns if not all; our own text.
+        rows: From `encode`.
+    """
+    async with connection.cursor().copy(f"COPY {target} FROM STDIN (FORMAT BINARY)") as copy:
+        for piece in pieces(rows):
+            await copy.write(piece)
 
 
 def pieces(rows: Octets) -> Iterator[bytes | memoryview]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from heimdall_server.domain.personal import EPOCHS, WORD_LENGTH, SealedValue, TokenName
 from heimdall_server.domain.sealed_values import SealedRun, runs_of
 from heimdall_server.ports.vault import Tombstone, VaultState
-from heimdall_server.storage.postgres.binary_copy import Octets, Texts, encode, pieces
+from heimdall_server.storage.postgres.binary_copy import Octets, Texts, encode, send
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _WRITER_LOCK: Final = 0x7661756C74
@@ -293,9 +293,7 @@ async def _bring(connection: psycopg.AsyncConnection[tuple[Any, ...]], rows: Oct
     Making a table each time costs as much as a thousand values.
     """
     await connection.execute(_INCOMING)
-    async with connection.cursor().copy("COPY incoming FROM STDIN (FORMAT BINARY)") as copy:
-        for piece in pieces(rows):
-            await copy.write(piece)
+    await send(connection, "incoming", rows)
     # Not prepared: its plan must follow the tables as they grow.
     cursor = await connection.execute(statement, prepare=False)
     row = await cursor.fetchone()

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from heimdall_server.domain.decoding import DecodeContext
 from heimdall_server.domain.errors import InvalidArgumentError, OverloadedError
+from heimdall_server.domain.graph import UNLABELLED
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import SourceKey
 from heimdall_server.services.ingest.logic import metrics
@@ -23,8 +24,6 @@ from heimdall_server.services.ingest.model import DumpFacts, OpenIn, SourceState
 SETTLE_WAIT_S: Final = 10.0
 """How long a new stream waits for frames of the stream before that are being written."""
 DEFAULT_DUMP_DATASET: Final = "dumps"
-UNMARKED: Final = "amber"
-"""What records without a marking count as."""
 _TIME_NS_MAX: Final = 2**63 - 1
 
 
@@ -202,9 +201,9 @@ class AppendUseCase:
 
 def _check_marking(held: DumpFacts, facts: DumpFacts, *, begun: bool) -> None:
     """What is stored keeps its marking. Whoever says another one must not believe that it holds now."""
-    if held.tlp is None or (held.tlp or UNMARKED) == (facts.tlp or UNMARKED):
+    if held.tlp is None or (held.tlp or UNLABELLED.label) == (facts.tlp or UNLABELLED.label):
         return
-    was = held.tlp or f"{UNMARKED} (no marking was given)"
+    was = held.tlp or f"{UNLABELLED.label} (no marking was given)"
     if begun:
         raise InvalidArgumentError("open.defaults.tlp", f"the dump was begun as {was}; go on with that marking")
     raise InvalidArgumentError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from heimdall_server.domain.graph import Tlp, VertexKind
+from heimdall_server.domain.graph import UNLABELLED, Tlp, VertexKind
 from heimdall_server.domain.graph_sets import GraphTerm, Members
 from heimdall_server.storage.postgres.graph.groups import parts_of, roots_of
 from heimdall_server.storage.postgres.graph.labels import table
@@ -80,7 +80,7 @@ async def _telling(connection: Connection, term: GraphTerm, tlp_max: Tlp) -> lis
     """Who tells of the entities that are meant, and may be heard."""
     asked: tuple[object, ...] = (term.value, term.value, tlp_max.value)
     if term.name == "entity_tlp":
-        asked = (Tlp.of(term.value, unlabelled=Tlp.AMBER).value, tlp_max.value)
+        asked = (Tlp.of(term.value, unlabelled=UNLABELLED).value, tlp_max.value)
     statement = f"SELECT provenance_id FROM graph_provenance WHERE {_TELLING[term.name]}"
     cursor = await connection.execute(statement.encode(), asked)
     return [int(row[0]) for row in await cursor.fetchall()]

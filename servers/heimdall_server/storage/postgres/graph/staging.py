@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 
 from heimdall_server.domain.graph import HOURS
-from heimdall_server.storage.postgres.binary_copy import Column, Octets, array_integers, encode, pieces
+from heimdall_server.storage.postgres.binary_copy import Column, Octets, array_integers, encode, send
 from heimdall_server.storage.postgres.graph.facts import Facts, Longs, Sums
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -59,7 +59,7 @@ async def copy_in(connection: Connection, target: str, columns: Sequence[Column]
     """
     rows = await asyncio.to_thread(encode, columns)
     if len(rows):
-        await _send(connection, target, rows)
+        await send(connection, target, rows)
 
 
 async def copy_all(connection: Connection, parts: Sequence[tuple[str, MakeColumns]]) -> None:
@@ -74,9 +74,9 @@ async def copy_all(connection: Connection, parts: Sequence[tuple[str, MakeColumn
     (target, make), *others = parts
     rows = await asyncio.to_thread(_encoded, make)
     for following, make_next in others:
-        coming = await meanwhile(partial(_encoded, make_next), _send(connection, target, rows))
+        coming = await meanwhile(partial(_encoded, make_next), send(connection, target, rows))
         target, rows = following, coming
-    await _send(connection, target, rows)
+    await send(connection, target, rows)
 
 
 async def meanwhile(work: Callable[[], _T], act: Awaitable[None]) -> _T:
@@ -93,12 +93,6 @@ async def meanwhile(work: Callable[[], _T], act: Awaitable[None]) -> _T:
 
 def _encoded(make: MakeColumns) -> Octets:
     return encode(make())
-
-
-async def _send(connection: Connection, target: str, rows: Octets) -> None:
-    async with connection.cursor().copy(f"COPY {target} FROM STDIN (FORMAT BINARY)") as copy:
-        for piece in pieces(rows):
-            await copy.write(piece)
 
 
 async def ask_arrays(connection: Connection, statement: str) -> list[bytes | None]:
