@@ -356,12 +356,18 @@ async def test_profiles_add_up_by_provenance_and_a_batch_that_comes_again_adds_n
 async def test_records_of_a_dump_are_known_by_what_they_said_until_the_graph_is_forgotten(graph: GraphStores) -> None:
     facts = Facts()
     facts.vertex("leak", VertexKind.DUMP)
-    numbers = np.array([1, 2, 4_095, 4_096, 1_000_000], np.int64)
-    hashes = np.array([11, 12, 13, 14, 2**64 - 1], np.uint64)
-    for position, some in enumerate(([0, 2, 3], [1, 4]), start=1):
+    numbers = np.array([1, 2, 2, 2, 4_095, 4_096, 1_000_000, 1_000_000], np.int64)
+    hashes = np.array([11, 12, 13, 2**63, 13, 14, 7, 2**64 - 1], np.uint64)
+    for position, some in enumerate(([0, 2, 4, 5, 7], [1, 3, 6], [0, 1, 2, 7]), start=1):
         await graph.tell(facts, position, records=[RecordMarks(OURS, numbers[some], hashes[some])])
-    asked = np.array([4_096, 1, 3, 1_000_000, 2, 9_999], np.int64)
-    assert (await graph.writer.marks(OURS, asked)).tolist() == [14, 11, 0, 2**64 - 1, 12, 0]
-    assert not (await graph.writer.marks(THEIRS, asked)).any()
+        asked = np.concatenate([numbers, numbers[::-1], [1, 3, 9_999_999, 1_000_000]])
+        others = np.array([13, 11, 11, 8], np.uint64)
+        said = np.concatenate([hashes, hashes[::-1], others])
+        known = await graph.writer.knows(OURS, asked, said)
+        applied = np.isin(np.arange(len(numbers)), [0, 2, 4, 5, 7]) if position == 1 else np.ones(len(numbers), bool)
+        assert known.tolist() == [*applied, *applied[::-1], False, False, False, False]
+    assert not (await graph.writer.knows(THEIRS, asked, said)).any()
     await graph.writer.forget()
-    assert not (await graph.writer.marks(OURS, asked)).any()
+    assert not (await graph.writer.knows(OURS, asked, said)).any()
+    await graph.tell(facts, 9, records=[RecordMarks(OURS, numbers[:1], hashes[:1])])
+    assert (await graph.writer.knows(OURS, numbers, hashes)).tolist() == [True] + [False] * (len(numbers) - 1)

@@ -75,8 +75,17 @@ def random_map(draw: random.Random) -> list[tuple[str, str]]:
 def records() -> pa.RecordBatch:
     draw = random.Random(11)
     batch = frame(1, ROWS)
+    hosts = [
+        "",
+        "web-1",
+        *VALUES["ipv4"][:2],
+        "203.0.113.7:22",
+        "EVIL.example",
+        *(random_text(draw) for _ in range(20)),
+    ]
     columns = {
         "body": pa.array([random_text(draw) for _ in range(ROWS)]),
+        "host": pa.array([draw.choice(hosts) for _ in range(ROWS)]),
         # Words of tokens that stand elsewhere: protection puts nothing else there.
         "tokens": pa.array([draw.choice(("", "", WORD, f"{WORD[::-1]} {WORD}")) for _ in range(ROWS)]),
         "attributes": pa.array([random_map(draw) for _ in range(ROWS)], batch.schema.field("attributes").type),
@@ -106,8 +115,8 @@ def extracted(records: pa.RecordBatch) -> list[set[tuple[str, str]]]:
     """What the graph's extraction finds in the texts of each record."""
     texts: list[str] = []
     rows: list[int] = []
-    for row, record in enumerate(records.select(["body", "attributes", "resource"]).to_pylist()):
-        own = [record["body"], *(text for _, text in (*record["attributes"], *record["resource"]))]
+    for row, record in enumerate(records.select(["body", "host", "attributes", "resource"]).to_pylist()):
+        own = [record["body"], record["host"], *(text for _, text in (*record["attributes"], *record["resource"]))]
         texts += own
         rows += [row] * len(own)
     found: list[set[tuple[str, str]]] = [set() for _ in range(len(records))]

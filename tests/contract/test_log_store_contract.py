@@ -49,6 +49,7 @@ from tests.support.log_stores import (
 )
 
 SLOW = Regex(resolve("body"), "(a|b|c)*x(d|e|f)*y(g|h)*z[0-9]+$")
+ANN = "spiffe://test/client/ann"
 
 
 @pytest.fixture(scope="module", params=["embedded", "server"])
@@ -431,13 +432,16 @@ async def test_a_store_of_an_older_schema_version_gets_the_columns_that_came_lat
         await fill(store, [frame(1, 3)])
         meta, records = store._tables.meta, store._tables.records("logs")
     connection = engine.connect()
-    connection.command(f"ALTER TABLE {records} DROP INDEX IF EXISTS token_words, DROP COLUMN tlp, DROP COLUMN tokens")
+    later = "DROP COLUMN tlp, DROP COLUMN tokens, DROP COLUMN principal"
+    connection.command(f"ALTER TABLE {records} DROP INDEX IF EXISTS token_words, {later}")
     connection.command(f"TRUNCATE TABLE {meta}")
     connection.close()
     async with opened_store(engine, name) as store:
-        await fill(store, [frame(2, 3, tlp="amber", tokens="0abc")])
-        rows = await rows_of(store, asked(None, Fields((resolve("tlp"), resolve("tokens"), resolve("position")))))
-        found = sorted((row["position"], row["tlp"], row["tokens"]) for row in rows)
-        assert found == [(1, "", "")] * 3 + [(2, "amber", "0abc")] * 3
+        await fill(store, [frame(2, 3, tlp="amber", tokens="0abc", principal=ANN)])
+        names = ("position", "tlp", "tokens", "principal")
+        rows = await rows_of(store, asked(None, Fields(tuple(map(resolve, names)))))
+        found = sorted(tuple(row[name] for name in names) for row in rows)
+        assert found == [(1, "", "", "")] * 3 + [(2, "amber", "0abc", ANN)] * 3
+        assert len(await rows_of(store, asked(Compare(resolve("principal"), Operator.EQ, ANN)))) == 3
         assert len(await rows_of(store, asked(Words(resolve("tokens"), ("0abc",))))) == 3
         assert len(await rows_of(store, asked(None, counted("service")))) == 3

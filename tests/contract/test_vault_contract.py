@@ -191,6 +191,35 @@ async def test_nothing_is_replaced_by_something_older(vault: Vault) -> None:
     assert (await values_of(vault, "a"))["a"] == make_value("a", generation=3)
 
 
+async def test_nothing_reaches_behind_the_end_of_a_journal_that_was_restored(vault: Vault) -> None:
+    await apply(vault, make_values("a", 2), position=3)
+    await apply(vault, make_values("b", 30), position=80)
+    await vault.bury([bury("a0", through=2), bury("gone", through=70), bury("blocked", through=75, blocked=True)])
+    await vault.rewind(JOURNAL, 80)
+    names = [make_name(text) for text in ("a0", "gone", "blocked")]
+    assert [one.through for one in (await vault.tombstones(names)).values()].count(70) == 1
+    for _ in range(2):
+        await vault.rewind(JOURNAL, 10)
+    found = await vault.tombstones(names)
+    assert [(found[name].through, found[name].blocked) for name in names] == [(2, False), (10, False), (10, True)]
+    assert await apply(vault, [make_value("gone"), make_value("blocked")], position=11) == 1
+    # An erasure of now reaches what the newer journal had brought.
+    assert await vault.bury([bury("b7", through=10), bury("gone", through=10)]) == 1
+    assert set(await values_of(vault, "b6", "b7", "gone")) == {"b6", "gone"}
+    assert await vault.bury([bury("a0", through=70)]) == 1
+
+
+async def test_what_is_discarded_goes_where_it_is_still_of_that_generation(vault: Vault) -> None:
+    dead, renewed = make_values("a", 3), make_value("a1", generation=2)
+    await apply(vault, [*dead, make_value("b")], position=1)
+    assert await vault.replace([renewed]) == 1
+    assert [await vault.discard(values) for values in (dead, dead, [])] == [2, 0, 0]
+    assert await values_of(vault, "a0", "a1", "a2", "b") == {"a1": renewed, "b": make_value("b")}
+    assert (await vault.state()).value_count == 2
+    assert [await vault.count_older_than("email", generation) for generation in (2, 3)] == [1, 2]
+    assert await apply(vault, [make_value("a0", generation=2)], position=2) == 1
+
+
 async def test_the_values_of_an_epoch_go_and_those_of_others_stay(vault: Vault) -> None:
     old, new = (
         [

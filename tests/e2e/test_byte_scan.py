@@ -203,6 +203,7 @@ def test_no_planted_value_is_anywhere_after_errors_and_crashes(tmp_path: Path) -
             heard += asked(port)
             questions = Questions(client, port, planted)
             questions.ask()
+            assert client.privacy_policy().policy.version > 1  # one of those that were tried is in force
             graph = GraphDoors(client, planted)
             graph.feed()
             for operation in client.operations():

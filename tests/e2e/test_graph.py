@@ -14,6 +14,7 @@ import pytest
 
 from heimdall_client import Client
 from heimdall_client.errors import NotFoundError, PermissionDeniedError
+from tests.support.pki import TRUST_DOMAIN
 from tests.support.server_process import ServerProcess
 
 SERVICES = {"HEIMDALL_SERVICES": '["ingest","query","admin","privacy","graph"]'}
@@ -54,6 +55,28 @@ def heimdall(server: ServerProcess, *arguments: str, code: int = 0) -> str:
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_two_identities_that_send_the_same_source_are_both_named(server: ServerProcess) -> None:
+    for name in ("admin", "writer"):
+        with server.client(name) as client:
+            client.ingest_stream(io.BytesIO(LOG.replace(b"evil", name.encode())), "app")
+            leaked = DUMP + b"%s@example.com,198.51.100.9,x\n" % name.encode()
+            client.ingest_stream(io.BytesIO(leaked), "leak", dump="forum", format="csv")
+    wait_applied(server)
+
+    shown = json.loads(heimdall(server, "show", "ip:203.0.113.7", "-o", "json"))
+    told = [(one["actor"], one["source"], one["count"]) for one in shown["vertex"]["provenances"]]
+    uris = [f"spiffe://{TRUST_DOMAIN}/client/{name}" for name in ("admin", "writer")]
+    assert sorted(told) == [(uri, source, 2) for uri in uris for source in ("app", "leak")]
+    assert {one["actor"] for edge in shown["edges"] for one in edge["provenances"]} == set(uris)
+    only = json.loads(heimdall(server, "show", "domain:writer.example", "-o", "json"))
+    assert [one["actor"] for one in only["vertex"]["provenances"]] == [uris[1]]
+    assert "forum by client/writer (dump-field, 25 %)" in heimdall(server, "show", "ip:203.0.113.7")
+    with server.client() as client:
+        found = client.search(f'principal:"{uris[1]}" | fields source, principal', consistent=True).to_arrow()
+    assert sorted(found.column("source").to_pylist()) == ["app"] * 2 + ["leak"] * 3
 
 
 @pytest.mark.timeout(180)
@@ -102,7 +125,7 @@ def test_logs_and_dumps_become_entities_that_are_found_by_value_and_walked(serve
     } == {("app", "log-observable"), ("forum-2026-03", "dump-field")}
     table = heimdall(server, "show", "ip:203.0.113.7")
     assert "first seen" in table
-    assert "app (log-observable, 25 %)" in table
+    assert "app by client/admin (log-observable, 25 %)" in table
     # Only along what is asked for: an address is one of two types, and mail addresses aren't walked through.
     met = json.loads(heimdall(server, "show", "dump:forum-2026-03", "--depth", "3", "--type", "ip", "-o", "json"))
     assert {one["type"] for one in met["neighbours"] if one["kind"] == "entity"} == {"ipv4"}

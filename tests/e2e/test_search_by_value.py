@@ -19,7 +19,7 @@ from tests.support.byte_scan import Scanner
 from tests.support.server_process import ServerProcess
 
 ALICE, BOB = "alice.lovelace@example.com", "bob.babbage@example.org"
-PLANTED = {"alice": ALICE, "bob": BOB, "address": "10.1.2.77"}
+PLANTED = {"alice": ALICE, "bob": BOB, "address": "10.1.2.77", "host": "10.1.2.99"}
 
 
 @pytest.fixture
@@ -75,11 +75,15 @@ def test_a_person_is_found_watched_explained_and_deleted_though_no_store_has_the
         "first",
         {"message": f"login of {ALICE}", "n": 1},
         {"message": "login", "user": ALICE, "peer": "10.1.2.77", "n": 2},
-        {"message": f"login of {BOB}", "n": 3},
+        {"message": f"login of {BOB}", "host": "10.1.2.99", "n": 3},
     )
     assert found(server, f"email:{ALICE}") == [1, 2]
     assert found(server, f"user:{ALICE}") == [2]
-    assert found(server, "ip:10.1.2.0/24") == [2]
+    assert found(server, "ip:10.1.2.0/24") == [2, 3]
+    assert found(server, "host:10.1.2.99") == [3]
+    assert found(server, "ip:10.1.2.99") == [3]
+    held = cli.invoke_on(server, "privacy", "export", "--subject", "ip:10.1.2.99", "--reason", "art. 15")
+    assert [row["record"]["body"][:8] for row in held.rows() if row["kind"] == "record"] == ["login of"]
 
     told = cli.invoke_on(server, "query", "-", "-o", "json", stdin=f"email:{ALICE} | fields n\n".encode())
     assert sorted(int(row["n"]) for row in told.rows()) == [1, 2]
@@ -225,3 +229,36 @@ def test_a_leaked_secret_that_no_rule_knows_is_gone_from_every_file_with_the_fil
     assert found(server, "*") == [2]
     server.stop()
     assert Scanner({"leaked": leaked}).scan_files(server.data_dir) == []
+
+
+def test_what_was_deleted_does_not_come_back_from_dead_letters_which_can_be_deleted_themselves(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    leaked = "Zebra77horse"
+    file = tmp_path / "broken.ndjson"
+    file.write_text(
+        f'{{"message": "{leaked}", broken\n{{"message": "fine", broken\n{{"message": "{leaked}", "n": 1}}\n'
+    )
+    with server.client() as client:
+        client.ingest_file(file, source_id="broken")
+    file.unlink()
+    assert found(server, leaked) == [1]
+    second, first = (
+        row["dead_letter_id"] for row in cli.invoke_on(server, "dead-letters", "list", "-o", "json").rows()
+    )
+    done = cli.invoke_on(server, "delete", leaked, "--reason", "a leaked key", "--yes")
+    assert done.code == 0, done.err
+    server.kill()
+    server.start()
+    retried = cli.invoke_on(server, "dead-letters", "retry", first, "--format", "text", "--pattern", "plain")
+    assert (retried.code, retried.out) == (
+        0,
+        "1 of 1 dead letter decoded, 0 records stored, 1 record left out by a deletion\n",
+    )
+    assert cli.query_on(server, "*", "-o", "json").rows() == []
+    gone = cli.invoke_on(server, "dead-letters", "delete", second, "--yes")
+    assert (gone.code, gone.out) == (0, "1 of 1 dead letter deleted\n")
+    assert cli.invoke_on(server, "dead-letters", "list", "-o", "json").rows() == []
+    with server.client() as client:
+        told = [entry.outcome for entry in client.audit_entries() if entry.action == "ingest.dead_letters.delete"]
+    assert told == ["allowed"]

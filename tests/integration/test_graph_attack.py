@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stix2  # type: ignore[import-untyped]
 
 from heimdall_server.domain.graph import Tlp
+from heimdall_server.services.graph.logic.interchange.stix_markings import MARKING_IDS
 from heimdall_server.services.graph.model import Named
 from heimdall_server.storage.postgres.pool import PostgresPool
 from tests.integration.test_graph_importing import neighbours
-from tests.support.interchange import LATER, TIME, Interchange, bundle, interchange
+from tests.support.interchange import LATER, TIME, Interchange, below, bundle, emptied, interchange
 
 pytestmark = pytest.mark.usefixtures("postgres_clean")
 
@@ -54,12 +56,21 @@ def made(type_: str, name: str = "", external_id: str = "", **said: Any) -> dict
 
 
 def related(relation: str, start: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
+    """A relation, with an example of it as ATT&CK's `uses` has them."""
     return made(
         "relationship",
         relationship_type=relation,
         source_ref=start["id"],
         target_ref=end["id"],
-        description="(Citation: Roe 2020)",
+        description=f"[{start['name']}](https://attack.example/x) was seen to do so. (Citation: Roe 2020)",
+        external_references=[
+            {
+                "source_name": "Roe 2020",
+                "description": "Roe, J. (2020, July 1). On it.",
+                "url": "https://example.com/roe",
+            }
+        ],
+        x_mitre_deprecated=False,
     )
 
 
@@ -183,3 +194,22 @@ async def test_attack_comes_in_whole(graph: Interchange) -> None:
     for name in ("intrusion-set:Crew of G", "intrusion-set:G0001", "malware:Loader of M", "x-mitre-tactic:Execution"):
         type_, _, value = name.partition(":")
         assert (await graph.finder.find(Named(type=type_, value=value), Tlp.CLEAR))[1].type == type_
+
+
+async def test_what_relations_of_attack_say_is_given_out_again_and_comes_in_as_it_was(graph: Interchange) -> None:
+    objects = attack()
+    await graph.take(bundle(*objects), source="mitre-attack", tlp=Tlp.CLEAR)
+    for _ in range(2):
+        found, told = await graph.give("intrusion-set:G Crew", depth=6, who=below(Tlp.CLEAR))
+        stix2.parse(found, allow_custom=True)
+        assert told.left_out_count == 0
+        given = {one["id"]: one for one in found["objects"]}
+        clear = {"object_marking_refs": [MARKING_IDS[Tlp.CLEAR]]}
+        wanted = [one for one in objects if one["type"] == "relationship"]
+        assert [given[one["id"]] for one in wanted] == [{**one, **clear} for one in wanted]
+        # What is said within an object is a relation of the graph, too.
+        within = told.relation_count - len(wanted)
+        assert within == sum(one["type"] == "relationship" for one in found["objects"]) - len(wanted)
+        await emptied(graph)
+        counts = await graph.take(bundle(*found["objects"]), source="mitre-attack", tlp=Tlp.CLEAR)
+        assert counts.refused == []

@@ -234,3 +234,42 @@ async def test_an_entity_is_found_by_its_value_through_an_index_also_under_a_cei
     assert "entity_value" in plan
     assert "Entity_pkey" in plan
     assert "Seq Scan" not in plan
+
+
+_QUESTIONS = (
+    "MATCH (n:Entity) WHERE n.value = {} AND n.value.x = 1 RETURN 1",
+    "MATCH (n:Entity) WHERE n.value.x = 1 AND n.value = {} RETURN 1",
+    "MATCH (n:Entity) WHERE n.value = {} AND n.type.x.y IS NOT NULL RETURN 1",
+    "MATCH (n:Entity) WHERE n.value = {} AND (n.value.x = 1 OR n.type.x = 2) RETURN 1",
+    "MATCH (n) WHERE n.value = {} AND n.value.x = 1 RETURN 1",
+    "MATCH (n:Entity {{value: {}}}) WHERE n.value.x = 1 RETURN 1",
+    "MATCH (n:Entity) WHERE n.value = {} RETURN n.value.x",
+    "MATCH (n:Entity) WITH n, n.value.x AS x WHERE n.value = {} RETURN x",
+    "MATCH (s:Sighting)-[r:OF_ENTITY]->(n:Entity) WHERE n.value = {} AND n.value.x = s.value RETURN 1",
+    "MATCH (s:Sighting), (n:Entity) WHERE n.value = {} AND n.value.x = s.value RETURN 1",
+    "MATCH (n:Entity)-[r:RELATED_TO]->() WHERE n.value = {} AND r.relation.x = 1 RETURN 1",
+    "MATCH (s:Sighting) WHERE EXISTS((s)-[:OF_ENTITY]->(:Entity {{value: {}}})) RETURN 1",
+)
+
+
+@pytest.mark.parametrize("scans", ["on", "off"])
+@pytest.mark.parametrize("question", _QUESTIONS)
+async def test_no_error_tells_that_something_lies_above_the_ceiling(
+    cypher_pool: PostgresPool,
+    postgres_pool: PostgresPool,
+    postgres_clean: None,  # noqa: ARG001 - empties it first
+    question: str,
+    scans: str,
+) -> None:
+    facts = Facts()
+    sighting, secret = facts.vertex("app", VertexKind.SIGHTING, day=20_000), facts.vertex("secret.example", by=1)
+    facts.edge(sighting, secret, EdgeKind.OF_ENTITY, by=1)
+    facts.edge(secret, facts.vertex("also.example", by=1), by=1)
+    assert not (await PostgresGraphWriter(postgres_pool).apply(facts.batch())).refused
+    async with await psycopg.AsyncConnection.connect(cypher_pool.conninfo(), autocommit=True) as connection:
+        await connection.execute(f"SET enable_seqscan = {scans}")
+        await connection.execute("SET search_path = ag_catalog")
+        await connection.execute("SELECT set_config('heimdall.tlp_max', %s, false)", (str(Tlp.GREEN.value),))
+        for value in ("'absent.example'", "'secret.example'"):
+            asked = f"SELECT * FROM cypher('heimdall_graph', $$ {question.format(value)} $$) AS (x agtype)"
+            assert await (await connection.execute(asked.encode())).fetchall() == []

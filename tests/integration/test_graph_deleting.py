@@ -30,6 +30,7 @@ from tests.support.journal import opened, small_config
 from tests.support.random_records import TIME_NS
 
 HOUR_NS = DAY_NS // 24
+ANN, BEN = "spiffe://test/client/ann", "spiffe://test/client/ben"
 
 
 @pytest.fixture
@@ -58,8 +59,11 @@ def log(address: str, *, source: str = "app", at_ns: int = 0, user: str = "ann",
     }
 
 
-def leaked(number: int, address: str, *, source: str = "leak", dump: str = "forum") -> dict[str, Any]:
+def leaked(
+    number: int, address: str, *, source: str = "leak", dump: str = "forum", principal: str = ANN
+) -> dict[str, Any]:
     return {
+        "principal": principal,
         "source": source,
         "dump": dump,
         "dataset": "dumps",
@@ -74,7 +78,12 @@ def random_rows(chance: random.Random, number: int) -> list[dict[str, Any]]:
     """Records of a few values, days and sources, so that deletions hit some of what tells a fact."""
     if chance.random() < 0.3:
         return [
-            leaked(number * 10 + row, f"192.0.2.{chance.randrange(5)}", source=chance.choice(["leak", "other"]))
+            leaked(
+                number * 10 + row,
+                f"192.0.2.{chance.randrange(5)}",
+                source=chance.choice(["leak", "other"]),
+                principal=chance.choice([ANN, BEN]),
+            )
             for row in range(chance.randrange(1, 5))
         ]
     return [
@@ -84,6 +93,7 @@ def random_rows(chance: random.Random, number: int) -> list[dict[str, Any]]:
             at_ns=chance.randrange(3) * DAY_NS + chance.randrange(24) * HOUR_NS + row,
             user=chance.choice(["ann", "bob", "eve"]),
             tlp=chance.choice(["", "amber", "red"]),
+            principal=chance.choice(["", ANN, BEN]),
         )
         for row in range(chance.randrange(1, 6))
     ]

@@ -72,10 +72,11 @@ async def test_records_that_told_of_what_was_erased_are_taken_in_again_and_profi
         row |= {"first_place": place, "last_place": place}
     field = next(row["id"] for row in facts.vertices if row["kind"] == VERTEX_KINDS.index(VertexKind.FIELD))
     profile = Profile(value_count=2, types={"email": 2}, samples=((1, ADA), (2, BOB)))
-    marks = RecordMarks(who, np.array([6, 7, 8, 5_000]), np.array([1, 2, 3, 4], np.uint64))
+    marks = RecordMarks(who, np.array([6, 7, 7, 8, 8, 5_000]), np.array([1, 2, 5, 3, 6, 4], np.uint64))
     writer = PostgresGraphWriter(postgres_pool)
     await writer.apply(facts.batch(1, profiles=[ProfilePart(field, 0, profile)], records=[marks]))
     await PostgresGraphEraser(postgres_pool).erase([ADA])
-    assert (await writer.marks(who, marks.numbers)).tolist() == [1, 0, 3, 4]
+    known = await writer.knows(who, marks.numbers, marks.hashes)
+    assert known.tolist() == [True, False, False, True, True, True]
     found = await PostgresGraphReader(postgres_pool).profiles([field], tlp_max=Tlp.RED)
     assert found[field] == replace(profile, samples=((2, BOB),))

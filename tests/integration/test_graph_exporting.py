@@ -16,16 +16,30 @@ from hypothesis import strategies as st
 from heimdall_server.domain.errors import InvalidArgumentError, NotFoundError
 from heimdall_server.domain.graph import Tlp
 from heimdall_server.domain.graph_authored import Merge
+from heimdall_server.services.graph.logic.interchange import stix_reader
 from heimdall_server.services.graph.logic.interchange.exporting import ExportOptions
+from heimdall_server.services.graph.logic.interchange.stix_markings import MARKING_IDS
 from heimdall_server.services.graph.logic.interchange.stix_times import timestamp
 from heimdall_server.services.graph.model import Ceiling, Named
 from heimdall_server.storage.postgres.pool import PostgresPool
 from tests.support.graphs import DAY_NS
-from tests.support.interchange import CAROL, LATER, TIME, Interchange, below, bundle, interchange, observable, stix
+from tests.support.interchange import (
+    CAROL,
+    LATER,
+    TIME,
+    Interchange,
+    below,
+    bundle,
+    emptied,
+    interchange,
+    observable,
+    stix,
+)
 
 pytestmark = pytest.mark.usefixtures("postgres_clean")
 
 IP = observable("ipv4-addr", value="203.0.113.7")
+DOMAIN = observable("domain-name", value="evil.example")
 MAIL = observable("email-addr", value="alice@example.com")
 PERSON = stix("identity", name="Alice Lovelace", identity_class="individual")
 ACTOR = stix("threat-actor", name="Crime Crew", aliases=["CC"], description="Of no fixed abode")
@@ -143,6 +157,178 @@ async def test_merged_entities_are_given_out_as_one(graph: Interchange) -> None:
     assert (told.entity_count, told.relation_count, told.left_out_count) == (3, 2, 0)
 
 
+REPORTER = stix("identity", name="The Bank", identity_class="organization")
+ANALYST = stix("identity", name="Mallory Lovelace", identity_class="individual")
+SAID = {
+    "description": "seen by alice@example.com",
+    "external_references": [{"source_name": "case", "external_id": "17", "description": "of bob@example.org"}],
+    "labels": ["first"],
+    "x_note": {"by": ["carol@example.net"]},
+}
+MASKED = {
+    "description": "seen by [email]",
+    "external_references": [{"source_name": "case", "external_id": "17", "description": "of [email]"}],
+    "labels": ["first"],
+    "x_note": {"by": ["[email]"]},
+}
+LOOKED = stix(
+    "observed-data", first_observed=TIME, last_observed=LATER, number_observed=2, object_refs=[IP["id"]], labels=["x"]
+)
+SIGHTED = stix(
+    "sighting",
+    sighting_of_ref=ACTOR["id"],
+    count=3,
+    first_seen=TIME,
+    last_seen=TIME,
+    where_sighted_refs=[REPORTER["id"], ANALYST["id"]],
+    observed_data_refs=[LOOKED["id"]],
+    summary=False,
+    created_by_ref=ANALYST["id"],
+    **SAID,
+)
+TOLD = stix(
+    "relationship",
+    relationship_type="communicates-with",
+    source_ref=ACTOR["id"],
+    target_ref=IP["id"],
+    created_by_ref=REPORTER["id"],
+    start_time=TIME,
+    **SAID,
+)
+SAYING = bundle(IP, ACTOR, REPORTER, ANALYST, LOOKED, SIGHTED, TOLD)
+
+
+def without(object_: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in object_.items() if key not in {"object_marking_refs", *keys}}
+
+
+async def test_relations_and_sightings_are_given_out_with_all_that_they_say(graph: Interchange) -> None:
+    await graph.take(SAYING)
+    relation, sighting = {**TOLD, **MASKED}, {**SIGHTED, **MASKED, "where_sighted_refs": [REPORTER["id"]]}
+    for _ in range(2):
+        found, told = await graph.give("threat-actor:CC", depth=1)
+        objects = by_type(found)
+        address = objects["ipv4-addr"][0]["id"]
+        assert [without(one) for one in objects["relationship"]] == [{**relation, "target_ref": address}]
+        # Ids of persons may be hashes of their names.
+        assert [without(one) for one in objects["sighting"]] == [without(sighting, "created_by_ref")]
+        assert [without(one) for one in objects["observed-data"]] == [{**LOOKED, "object_refs": [address]}]
+        assert (told.relation_count, told.sighting_count) == (1, 2)
+        before = await facts_of(graph)
+        await graph.writer.forget()
+        await graph.imports.catch_up()  # as a rebuild does
+        assert await facts_of(graph) == before
+    await emptied(graph)
+    again = await graph.take(bundle(*found["objects"]))
+    assert not again.refused
+    given, _ = await graph.give("threat-actor:CC", depth=1)
+    assert given["objects"] == found["objects"]
+
+
+async def test_no_personal_value_of_a_relation_or_a_sighting_is_kept(graph: Interchange) -> None:
+    mails = {**MAILS, **SAID}
+    seen = stix("sighting", sighting_of_ref=PERSON["id"], **SAID)
+    await graph.take(bundle(MAIL, PERSON, ACTOR, IP, ANALYST, TOLD, SIGHTED, mails, seen))
+    async with graph.log._pool.connection() as connection:
+        rows = await (await connection.execute("SELECT r::text FROM graph_import r WHERE fact IS NOT NULL")).fetchall()
+    text = "\n".join(row for (row,) in rows)
+    assert len(rows) == 4
+    for part in (
+        "alice",
+        "bob@",
+        "carol@",
+        "Mallory",
+        MAIL["id"],
+        ANALYST["id"],
+        PERSON["id"],
+        MAILS["id"],
+        seen["id"],
+    ):
+        assert part not in text
+    opened = {graph.keyring.open(value) for value in (await graph.sealed()).values()}
+    assert {"alice@example.com", "bob@example.org", "carol@example.net"} <= opened
+
+    found, _ = await graph.give("threat-actor:CC", depth=1, reveal=True)
+    revealed = next(one for one in by_type(found)["relationship"] if one["relationship_type"] == "attributed-to")
+    assert without(revealed, "id", "source_ref") == {**without(mails, "id", "source_ref"), **MASKED}
+    (token,) = {str(name) for name in graph.revealed if name.data_class == "email"}
+    await graph.eraser.erase([token])
+    async with graph.log._pool.connection() as connection:
+        rows = await (await connection.execute("SELECT r::text FROM graph_import r WHERE fact IS NOT NULL")).fetchall()
+    assert len(rows) == 3
+
+
+async def test_what_a_relation_says_above_the_ceiling_is_not_given_out(graph: Interchange) -> None:
+    secret = {**TALKS, "description": "what few know"}
+    other = stix("relationship", **{**without(TALKS, "type", "id", "created", "modified", "spec_version"), "x_n": 1})
+    await graph.take(bundle(ACTOR, IP, TALKS, other), source="open", tlp=Tlp.CLEAR)
+    await graph.take(bundle(ACTOR, IP, secret), source="closed", tlp=Tlp.RED)
+    for ceiling, told in ((Tlp.RED, [other, secret]), (Tlp.AMBER, [TALKS, other])):
+        found, _ = await graph.give("threat-actor:CC", who=below(ceiling))
+        given = sorted(by_type(found)["relationship"], key=lambda one: str(one["id"]))
+        wanted = [without(one, "target_ref") for one in sorted(told, key=lambda one: str(one["id"]))]
+        assert [without(one, "target_ref") for one in given] == wanted
+        marking = MARKING_IDS[Tlp.RED if ceiling is Tlp.RED else Tlp.CLEAR]
+        assert {ref for one in given for ref in one["object_marking_refs"]} == {marking}
+
+
+async def test_sightings_are_given_out_once_and_count_what_was_counted(graph: Interchange) -> None:
+    later = {**SIGHTED, "count": 8, "last_seen": LATER, "modified": LATER, "description": "again"}
+    both = stix(
+        "observed-data",
+        first_observed=TIME,
+        last_observed=TIME,
+        number_observed=5,
+        object_refs=[IP["id"], DOMAIN["id"]],
+        labels=["both"],
+    )
+    await graph.take(bundle(ACTOR, IP, DOMAIN, SIGHTED, both))
+    await graph.take(bundle(ACTOR, later))
+    found, told = await graph.give("threat-actor:CC", depth=1)
+    assert [(one["id"], one["count"], one["description"]) for one in by_type(found)["sighting"]] == [
+        (SIGHTED["id"], 8, "again")
+    ]
+    assert told.sighting_count == 1
+    found, _ = await graph.give("ipv4:203.0.113.7", "domain:evil.example", depth=1)
+    observed = by_type(found)["observed-data"]
+    assert [(one["number_observed"], one["labels"], len(one["object_refs"])) for one in observed] == [
+        (5, ["both"], 1)
+    ] * 2
+    assert len({one["id"] for one in observed}) == 2
+
+    async with graph.log._pool.connection() as connection:  # one from before objects were kept
+        await connection.execute("UPDATE graph_import SET kept = '', fact = NULL WHERE counted = 5")
+    found, _ = await graph.give("ipv4:203.0.113.7", depth=1)
+    assert [(one["number_observed"], one.get("labels")) for one in by_type(found)["observed-data"]] == [(5, None)]
+
+
+async def test_what_was_imported_without_objects_of_relations_gets_them_by_the_same_import_again(
+    graph: Interchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(stix_reader, "_waiting", lambda _: b"")
+        await graph.take(SAYING)
+    found, _ = await graph.give("threat-actor:CC", depth=1)
+    assert not any("description" in one for one in by_type(found)["relationship"])
+    before = await facts_of(graph)
+    assert (await graph.take(SAYING)).new_count == 3
+    assert await facts_of(graph) == before
+    found, told = await graph.give("threat-actor:CC", depth=1)
+    objects = by_type(found)
+    assert [one["id"] for one in objects["relationship"]] == [TOLD["id"]]
+    assert [(one["id"], one["count"]) for one in objects["sighting"]] == [(SIGHTED["id"], 3)]
+    assert (told.relation_count, told.sighting_count) == (1, 2)
+
+
+async def test_an_id_that_speaks_of_something_else_now_is_given_out_once(graph: Interchange) -> None:
+    moved = {**TALKS, "target_ref": DOMAIN["id"], "modified": LATER}
+    await graph.take(bundle(ACTOR, IP, DOMAIN, TALKS))
+    await graph.take(bundle(ACTOR, DOMAIN, moved))
+    found, _ = await graph.give("threat-actor:CC", depth=1)
+    relations = by_type(found)["relationship"]
+    assert len({one["id"] for one in relations}) == len({one["target_ref"] for one in relations}) == 2
+
+
 VALUES = (
     "domain:evil.example",
     "ipv4:203.0.113.7",
@@ -214,13 +400,6 @@ async def test_what_was_given_out_comes_back_as_the_same_facts(
 
 def _time(day: int) -> str:
     return timestamp(day * DAY_NS + 12 * 3600 * 10**9)
-
-
-async def emptied(graph: Interchange) -> None:
-    """An empty graph, of which nobody was told anything."""
-    async with graph.log._pool.connection() as connection:
-        await connection.execute(b"TRUNCATE graph_import, graph_import_head, graph_label")
-    await graph.writer.forget()
 
 
 async def facts_of(graph: Interchange) -> list[tuple[str, ...]]:

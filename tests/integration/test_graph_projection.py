@@ -13,7 +13,7 @@ import pytest
 
 from heimdall_server.domain.errors import StoreError
 from heimdall_server.domain.graph import Provenance
-from heimdall_server.domain.graph_batches import Applied, GraphBatch, Numbers, Origin
+from heimdall_server.domain.graph_batches import Applied, Flags, GraphBatch, Numbers, Origin
 from heimdall_server.domain.graph_profiles import Hashes
 from heimdall_server.domain.records import RECORD_SCHEMA
 from heimdall_server.ports.journal import Deletion, Entry
@@ -51,8 +51,8 @@ class Unsteady:
     async def missing(self, origin: Origin) -> Sequence[tuple[int, int]]:
         return await self._writer.missing(origin)
 
-    async def marks(self, provenance: Provenance, numbers: Numbers) -> Hashes:
-        return await self._writer.marks(provenance, numbers)
+    async def knows(self, provenance: Provenance, numbers: Numbers, hashes: Hashes) -> Flags:
+        return await self._writer.knows(provenance, numbers, hashes)
 
     async def apply(self, batch: GraphBatch) -> Applied:
         self.calls += 1

@@ -11,7 +11,7 @@ import inspect
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ import pytest
 from heimdall_server.crypto.key_encryption.config import KekConfig
 from heimdall_server.crypto.key_encryption.opening import KeyPlaces, OpenKeyring, open_keyring, rotate_kek
 from heimdall_server.crypto.key_file import mint_key
-from heimdall_server.domain.errors import KeyDestroyedError
+from heimdall_server.domain.errors import KeyDestroyedError, OperationStateError
 from heimdall_server.domain.operations import ErasureScope, Operation, OperationKind
 from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.domain.sealed_values import SIDECAR, encode
@@ -202,7 +202,12 @@ def asked_for(made: World, kind: OperationKind) -> Operation:
     """An operation as its use case begins it."""
     ring, (data_class, value) = made.opened.keyring, ERASED
     tokens = tuple(f"[{data_class}:{word}]" for word in ring.words_of_all_epochs(data_class, value))
-    erasure = {"classes": [data_class], "block": True, "digests": ring.digests(data_class, [value])}
+    erasure = {
+        "classes": [data_class],
+        "epochs": list(ring.live_epochs),
+        "block": True,
+        "digests": ring.digests(data_class, [value]),
+    }
     return Operation(
         "o-1",
         kind,
@@ -338,6 +343,35 @@ async def test_a_rotation_of_data_keys_says_when_only_the_destruction_is_left(
         assert "keys_destroyed" not in kept.operation.facts
 
 
+@pytest.mark.parametrize("kind", [OperationKind.ROTATE_DEK, OperationKind.ERASE])
+async def test_values_that_nobody_can_open_hold_no_operation_up(
+    kind: OperationKind, tmp_path: Path, vault: PostgresVault, postgres_pool: PostgresPool
+) -> None:
+    async with world(tmp_path / "world", vault, postgres_pool) as made:
+        (dead,) = await made.put([("email", "dead@example.com")])
+        await made.opened.keyring.new_generation("email")
+        await made.opened.keyring.destroy_generation("email", 1)
+        changed, *_ = await made.put(VALUES)
+        async with postgres_pool.connection() as connection:
+            await connection.execute(
+                "UPDATE vault_value SET sealed = overlay(sealed placing '\\x00' from 60) WHERE word = %s",
+                (changed.name.word,),
+            )
+        kept, fuse = Kept(asked_for(made, kind)), Fuse(0)
+        wait = await steps_of(made, kind, fuse).run(kept.operation, Progress(kept, "o-1"))
+        assert wait is not None
+        assert "1 of the values were changed in the database" in wait.stage
+        # What was changed stays, in case a backup has it, until its key is gone.
+        assert set(await vault.get([dead.name, changed.name])) == {changed.name}
+        await carried_out(made, kept, fuse)
+        assert set(await vault.get([dead.name, changed.name])) == set()
+        assert await vault.count_older_than("email", made.opened.keyring.generation("email")) == 0
+        wanted = {value: value for _, value in VALUES[1:] if not (kind is OperationKind.ERASE and value == ERASED[1])}
+        assert await made.plain(VALUES) == wanted
+        await made.put([VALUES[0], ("email", "dead@example.com")])
+        assert len(await made.plain([VALUES[0], ("email", "dead@example.com")])) == 2
+
+
 async def test_a_blocked_value_stays_out_of_epochs_that_begin_while_it_is_erased(
     tmp_path: Path, vault: PostgresVault, postgres_pool: PostgresPool
 ) -> None:
@@ -350,3 +384,86 @@ async def test_a_blocked_value_stays_out_of_epochs_that_begin_while_it_is_erased
         assert ERASED[1] not in await made.plain(VALUES)
         assert kept.operation.scope is not None
         assert len(kept.operation.scope.tokens) == 2
+
+
+async def test_an_epoch_that_begins_behind_the_tokens_keeps_no_value_from_being_erased(
+    tmp_path: Path, vault: PostgresVault, postgres_pool: PostgresPool
+) -> None:
+    async with world(tmp_path / "world", vault, postgres_pool) as made:
+        await made.put(VALUES)
+        kept = unblocked(asked_for(made, OperationKind.ERASE))
+        ports, rounds = made.ports(Fuse(0)), 0
+
+        async def barrier() -> int:
+            nonlocal rounds
+            rounds += 1
+            if rounds <= 2:
+                await made.opened.keyring.new_epoch()
+                await made.put([ERASED])
+            return made.journal.head()[0]
+
+        await Erasure(replace(ports, barrier=barrier)).run(kept.operation, Progress(cast("Any", kept), "o-1"))
+        assert kept.operation.inaccessible_time_ns
+        assert ERASED[1] not in await made.plain(VALUES)
+        assert kept.operation.scope is not None
+        assert len(kept.operation.scope.tokens) == 3
+
+
+async def test_an_erasure_behind_a_new_epoch_waits_for_a_vault_that_lags(
+    tmp_path: Path, vault: PostgresVault, postgres_pool: PostgresPool
+) -> None:
+    async with world(tmp_path / "world", vault, postgres_pool) as made:
+        await made.put(VALUES)
+        kept = unblocked(asked_for(made, OperationKind.ERASE))
+        await made.opened.keyring.new_epoch()
+        await made.put([ERASED])
+        lags = replace(made.ports(Fuse(0)), follower=Lagging(), vault=cast("Any", Empty(vault)))
+        wait = await Erasure(lags).run(kept.operation, Progress(cast("Any", kept), "o-1"))
+        assert wait is not None
+        assert "waiting for the vault" in wait.stage
+        assert Erasure(lags).can_stop(kept.operation)
+        await carried_out(made, kept, Fuse(0))
+        assert ERASED[1] not in await made.plain(VALUES)
+
+
+async def test_an_erasure_that_cannot_tell_the_tokens_of_a_new_epoch_certifies_nothing(
+    tmp_path: Path, vault: PostgresVault, postgres_pool: PostgresPool
+) -> None:
+    async with world(tmp_path / "world", vault, postgres_pool) as made:
+        kept = unblocked(asked_for(made, OperationKind.ERASE))
+        await made.opened.keyring.new_epoch()
+        await made.put([ERASED])  # it never was under the epoch that the tokens are of
+        steps = Erasure(made.ports(Fuse(0)))
+        with pytest.raises(OperationStateError, match="begin it again"):
+            await steps.run(kept.operation, Progress(cast("Any", kept), "o-1"))
+        assert not kept.operation.inaccessible_time_ns
+        again = unblocked(asked_for(made, OperationKind.ERASE))
+        await carried_out(made, again, Fuse(0))
+        assert ERASED[1] not in await made.plain(VALUES)
+
+
+def unblocked(operation: Operation) -> Kept:
+    """Begun without keeping out later copies."""
+    return Kept(replace(operation, parameters={**operation.parameters, "block": False, "digests": []}))
+
+
+class Lagging:
+    """A follower that is behind."""
+
+    async def wait_applied(self, position: int, timeout_s: float) -> bool:
+        del position, timeout_s
+        return False
+
+
+class Empty:
+    """A vault that no frame has come to yet."""
+
+    def __init__(self, vault: PostgresVault) -> None:
+        self._vault = vault
+
+    async def get(self, names: object) -> dict[TokenName, SealedValue]:
+        del names
+        return {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vault, name)

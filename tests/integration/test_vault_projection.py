@@ -16,7 +16,7 @@ import pytest
 
 from heimdall_server.domain.errors import CorruptionError, StoreError
 from heimdall_server.domain.personal import SealedValue, TokenName
-from heimdall_server.domain.sealed_values import SIDECAR, encode
+from heimdall_server.domain.sealed_values import SIDECAR, encode, runs_of
 from heimdall_server.ports.journal import Entry, Journal
 from heimdall_server.ports.vault import Tombstone
 from heimdall_server.projections.vault import VaultHooks, VaultLimits, VaultProgress, VaultProjection
@@ -231,6 +231,66 @@ async def test_a_journal_restored_from_a_backup_is_applied_from_its_beginning(fe
         assert await projection.wait_applied(last, START_S)
     assert await vault.get(list(fed.values)) == fed.values
     assert await vault.applied(fed.journal.journal_id) == last
+
+
+async def test_values_whose_keys_are_gone_make_room_for_fresh_copies(fed: Fed, vault: PostgresVault) -> None:
+    dead = [*make_values("a", 3), make_value("a", data_class="iban")]
+    last = await fed.append(dead)
+    async with following(fed.journal, vault) as projection:
+        assert await projection.wait_applied(last, START_S)
+    fresh = [make_value("a0", generation=2), make_value("new", generation=3)]
+    await fed.append([make_value("a1"), make_value("new")])
+    last = await fed.append(fresh)
+    told: list[int] = []
+    hooks = VaultHooks(destroyed=lambda: {"email": {1}}, on_discarded=told.append)
+    for _ in range(2):
+        async with following(fed.journal, vault, hooks=hooks) as projection:
+            assert await projection.wait_applied(last, START_S)
+        found = await vault.get([value.name for value in [*dead, *fresh]])
+        assert found == {value.name: value for value in [*fresh, dead[-1]]}
+    assert told == [3]
+    assert (await vault.state()).value_count == 3
+
+
+async def test_what_comes_into_a_restored_journal_is_not_taken_for_erased(fed: Fed, vault: PostgresVault) -> None:
+    head = await fed.append(make_values("a", 3))
+    journal_id = fed.journal.journal_id
+    await vault.apply([], [], journal_id=journal_id, through=head + 50)
+    newer = make_values("newer", 2)
+    runs = runs_of(newer)
+    await vault.apply(runs, [head + 40] * len(runs), journal_id=journal_id, through=head + 50)
+    await vault.bury([Tombstone(make_name("a1"), head + 50, False, "e", 1)])
+
+    async def known() -> list[Tombstone]:  # cut at the same head, as the ledger's are
+        return [Tombstone(make_name("a1"), head, False, "e", 1)]
+
+    async with following(fed.journal, vault, hooks=VaultHooks(tombstones=known)) as projection:
+        assert await projection.wait_applied(head, START_S)
+        assert set(await vault.get(list(fed.values))) == {make_name("a0"), make_name("a2")}
+        again = await fed.append([make_value("a1", generation=2)])
+        assert await projection.wait_applied(again, START_S)
+        assert (await vault.get([make_name("a1")]))[make_name("a1")].generation == 2
+        assert await vault.bury([Tombstone(make_name("newer0"), head, False, "e", 1)]) == 1
+
+
+async def test_where_a_restored_journal_ended_counts_however_long_the_vault_is_away(
+    fed: Fed, vault: PostgresVault
+) -> None:
+    head = await fed.append(make_values("a", 3))
+    await vault.apply([], [], journal_id=fed.journal.journal_id, through=head + 5)
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def away(*_: object, **__: object) -> None:
+            raise StoreError("postgres", "it can't be reached")
+
+        patch.setattr(vault, "rewind", away)
+        async with following(fed.journal, vault) as projection:
+            await until(projection, lambda now: now.state is ProjectionState.RETRYING)
+            for number in range(10):
+                last = await fed.append(make_values(f"{number}/", 2))
+            patch.undo()
+            assert await projection.wait_applied(last, START_S)
+    assert await vault.get(list(fed.values)) == fed.values
 
 
 async def test_values_that_it_cannot_read_stop_it_with_a_sentence(fed: Fed, vault: PostgresVault) -> None:

@@ -348,3 +348,5 @@ async def test_source_and_dead_letters_can_be_asked_for(server: FakeServer, clie
     assert letters.total_count == 5
     outcomes = (await client.retry_dead_letters(["1"], read_as="csv")).outcomes
     assert outcomes[0].accepted_count == 1
+    assert [one.dead_letter_id for one in (await client.delete_dead_letters(["1", "3"])).outcomes] == ["1", "3"]
+    assert [one.dead_letter_id for one in (await client.list_dead_letters()).dead_letters] == ["0", "2", "4"]

@@ -62,6 +62,7 @@ def test_blocking_client_does_what_the_other_does(client: Client, tmp_path: Path
     assert client.field_values("host").values[0].record_count == 3
     assert client.list_dead_letters().total_count == 0
     assert len(client.retry_dead_letters(["1"]).outcomes) == 1
+    assert len(client.delete_dead_letters(["1"]).outcomes) == 1
 
 
 def test_search_is_an_iterator(server: FakeServer, client: Client) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import hmac
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heimdall_server.crypto.keyring import Keyring
 from heimdall_server.domain.expression.tree import TimeRange
 from heimdall_server.domain.records import RECORD_SCHEMA
 from heimdall_server.language.parser import parse
@@ -98,6 +101,8 @@ class MakingBench:
     pool: PostgresPool
     store: ClickHouseLogStore | None = None
     warm: WarmProjection | None = None
+    keyring: Keyring | None = None
+    """Opens what is behind tokens, and names their entities; None: there are no tokens."""
 
     def projection(self, writer: Any = None, slices: Any = None, read: ReadLimits = QUICK) -> GraphProjection:
         """A projection into the graph, which doesn't run yet."""
@@ -107,8 +112,8 @@ class MakingBench:
 
         identities = Identities(
             PostgresVault(self.pool),
-            NoSealer(),  # type: ignore[arg-type]
-            lambda message: hashlib.sha256(message).digest(),
+            self.keyring or NoSealer(),  # type: ignore[arg-type]
+            partial(hmac.digest, self._identity_key, digest=hashlib.sha256),
             wait_applied=applied,
         )
         return GraphProjection(
@@ -120,6 +125,10 @@ class MakingBench:
             read=read,
             retry=PATIENT,
         )
+
+    @property
+    def _identity_key(self) -> bytes:
+        return b"" if self.keyring is None else self.keyring.identity_key("personal entities")
 
     def making(self, writer: Any = None, slices: Any = None) -> MakingPorts:
         """What facts are made again with."""
@@ -167,9 +176,13 @@ class MakingBench:
         deletion = Deletion(f"d-{number}", filter_, start, end, (), through, slices)
         await self.journal.append([Entry(None, deletions=(deletion,))])
 
-    async def graph(self) -> list[tuple[object, ...]]:
-        """The graph as it is, but for what was applied in which pieces."""
-        return [row for row in await canonical_dump(self.pool) if row[0] != "graph_applied"]
+    async def graph(self, **how: Any) -> list[tuple[object, ...]]:
+        """The graph as it is, but for what was applied in which pieces.
+
+        Args:
+            how: As for `canonical_statements`.
+        """
+        return [row for row in await canonical_dump(self.pool, **how) if row[0] != "graph_applied"]
 
 
 @contextlib.asynccontextmanager

@@ -203,12 +203,17 @@ def values_of(level: Level) -> list[str]:
     return [vertex.value for vertex in level.vertices]
 
 
-async def canonical_dump(pool: PostgresPool) -> list[tuple[object, ...]]:
-    """The whole graph without what differs from one making of it to another: row ids, numbers of terms and provenances."""
+async def canonical_dump(pool: PostgresPool, **how: Any) -> list[tuple[object, ...]]:
+    """The whole graph without what differs from one making of it to another: row ids, numbers of terms and provenances.
+
+    Args:
+        pool: Connections.
+        how: As for `canonical_statements`.
+    """
     found: list[tuple[object, ...]] = []
     async with pool.connection() as connection:
         await connection.execute("SET LOCAL search_path = heimdall, ag_catalog")
-        for name, statement in canonical_statements():
+        for name, statement in canonical_statements(**how):
             found += [(name, *row) for row in await (await connection.execute(statement.encode())).fetchall()]
     return sorted(found, key=repr)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from heimdall.ingest.v1 import ingest_service_pb2_grpc, source_pb2
 from heimdall_server.domain.records import with_position
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Frame
+from heimdall_server.ports.protector import Protector
 from heimdall_server.protect.protector import PolicyProtector
 from heimdall_server.protect.texts import masked_text
 from heimdall_server.rpc.limits import RpcLimits
@@ -253,6 +254,8 @@ async def ingest_server(
     keep_raw: bool = True,
     clock: Clock | None = None,
     disk: Disk = OS_DISK,
+    protector: Protector | None = None,
+    deleting: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[IngestServer]:
     """A server on the journal in `folder`; opened again, it goes on from there."""
     clock = clock or SystemClock()
@@ -266,7 +269,10 @@ async def ingest_server(
         state = IngestState(source_count_max=1_000)
         await opened.maintain(state)
         pipeline = Pipeline(
-            journal=opened, protector=PolicyProtector(), clock=clock, limits=pipeline_limits or PipelineLimits()
+            journal=opened,
+            protector=protector or PolicyProtector(),
+            clock=clock,
+            limits=pipeline_limits or PipelineLimits(),
         )
         pipeline.start()
         stack.push_async_callback(pipeline.close)
@@ -283,7 +289,7 @@ async def ingest_server(
         )
         servicer = IngestServicer(
             append=append,
-            retry=RetryUseCase(state=state, pipeline=pipeline, journal=opened),
+            retry=RetryUseCase(state=state, pipeline=pipeline, journal=opened, deleting=deleting),
             state=state,
             journal_id=opened.journal_id,
             clock=clock,

@@ -232,3 +232,10 @@ async def interchange(
 def below(ceiling: Tlp) -> Curator:
     """Who may see less."""
     return replace(CAROL, ceiling=ceiling)
+
+
+async def emptied(graph: Interchange) -> None:
+    """An empty graph, of which nobody was told anything."""
+    async with graph.log._pool.connection() as connection:
+        await connection.execute(b"TRUNCATE graph_import, graph_import_head, graph_label")
+    await graph.writer.forget()

@@ -23,6 +23,8 @@ HIDDEN_KINDS: Final = ("email", "card", "iban", "phone", "ssn")
 """What is also sent in disguise."""
 SHORT_KINDS: Final = ("email", "card", "iban", "ssn", "phone", "jwt")
 """What names something: a service, a host, a dump."""
+HOST_KINDS: Final = (*SHORT_KINDS, "ipv4", "ipv6")
+"""What names a host."""
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _LETTERS: Final = string.ascii_letters + string.digits
 _HEX: Final = "0123456789abcdef"

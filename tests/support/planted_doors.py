@@ -26,10 +26,9 @@ import pyarrow as pa
 from heimdall_client.errors import HeimdallError
 from heimdall_client.sync_client import Client
 from heimdall_server.crypto.certificate_files import key_path
-from heimdall_server.protect.catalogue import ADDRESS_CLASSES
 from tests.support.frames_out import OWN_WORDS, error_bytes
 from tests.support.kill_load import EXPORT
-from tests.support.planted import HIDDEN_KINDS, SHORT_KINDS, Planted, Value
+from tests.support.planted import HIDDEN_KINDS, HOST_KINDS, SHORT_KINDS, Planted, Value
 from tests.support.planted_otlp import otlp_request
 from tests.support.server_process import ServerProcess
 
@@ -98,7 +97,8 @@ class Doors:
         rows += [{"message": "deep", "a": {"b": [{"note": value.text}]}} for value in take(f"{door}: nested")]
         rows += [{"message": "keyed", value.text: "x"} for value in take(f"{door}: attribute name")]
         for name in ("service", "host", "event_name", "scope_name", "level"):
-            rows += [{"message": "named", name: value.bare} for value in take(f"{door}: {name}", SHORT_KINDS)]
+            kinds = HOST_KINDS if name == "host" else SHORT_KINDS
+            rows += [{"message": "named", name: value.bare} for value in take(f"{door}: {name}", kinds)]
         return rows
 
     def ndjson(self) -> None:
@@ -132,8 +132,7 @@ class Doors:
         named = self.planted.take_all("csv: named column")
         texts = self.planted.take_all("csv: column")
         columns = [f"c{number}" for number in range(len(kinds))]
-        # Machines' addresses stay in names, by design.
-        keys = self.planted.take_all("csv: header", [kind for kind in kinds if kind not in ADDRESS_CLASSES])
+        keys = self.planted.take_all("csv: header")
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(["time", "message", *(f"n{n}.{one.field}" for n, one in enumerate(named)), *columns])
@@ -192,7 +191,7 @@ class Doors:
                 records.log("m", attributes={"note": value.text, "deep": {"x": [value.text]}})
             for value in self.planted.take_all("sdk: named attribute"):
                 records.log("m", attributes={value.field: value.bare})
-            for value in self.planted.take_all("sdk: service", SHORT_KINDS):
+            for value in self.planted.take_all("sdk: service", HOST_KINDS):
                 records.log("m", service=value.bare, host=value.bare)
             records.flush()
 
@@ -293,7 +292,7 @@ class Doors:
             for value in self.planted.take_all("syslog: structured")
         ]
         for place in ("host", "app", "message id"):
-            for value in self.planted.take_all(f"syslog: {place}", SHORT_KINDS):
+            for value in self.planted.take_all(f"syslog: {place}", HOST_KINDS if place == "host" else SHORT_KINDS):
                 names = {"host": "web1", "app": "shop", "message id": "-", place: value.bare}
                 messages.append(f"<13>1 {_STAMP} {names['host']} {names['app']} 7 {names['message id']} - m")
         messages += [

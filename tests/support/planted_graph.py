@@ -48,7 +48,28 @@ class GraphDoors:
 
     def _stix(self) -> bytes:
         domains = [observable("domain-name", value=one.partition(":")[2]) for one in (ABOUT, _PART)]
-        return bundle(*domains, *self._stix_texts(domains[0]["id"]), *self._stix_names())
+        about, part = (one["id"] for one in domains)
+        return bundle(*domains, *self._stix_texts(about), *self._stix_facts(about, part), *self._stix_names())
+
+    def _stix_facts(self, about: str, part: str) -> list[Mapping[str, Any]]:
+        """Values of every kind in what relations and sightings say."""
+        sighted = stix("campaign", name="Of late")
+        observed = {"first_observed": _VALID_FROM, "last_observed": _VALID_FROM, "number_observed": 1}
+
+        def said(place: str) -> Sequence[Mapping[str, Any]]:
+            texts = [value.text for value in self.planted.take_all(f"stix: {place}")]
+            return [{"external_references": [{"source_name": one, "description": one}], "x_note": one} for one in texts]
+
+        ends = {"relationship_type": "related-to", "source_ref": part, "target_ref": about}
+        return [
+            sighted,
+            *(stix("relationship", **ends, description=one["x_note"], **one) for one in said("relation")),
+            *(
+                stix("sighting", sighting_of_ref=sighted["id"], description=one["x_note"], **one)
+                for one in said("sighting")
+            ),
+            *(stix("observed-data", object_refs=[about], **observed, **one) for one in said("observed")),
+        ]
 
     def _stix_texts(self, about: str) -> list[Mapping[str, Any]]:
         """Values of every kind, in sentences."""

@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
 
-from tests.support.planted import HIDDEN_KINDS, SHORT_KINDS, Planted, Value
+from tests.support.planted import HIDDEN_KINDS, HOST_KINDS, SHORT_KINDS, Planted, Value
 
 
 def otlp_request(planted: Planted, door: str) -> logs_service_pb2.ExportLogsServiceRequest:
@@ -54,7 +54,7 @@ def otlp_request(planted: Planted, door: str) -> logs_service_pb2.ExportLogsServ
         scope.scope.name, scope.scope.version = value.bare, value.bare
         scope.scope.attributes.append(_pair("note", value.text))
         scope.log_records.add().body.string_value = "of a scope"
-    for value in take(f"{door}: service", SHORT_KINDS):
+    for value in take(f"{door}: service", HOST_KINDS):
         named = request.resource_logs.add()
         named.resource.attributes.extend([_pair("service.name", value.bare), _pair("host.name", value.bare)])
         named.scope_logs.add().log_records.add().body.string_value = "of a service"

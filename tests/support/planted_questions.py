@@ -37,6 +37,8 @@ TEXTS: Final = (
 """The last ones aren't questions."""
 EVERY_KIND: Final = 4
 """So many of them are asked with every kind of value."""
+POLICY: Final = (*({"action": "mask", "class": name} for name in ("cookie", "jwt", "secret")), {"action": "tokenise"})
+"""Keeps nothing in plain."""
 STATEMENTS: Final = (
     "SELECT * FROM logs WHERE {field} = '{bare}'",
     'SELECT count(*) FROM "{bare}"',
@@ -102,9 +104,9 @@ class Questions:
     def _attempts(self, kind: str) -> Mapping[str, Callable[[], object]]:
         """What the privacy service and those beside it are asked, with values wherever texts go."""
         client = self.client
-        subject, reason, token, query, sample, name, owner = (
+        subject, reason, token, query, sample, name, glob, owner = (
             self.planted.take(kind, f"privacy: {place}")
-            for place in ("subject", "reason", "token", "query", "sample", "policy", "operation")
+            for place in ("subject", "reason", "token", "query", "sample", "policy", "glob", "operation")
         )
         who = [(subject.data_class, subject.bare)]
         why = reason.text
@@ -120,6 +122,14 @@ class Questions:
                 f"{sample.text}\n".encode(), [{"action": "tokenise"}], read_as="text"
             ),
             "set a policy": lambda: client.set_privacy_policy([rule], reason=why),
+            "set a policy for a source": lambda: client.set_privacy_policy(
+                [{"action": "mask", "source": f"*{glob.bare}*"}, *POLICY], reason=why
+            ),
+            "set a policy for a field": lambda: client.set_privacy_policy(
+                [{"action": "mask", "field": f"attributes.{glob.bare}"}, *POLICY], reason=why
+            ),
+            "set a policy rightly": lambda: client.set_privacy_policy(POLICY, reason=why),
+            "policies": lambda: list(client.privacy_policy_versions()),
             "rotate": lambda: client.rotate_key("dek", data_classes=[name.bare], reason=why),
             "operation": lambda: client.operation(owner.bare),
             "source": lambda: client.get_source(owner.bare),

@@ -29,6 +29,7 @@ from heimdall_server.services.privacy.logic.audit import AuditUseCase
 from heimdall_server.services.privacy.logic.delete import DeleteUseCase
 from heimdall_server.services.privacy.logic.erase import CertificateUseCase, EraseUseCase
 from heimdall_server.services.privacy.logic.export import ExportUseCase
+from heimdall_server.services.privacy.logic.held import Part
 from heimdall_server.services.privacy.logic.keys import KeysUseCase
 from heimdall_server.services.privacy.logic.kinds.shredding import RESEALED
 from heimdall_server.services.privacy.logic.limits import CallerRates, PrivacyLimits
@@ -210,7 +211,7 @@ class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
 
 @asynccontextmanager
 async def serving_privacy(
-    pki: Pki, folder: Path, vault: Vault, *, limits: PrivacyLimits | None = None
+    pki: Pki, folder: Path, vault: Vault, *, limits: PrivacyLimits | None = None, parts: Sequence[Part] = ()
 ) -> AsyncIterator[PrivacyServer]:
     """A running server. `client/officer` may all of it, `client/analyst` may match, others only read records."""
     clock = SystemClock()
@@ -270,6 +271,7 @@ async def serving_privacy(
                 vault=vault,
                 sealer=keyring,
                 search=stored.search,
+                parts=parts,
                 trail=trail,
                 rates=rates,
                 clock=clock,

@@ -118,6 +118,15 @@ class FakeIngest(ingest_service_pb2_grpc.IngestServiceServicer):
             outcomes=[outcome(dead_letter_id=i, accepted_count=1) for i in request.dead_letter_ids]
         )
 
+    async def DeleteDeadLetters(  # noqa: N802
+        self, request: ingest_service_pb2.DeleteDeadLettersRequest, _context: Any
+    ) -> ingest_service_pb2.DeleteDeadLettersResponse:
+        self.letters = [one for one in self.letters if one.dead_letter_id not in request.dead_letter_ids]
+        outcome = ingest_service_pb2.DeleteDeadLettersResponse.Outcome
+        return ingest_service_pb2.DeleteDeadLettersResponse(
+            outcomes=[outcome(dead_letter_id=i) for i in request.dead_letter_ids]
+        )
+
 
 def table_of(count: int) -> pa.Table:
     """Rows like those of records."""

@@ -111,6 +111,11 @@ class AppendProtocol:
         return self._open.source_id
 
     @property
+    def dump_content_sha256(self) -> bytes:
+        """Of the dump that it is; empty: it is none."""
+        return self._open.dump.content_sha256
+
+    @property
     def format(self) -> source_pb2.Format:
         """The format as far as it is known."""
         return self._open.format

@@ -261,6 +261,15 @@ class IngestCalls(Connection):
         )
         return await self._unary(self._ingest.RetryDeadLetters, request)
 
+    async def delete_dead_letters(self, dead_letter_ids: Sequence[str]) -> ingest_service_pb2.DeleteDeadLettersResponse:
+        """Delete dead letters: nobody can list or decode them again. Their bytes go with the journal's segment that holds them.
+
+        Args:
+            dead_letter_ids: Up to 1,000.
+        """
+        request = ingest_service_pb2.DeleteDeadLettersRequest(dead_letter_ids=dead_letter_ids)
+        return await self._unary(self._ingest.DeleteDeadLetters, request)
+
 
 def _open_message(source_id: str, source: SourceOptions) -> ingest_service_pb2.AppendRequest.Open:
     dump = source.get("dump")

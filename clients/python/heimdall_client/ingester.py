@@ -281,5 +281,7 @@ class AsyncIngester:
                 self._baseline = _Baseline(source.accepted_count, source.rejected_count)
 
     async def _get_source(self) -> source_pb2.Source:
-        request = ingest_service_pb2.GetSourceRequest(source_id=self.source)
+        request = ingest_service_pb2.GetSourceRequest(
+            source_id=self.source, dump_content_sha256=self._protocol.dump_content_sha256
+        )
         return (await self._stub.GetSource(request, timeout=10.0)).source

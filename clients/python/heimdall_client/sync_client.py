@@ -187,6 +187,10 @@ class Client(
         """Decode dead letters again; see `AsyncClient.retry_dead_letters`."""
         return self._run(self._twin.retry_dead_letters(dead_letter_ids, read_as=read_as, format_options=format_options))
 
+    def delete_dead_letters(self, dead_letter_ids: Sequence[str]) -> ingest_service_pb2.DeleteDeadLettersResponse:
+        """Delete dead letters; see `AsyncClient.delete_dead_letters`."""
+        return self._run(self._twin.delete_dead_letters(dead_letter_ids))
+
     def search(
         self,
         question: Question,

@@ -2,12 +2,13 @@
 
 A value's letters and digits become others of the same alphabet; separators (blank and `-./()+:`) stay where they are, and so does the
 length. Nothing else stays: a card's number needn't pass Luhn's check any more (one in ten does by chance), an IBAN's or an identity
-number's check digits don't fit, a phone number's country may not exist. It is deterministic within class and field, so equality and
-frequency of values can be seen, and the form by design. Letters come out in upper case, as canonical forms have them.
+number's check digits don't fit, a phone number's country may not exist. It is deterministic within a class: a value becomes the same text in
+every field and record, so equality and frequency of values can be seen across fields, too, and the form by design. Letters come out in
+upper case, as canonical forms have them.
 
 The key is AES-256, one a class, derived from the keyring's identity key: it is never rotated or destroyed, so these values can't be shredded.
-The tweak is class and field. Fewer than a million possible values of a length are refused: a table of all would be made in seconds. FF3 isn't
-offered: NIST withdrew it.
+The tweak is the class alone: whoever reads a value again needn't know the field. Fewer than a million possible values of a length are
+refused: a table of all would be made in seconds. FF3 isn't offered: NIST withdrew it.
 
 About 10 µs a distinct value; each is encrypted once a call.
 """
@@ -86,13 +87,12 @@ class Ff1Preserver:
         """Classes that have a form."""
         return frozenset(self._forms)
 
-    def encrypt(self, data_class: str, values: Sequence[str], field: str = "") -> list[str | None]:
+    def encrypt(self, data_class: str, values: Sequence[str]) -> list[str | None]:
         """Encrypt values.
 
         Args:
             data_class: One of `classes`.
             values: In plain.
-            field: Where they stand, where the same value should differ from field to field.
 
         Returns:
             In order. None: the value has another character than those of its class and separators, is over `LENGTH_MAX`, or
@@ -101,17 +101,17 @@ class Ff1Preserver:
         Raises:
             KeyError: The class has no form.
         """
-        return self._each(ff1.encrypt, data_class, values, field)
+        return self._each(ff1.encrypt, data_class, values)
 
-    def decrypt(self, data_class: str, values: Sequence[str], field: str = "") -> list[str | None]:
+    def decrypt(self, data_class: str, values: Sequence[str]) -> list[str | None]:
         """What `encrypt` was given. Whatever has the form of the class decrypts to something: there is no integrity."""
-        return self._each(ff1.decrypt, data_class, values, field)
+        return self._each(ff1.decrypt, data_class, values)
 
     def _each(
-        self, cipher: Callable[[str, str, str, str], str], data_class: str, values: Sequence[str], field: str
+        self, cipher: Callable[[str, str, str, str], str], data_class: str, values: Sequence[str]
     ) -> list[str | None]:
         form = self._forms[data_class]
-        tweak = f"{data_class}\0{field}".encode().hex()
+        tweak = f"{data_class}\0".encode().hex()
         found = {value: _applied(cipher, form, tweak, value) for value in set(values)}
         return [found[value] for value in values]
 

@@ -1,7 +1,7 @@
 """Arrow IPC streams: our own record schema passes almost as it is, any other is mapped as JSON would be.
 
 Each payload is a whole stream: schema, batches, end. What a payload claims about where its records came from counts
-for nothing: source, dataset, dump and sharing mark are the context's, times keep the guard, limits are enforced.
+for nothing: source, dataset, dump, sharing mark and principal are the context's, times keep the guard, limits are enforced.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ _OWN_CORE: Final = (
     "time", "observed_time", "severity", "severity_text", "service", "host", "body", "trace_id", "span_id", "flags",
     "event_name", "scope_name", "scope_version",
 )  # fmt: skip
-_OWN_NAMES: Final = (RECORD_SCHEMA.names, [name for name in RECORD_SCHEMA.names if name != "tokens"])
-"""Columns of a batch that is one of ours: of today's schema, and of version 1, which had no `tokens`."""
+_OWN_NAMES: Final = tuple(
+    [name for name in RECORD_SCHEMA.names if name not in later]
+    for later in ((), ("principal",), ("principal", "tokens"))
+)
+"""Columns of a batch that is one of ours: of today's schema, of version 2, which had no `principal`, and of version 1, which had no `tokens` either."""
 _Pairs = tuple[npt.NDArray[np.int64], pa.Array, pa.Array]
 
 
@@ -207,9 +210,16 @@ def _foreign(batch: pa.RecordBatch, context: DecodeContext, size_bytes_max: int)
             else:
                 held = part if target_of(name) in _RAW_TARGETS else as_attribute(part)
                 columns[name] = [*_yielding(columns.get(name, []), held), held]
-    core, rest = split(columns)
-    attributes = Attributes(columns=[(name, as_attribute(part)) for name, part in rest], pairs=pairs[False])
-    return assemble(batch.num_rows, context, core=core, attributes=attributes, resource=Attributes(pairs=pairs[True]))
+    is_dump = bool(context.dump)
+    core, rest = split(columns, keep=is_dump)
+    return assemble(
+        batch.num_rows,
+        context,
+        core=core,
+        attributes=Attributes(columns=[(name, as_attribute(part)) for name, part in rest], pairs=pairs[False]),
+        resource=Attributes(pairs=pairs[True]),
+        columns_kept=is_dump,
+    )
 
 
 def _yielding(earlier: list[pa.Array], later: pa.Array) -> list[pa.Array]:

@@ -149,18 +149,23 @@ class MapBuilder:
         return _map(offsets, keys.cast(pa.string()), values, kind)
 
 
-def limited(attributes: Maps, resource: Maps) -> tuple[Maps, Maps, pa.Array]:
+def limited(attributes: Maps, resource: Maps, count_max: int = ATTRIBUTE_COUNT_MAX) -> tuple[Maps, Maps, pa.Array]:
     """Enforce the limits of a record's attributes.
 
     The attributes and the resource attributes have the limit of count each. What goes over any limit is kept
     as a JSON object in text, resource attributes under the prefix `resource.`.
+
+    Args:
+        attributes: Of the records.
+        resource: Of what they come from.
+        count_max: How many of each a record may have.
 
     Returns:
         Both, within the limits, and the `overflow` column.
     """
     count = len(attributes.strings)
     cut: list[tuple[_Rows, pa.Array]] = []
-    kept = [_limit(maps, prefix, cut) for maps, prefix in ((attributes, ""), (resource, "resource."))]
+    kept = [_limit(maps, prefix, cut, count_max) for maps, prefix in ((attributes, ""), (resource, "resource."))]
     if not cut:
         return kept[0], kept[1], pa.repeat(pa.scalar("", pa.string()), count)
     rows = np.concatenate([rows for rows, _ in cut])
@@ -175,10 +180,10 @@ def limited(attributes: Maps, resource: Maps) -> tuple[Maps, Maps, pa.Array]:
     return kept[0], kept[1], column.to_series().to_arrow().cast(pa.string())
 
 
-def _limit(maps: Maps, prefix: str, cut: list[tuple[_Rows, pa.Array]]) -> Maps:
+def _limit(maps: Maps, prefix: str, cut: list[tuple[_Rows, pa.Array]], count_max: int) -> Maps:
     columns = (maps.strings, maps.numbers, maps.bools)
     counts = [_counts(column) for column in columns]
-    if (counts[0] + counts[1] + counts[2]).max(initial=0) <= ATTRIBUTE_COUNT_MAX and not any(
+    if (counts[0] + counts[1] + counts[2]).max(initial=0) <= count_max and not any(
         _too_long(column) for column in columns
     ):
         return maps
@@ -193,7 +198,7 @@ def _limit(maps: Maps, prefix: str, cut: list[tuple[_Rows, pa.Array]]) -> Maps:
             good &= _lengths(values) <= ATTRIBUTE_VALUE_BYTES_MAX
         before = _offsets(good)
         starts = before[_offsets(lengths)[:-1]]
-        good &= taken[rows] + before[:-1] - starts[rows] < ATTRIBUTE_COUNT_MAX
+        good &= taken[rows] + before[:-1] - starts[rows] < count_max
         mask = pa.array(good)
         lengths = np.bincount(rows[good], minlength=len(lengths))
         taken += lengths

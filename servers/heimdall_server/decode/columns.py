@@ -24,6 +24,8 @@ from heimdall_server.decode.civil import Stamps
 from heimdall_server.decode.times import first_known, given, read, settle
 from heimdall_server.domain.decoding import DecodeContext
 from heimdall_server.domain.records import (
+    ATTRIBUTE_COUNT_MAX,
+    DUMP_ATTRIBUTE_COUNT_MAX,
     ORIGINAL_TIME_ATTRIBUTE,
     RECORD_SCHEMA,
     TIME_TYPE,
@@ -40,6 +42,8 @@ CORE_COLUMNS: Final = frozenset(
 )
 """Names that `assemble` takes in `core`. `level` is a severity on a logger's own scale: 10 and 20 are pino's
 and bunyan's trace and debug there, while as `severity` they are OpenTelemetry's numbers."""
+CONTEXT_COLUMNS: Final = ("source", "dataset", "dump", "tlp", "principal")
+"""What the context says of all of them."""
 _LEVELS: Final = ("level", "severity")
 
 
@@ -65,6 +69,7 @@ def assemble(
     resource: Attributes | Iterable[tuple[str, pa.Array]] = (),
     stamps: Stamps | None = None,
     rows: npt.NDArray[np.int64] | None = None,
+    columns_kept: bool = False,
 ) -> pa.RecordBatch:
     """Build a batch of records.
 
@@ -79,6 +84,8 @@ def assemble(
         stamps: Times already read; `core["time"]` is then only the original that is kept where they can't be used.
         rows: Index of each record among the chunk's records, bad ones counted; None: no bad ones. Only a dump
             looks at it.
+        columns_kept: All that is in `core` is among the attributes, too, under its own name (`mapping.split`): what a core
+            column can't hold isn't lost.
 
     Returns:
         Columns of `RECORD_SCHEMA`, no nulls, passing `validate(full=True)`.
@@ -99,7 +106,9 @@ def assemble(
     columns["trace_id"] = _ids("trace_id", 16, found, count, left_over)
     columns["span_id"] = _ids("span_id", 8, found, count, left_over)
     columns["flags"] = _flags(found.get("flags", []), count, left_over)
-    columns |= _attributes(left_over, MapBuilder(count), attributes, resource)
+    own = MapBuilder(count) if columns_kept else left_over
+    count_max = DUMP_ATTRIBUTE_COUNT_MAX if context.dump else ATTRIBUTE_COUNT_MAX
+    columns |= _attributes(own, MapBuilder(count), attributes, resource, count_max)
     columns |= _constants(count, context)
     columns["record_number"] = _record_numbers(count, context, rows)
     ordered = [
@@ -258,6 +267,7 @@ def _attributes(
     resource_builder: MapBuilder,
     attributes: Attributes | Iterable[tuple[str, pa.Array]],
     resource: Attributes | Iterable[tuple[str, pa.Array]],
+    count_max: int,
 ) -> dict[str, pa.Array]:
     built = []
     for builder, given_ in ((attributes_builder, attributes), (resource_builder, resource)):
@@ -269,7 +279,7 @@ def _attributes(
         for key, values in source.columns:
             builder.add(key, values)
         built.append(builder.build())
-    own, of_resource, overflow = limited(built[0], built[1])
+    own, of_resource, overflow = limited(built[0], built[1], count_max)
     return {
         "attributes": own.strings,
         "attributes_number": own.numbers,
@@ -282,7 +292,7 @@ def _attributes(
 
 
 def _constants(count: int, context: DecodeContext) -> dict[str, pa.Array]:
-    return {name: repeat(getattr(context, name), count, pa.string()) for name in ("source", "dataset", "dump", "tlp")}
+    return {name: repeat(getattr(context, name), count, pa.string()) for name in CONTEXT_COLUMNS}
 
 
 def _record_numbers(count: int, context: DecodeContext, rows: npt.NDArray[np.int64] | None) -> pa.Array:

@@ -116,9 +116,11 @@ def decode(chunk: bytes, format_: Format, context: DecodeContext, *, at_start: b
         for index in sorted(problems)
         if counted[index]
     ]
-    core, attributes = mapping.split(_fields(dialect.header, table.columns))
+    is_dump = bool(context.dump)
+    core, attributes = mapping.split(_fields(dialect.header, table.columns), keep=is_dump)
     good = np.delete(indexes, list(table.problems))
-    return Decoded(assemble(len(good), context, core=core, attributes=attributes, rows=numbers[good]), errors)
+    batch = assemble(len(good), context, core=core, attributes=attributes, rows=numbers[good], columns_kept=is_dump)
+    return Decoded(batch, errors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,24 +81,35 @@ def read_groups(records: Records, groups: pl.DataFrame, pattern: Pattern, contex
     return fields
 
 
-def read_custom(records: Records, pattern: Pattern) -> Fields:
-    """Read records by a user's regex: groups are named as fields are in `mapping`."""
+def read_custom(records: Records, pattern: Pattern, *, is_dump: bool = False) -> Fields:
+    """Read records by a user's regex: groups are named as fields are in `mapping`.
+
+    Args:
+        records: The cut chunk.
+        pattern: The regex.
+        is_dump: All groups stay attributes, too.
+    """
     heads = records.heads()
     groups = heads.str.extract_groups(pattern.regex).struct.unnest()
     named = {name: groups[name] for name in groups.columns if not name.isdigit()}
     body_names = [name for name in named if mapping.target_of(name) == "body"]
     # Lines that don't match are all body.
     body = heads
+    kept: list[tuple[str, pa.Array]] = []
     if body_names:
-        body = pl.select(pl.coalesce(named.pop(body_names[0]), heads)).to_series()
+        first = named.pop(body_names[0])
+        body = pl.select(pl.coalesce(first, heads)).to_series()
+        kept = [(body_names[0], cells.to_arrow(cells.present(first)))] if is_dump else kept
     columns: dict[str, list[pa.Array]] = {}
     for name, values in named.items():
         texts = cells.present(values)
         columns[name] = cells.variants(texts) if mapping.target_of(name) is None else [cells.to_arrow(texts)]
-    core, attributes = mapping.split(columns)
+    core, attributes = mapping.split(columns, keep=is_dump)
     # A second group that would be the body stays what it is called.
-    attributes += [(body_names[1], part) for part in core.pop("body", [])]
-    return Fields(core={**core, "body": cells.to_arrow(_with_rest(records, body))}, attributes=attributes)
+    second = core.pop("body", [])
+    attributes += kept if is_dump else [(body_names[1], part) for part in second]
+    core["body"] = [cells.to_arrow(_with_rest(records, body))]
+    return Fields(core=dict(core), attributes=attributes, columns_kept=is_dump)
 
 
 def _body(records: Records, groups: pl.DataFrame) -> pl.Series:

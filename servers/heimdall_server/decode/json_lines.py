@@ -189,9 +189,11 @@ def _batch(
         others = np.flatnonzero(~is_core)
         keys = pa.DictionaryArray.from_arrays(pa.array(all_.path[others].astype(np.int32)), names)
         pairs.append((all_rows[others], keys, all_.values.take(pa.array(others))))
-    core, attributes = split({name: _columns(held, count) for name, held in fields.items()})
+    is_dump = bool(context.dump)
+    core, columns = split({name: _columns(held, count) for name, held in fields.items()}, keep=is_dump)
     shown = None if not bad.any() else (np.cumsum(~blank) - 1)[good]
-    return assemble(count, context, core=core, attributes=Attributes(columns=attributes, pairs=pairs), rows=shown)
+    attributes = Attributes(columns=columns, pairs=pairs)
+    return assemble(count, context, core=core, attributes=attributes, rows=shown, columns_kept=is_dump)
 
 
 _Held = tuple[_Index | None, pa.Array]

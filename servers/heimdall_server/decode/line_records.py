@@ -27,6 +27,8 @@ class Fields:
     attributes: list[tuple[str, pa.Array]] = field(default_factory=list)
     maps: list[pa.MapArray] = field(default_factory=list)
     stamps: Stamps | None = None
+    columns_kept: bool = False
+    """See `columns.assemble`."""
 
 
 def decode_records(
@@ -70,5 +72,6 @@ def decode_records(
         attributes=Attributes(fields.attributes, fields.maps),
         stamps=fields.stamps,
         rows=rows[good],
+        columns_kept=fields.columns_kept,
     )
     return Decoded(batch, errors)

@@ -17,11 +17,15 @@ _PAIR: Final = r'[A-Za-z_][\w.@/-]*=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)'
 _ESCAPES: Final = {"\\\\": "\\", '\\"': '"', "\\n": "\n", "\\t": "\t", "\\r": "\r"}
 
 
-def read_pairs(records: Records) -> Fields:
+def read_pairs(records: Records, *, is_dump: bool = False) -> Fields:
     """Read records of `key=value` pairs.
 
     A quoted value is text; others are typed as cells are. Where a key comes twice, the last one counts. The
     body is the message's pair (with the lines that joined the record), or the whole line if it has none.
+
+    Args:
+        records: The cut chunk.
+        is_dump: All pairs stay attributes, too.
     """
     heads = records.heads()
     pairs = _pairs(heads)
@@ -29,13 +33,14 @@ def read_pairs(records: Records) -> Fields:
     for key in pairs["key"].unique().to_list():
         if mapping.target_of(key) is not None:
             core_columns[key] = [_column(pairs.filter(pl.col("key") == key), len(records))]
-    core, attributes = mapping.split(core_columns)
+    core, attributes = mapping.split(core_columns, keep=is_dump)
     body = core.pop("body", [])
     rest = pairs.filter(~pl.col("key").is_in(list(core_columns)))
     return Fields(
         core={**core, "body": cells.to_arrow(_body(records, heads, body))},
         attributes=attributes,
         maps=pair_maps(rest, len(records)),
+        columns_kept=is_dump,
     )
 
 

@@ -40,7 +40,7 @@ def target_of(name: str) -> str | None:
     return _TARGETS.get(name.lower())
 
 
-def split(columns: Columns) -> tuple[dict[str, list[pa.Array]], list[tuple[str, pa.Array]]]:
+def split(columns: Columns, *, keep: bool = False) -> tuple[dict[str, list[pa.Array]], list[tuple[str, pa.Array]]]:
     """Divide a record's fields into core columns and attributes.
 
     Row by row the first name of `FIELD_NAMES` that the record carries gets the core column; what the other names
@@ -48,6 +48,8 @@ def split(columns: Columns) -> tuple[dict[str, list[pa.Array]], list[tuple[str, 
 
     Args:
         columns: All fields of a chunk.
+        keep: What gets a core column stays an attribute, too. For dumps: whoever compares, protects or joins the columns of
+            one finds all of them by the names that they have there, and none that a default made. `assemble` must be told.
 
     Returns:
         `core` and `attributes` for `columns.assemble`.
@@ -60,6 +62,10 @@ def split(columns: Columns) -> tuple[dict[str, list[pa.Array]], list[tuple[str, 
             attributes += [(name, part) for part in parts]
         else:
             claims.setdefault(target, []).append(name)
+    if keep:
+        # In an order of their own: a record is the same however its source is cut.
+        kept = sorted(name for names in claims.values() for name in names)
+        attributes += [(name, part) for name in kept for part in columns[name]]
     core: dict[str, list[pa.Array]] = {}
     for target, names in claims.items():
         order = FIELD_NAMES[target]
@@ -68,7 +74,7 @@ def split(columns: Columns) -> tuple[dict[str, list[pa.Array]], list[tuple[str, 
             for part in columns[name]:
                 won, lost = _contest(part, taken)
                 core.setdefault("level" if name.lower() in _LADDER_NAMES else target, []).append(won)
-                if lost is not None:
+                if lost is not None and not keep:
                     attributes.append((name, lost))
             for part in columns[name]:
                 taken = part.is_valid() if taken is None else pc.or_(taken, part.is_valid())

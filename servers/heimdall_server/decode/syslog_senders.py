@@ -1,6 +1,6 @@
 """Syslog from many senders, decoded together: a server hears a little from each of many, and a chunk costs by itself.
 
-Each record gets its sender's source, and its sender's address as an attribute and, where it names no host, as its host.
+Each record gets its sender's source and identity, and its sender's address as an attribute and, where it names no host, as its host.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Sent:
     """Without the port; empty: not known."""
     payload: bytes
     """Lines end with LF, and the first one of newline framing doesn't look like a continuation."""
+    principal: str = ""
+    """URI of the identity that was proved; empty: none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +49,20 @@ def decode(sent: Sequence[Sent], framing: str, context: DecodeContext) -> Decode
     Args:
         sent: At least one.
         framing: `newline` or `octet`, of all of them.
-        context: What all have in common; its source and host aren't looked at.
+        context: What all have in common; its source, host and principal aren't looked at.
 
     Raises:
         InvalidArgumentError: The context's zone isn't known.
     """
     chunk = b"".join(one.payload for one in sent)
     ends = np.cumsum([len(one.payload) for one in sent])
-    sources = pa.array([one.source for one in sent], pa.string())
+    owned = {
+        "source": pa.array([one.source for one in sent], pa.string()),
+        "principal": pa.array([one.principal for one in sent], pa.string()),
+    }
     addresses = pa.array([one.address or None for one in sent], pa.string())
     senders = pa.array(np.zeros(0, np.int64))
-    context = replace(context, source="", host="")
+    context = replace(context, source="", host="", principal="")
 
     def read(part: lines.Records) -> Fields:
         nonlocal senders
@@ -71,8 +76,9 @@ def decode(sent: Sequence[Sent], framing: str, context: DecodeContext) -> Decode
 
     decoded = decode_records(syslog.cut(chunk, framing), chunk, context, read, shift=0)
     batch = decoded.batch
-    column = batch.schema.get_field_index("source")
-    batch = batch.set_column(column, batch.schema.field(column), sources.take(senders))
+    for name, values in owned.items():
+        column = batch.schema.get_field_index(name)
+        batch = batch.set_column(column, batch.schema.field(column), values.take(senders))
     errors = []
     for error in decoded.errors:
         index = int(np.searchsorted(ends, error.offset, side="right"))

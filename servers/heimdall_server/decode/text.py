@@ -129,7 +129,7 @@ def _read(records: lines.Records, pattern: Pattern, context: DecodeContext) -> F
     if pattern.name == PLAIN:
         return read_plain(records)
     if pattern.name == CUSTOM:
-        return read_custom(records, pattern)
+        return read_custom(records, pattern, is_dump=bool(context.dump))
     if pattern.name == LOGFMT:
-        return logfmt.read_pairs(records)
+        return logfmt.read_pairs(records, is_dump=bool(context.dump))
     return read_heads(records, pattern, context)

@@ -54,6 +54,8 @@ class DecodeContext:
     first_record_number: int = 0
     """Number of the chunk's first record in its dump, from 1; 0: not a dump."""
     tlp: str = ""
+    principal: str = ""
+    """URI of the identity that brought it in, as the door proved it; empty: none was proved."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@
     ├── UnauthenticatedError       a caller we can't name
     ├── OverloadedError            try again later
     │   ├── JournalFullError           a required projection is behind, or the disk reserve is reached
+    │   ├── StoreBehindError           the store hasn't taken in all that was acknowledged
     │   └── BudgetExceededError        memory, streams or a query's budget
     ├── DrainingError              this server is going away
     ├── QueryTimeoutError          the query ran out of its time
@@ -236,6 +237,17 @@ class JournalFullError(OverloadedError):
 
     def __str__(self) -> str:
         return f"the journal reached {self.bound}; try again in {self.retry_after_s:g} s"
+
+
+@dataclass(eq=False)
+class StoreBehindError(OverloadedError):
+    """The store hasn't taken in all that was acknowledged, and an answer that leaves some out would be wrong."""
+
+    def __str__(self) -> str:
+        return (
+            "the store hasn't taken in all acknowledged records yet, and none may be left out here; "
+            f"try again in {self.retry_after_s:g} s (`heimdall status` tells how far it is)"
+        )
 
 
 @dataclass(eq=False)

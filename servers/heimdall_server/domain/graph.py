@@ -98,6 +98,8 @@ class Tlp(enum.IntEnum):
 
 
 _LABELS: Final = {tlp.label: tlp for tlp in Tlp}
+_TEXT_MAX: Final = 2048
+"""Of a provenance; the URI of an identity may have as many."""
 UNLABELLED: Final = Tlp.AMBER
 """What records without a marking count as."""
 
@@ -116,7 +118,7 @@ class Provenance:
     dump: str = ""
     """The dump's name; empty: not from a dump. Places of its facts are record numbers then, and journal positions elsewhere."""
     actor: str = ""
-    """Who brought it in."""
+    """Who brought it in: the URI of an identity; empty: none was proved."""
     confidence: int = 50
     """0 to 100."""
     tlp: Tlp = Tlp.AMBER
@@ -125,8 +127,8 @@ class Provenance:
         if not 0 <= self.confidence <= 100:
             raise ValueError("confidence: from 0 to 100")
         texts = (self.instance, self.source, self.method, self.method_version, self.dump, self.actor)
-        if any(len(text) > 1024 or "\0" in text for text in texts):
-            raise ValueError("provenance: texts of at most 1024 characters without NUL")
+        if any(len(text) > _TEXT_MAX or "\0" in text for text in texts):
+            raise ValueError(f"provenance: texts of at most {_TEXT_MAX} characters without NUL")
 
     @property
     def digest(self) -> bytes:

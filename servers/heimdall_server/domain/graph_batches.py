@@ -36,6 +36,7 @@ TYPED: Final = (EdgeKind.RELATED_TO, EdgeKind.ENRICHED_BY)
 """Edges that have a relation; others have none."""
 _INTEGER_MAX: Final = 2**62
 _Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+Flags: TypeAlias = _Mask
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -71,20 +72,22 @@ class ProfilePart:
 
 @dataclass(frozen=True, slots=True)
 class RecordMarks:
-    """Records of a dump that a batch is made of: what they are known by when they come again."""
+    """Records of a dump that a batch is made of: what they are known by when they come again. A number may stand for several."""
 
     provenance: Provenance
     """Theirs."""
     numbers: Numbers
-    """Record numbers, from 1, ascending and distinct."""
+    """Record numbers, from 1, ascending."""
     hashes: Hashes
-    """Of what each says; never 0."""
+    """Of what each says; never 0. Of one number ascending and distinct."""
 
     def __post_init__(self) -> None:
         if len(self.numbers) != len(self.hashes) or not bool((self.hashes != 0).all()):
             raise ValueError("records: as many hashes as numbers, none of them 0")
-        if len(self.numbers) and (self.numbers[0] < 1 or not bool((np.diff(self.numbers) > 0).all())):
-            raise ValueError("records: numbers from 1, ascending")
+        steps = np.diff(self.numbers)
+        rising = (steps > 0) | (steps == 0) & (self.hashes[1:] > self.hashes[:-1])
+        if len(self.numbers) and (self.numbers[0] < 1 or not bool(rising.all())):
+            raise ValueError("records: numbers from 1, ascending, and of one number distinct hashes, ascending")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class GraphBatch:
     profiles: Sequence[ProfilePart] = ()
     """Added to those that are there, like counts."""
     records: Sequence[RecordMarks] = ()
-    """Kept with it; see `GraphWriter.marks`."""
+    """Kept with it; see `GraphWriter.knows`."""
 
     def __post_init__(self) -> None:
         if not self.vertices.schema.equals(VERTEX_SCHEMA) or not self.edges.schema.equals(EDGE_SCHEMA):

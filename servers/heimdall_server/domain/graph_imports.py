@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from heimdall_server.domain.graph import Tlp
+from heimdall_server.domain.graph import EdgeKind, Tlp
+from heimdall_server.domain.graph_ids import edge_id, sighting_id
 from heimdall_server.domain.personal import TOKEN
 
 STREAM: Final = "imports"
@@ -91,6 +92,10 @@ class ImportedFacts:
         """Token and id of each entity that is personal: what an erasure finds the row by."""
         return sorted({(one.value, one.id) for one in self.entities if TOKEN.fullmatch(one.value)})
 
+    def sighting_id(self, seen: ImportedSighting) -> bytes:
+        """Id of the vertex that one of the sightings adds to; in a domain of its own, since a source of logs may have the same name."""
+        return sighting_id(self.entities[seen.entity].id, f"{SIGHTING_TYPE}:{self.source}", seen.day)
+
     def to_json(self) -> str:
         """As it is kept."""
         said: dict[str, Any] = {
@@ -155,6 +160,33 @@ class ImportRow:
     labels: Sequence[ImportLabel] = ()
     kept: str = field(default="", repr=False)
     """The object as it can be given out again, JSON, protected; empty: all of it is in the facts."""
+
+    @property
+    def fact(self) -> bytes:
+        """Id of the relation or the sighting that the row is; empty: it is an entity."""
+        facts = self.facts
+        if self.entity:
+            return b""
+        if facts.relations:
+            one = facts.relations[0]
+            ends = facts.entities[one.start].id, facts.entities[one.end].id
+            return edge_id(EdgeKind.RELATED_TO, *ends, one.relation)
+        return facts.sighting_id(facts.sightings[0]) if facts.sightings else b""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptObject:
+    """An object that a relation or a sighting was told of as: its newest version that somebody may see."""
+
+    ref: bytes
+    """The sender's id of it, keyed, 16 bytes."""
+    number: int
+    """Of the row: the newer, the greater."""
+    text: str = field(repr=False)
+    """JSON, protected, without the ends or what was seen."""
+    tlp: Tlp
+    counted: int
+    """What all versions of it have added to the sighting."""
 
 
 def _told(told: Told) -> list[int]:

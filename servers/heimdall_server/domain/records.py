@@ -16,14 +16,16 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Goes up with each change of `RECORD_SCHEMA`; changes only add columns that have a default.
 
-2 added `tokens`.
+2 added `tokens`, 3 `principal`.
 """
 
 ATTRIBUTE_COUNT_MAX: Final = 128
 """Attributes a record; the rest goes as one JSON object to `overflow`."""
+DUMP_ATTRIBUTE_COUNT_MAX: Final = 1_000
+"""The same of a dump's records, whose columns are classified, joined and compared one by one: none of a table that people made is left out."""
 ATTRIBUTE_KEY_BYTES_MAX: Final = 256
 ATTRIBUTE_VALUE_BYTES_MAX: Final = 32 * 1024
 RECORD_BYTES_MAX: Final = 1024 * 1024
@@ -137,6 +139,7 @@ RECORD_SCHEMA: Final = pa.schema(
         pa.field("policy_version", pa.uint32(), nullable=False),
         pa.field("tlp", pa.string(), nullable=False),
         pa.field("tokens", pa.string(), nullable=False),
+        pa.field("principal", pa.string(), nullable=False),
     ]
 )
 """What a decoder makes, a protector rewrites and a journal frame carries.
@@ -144,7 +147,8 @@ RECORD_SCHEMA: Final = pa.schema(
 `resource*` are the resource attributes. `record_number` counts a dump's records from 1; 0 elsewhere.
 `trace_id` and `span_id` are raw bytes; all zero means none. `tokens` are the words of the tokens that stand elsewhere
 than in the body, and those of the networks of tokenised addresses, with blanks between: what a search for a personal value
-reads besides the body. No decoder fills it: whoever protects does.
+reads besides the body. No decoder fills it: whoever protects does. `principal` is the URI of the identity that brought the record in,
+as the door proved it, never what its content says; empty: none was proved, or an older program took it in.
 """
 
 HIDDEN_COLUMNS: Final = frozenset({"tokens"})

@@ -21,6 +21,7 @@ from heimdall_server.language.lookup import BatchFields, Mask, Rows, to_series
 from heimdall_server.language.shared_fields import SharedFields
 
 _BODY: Final = FieldRef(Scope.CORE, "body")
+_HOST: Final = FieldRef(Scope.CORE, "host")
 _WORDED: Final = (_BODY, FieldRef(Scope.CORE, "tokens"))
 _SCOPES: Final = ("attributes", "resource")
 _DIGEST_GATE: Final = f"[0-9A-Fa-f]{{{DIGEST_CHARACTERS_MIN}}}"
@@ -58,12 +59,22 @@ def holds(entities: EntitySet) -> Callable[[BatchFields], Mask]:
         if not entities.holds_plain or mask.all():
             return mask
         for place, rows, texts in _texts(fields):
-            for name, members in wanted.items():
-                found = _observables(fields, place, texts, name)
-                mask[rows[_held(found, members)]] = True
-            if entities.digests:
-                mask[rows[_holding_runs(to_series(texts), _DIGEST_GATE, _DIGEST_RUN, entities.digests)]] = True
+            for one in held_in(fields, place, texts):
+                mask[rows[one]] = True
+        # A batch has few hosts: each is looked at once.
+        hosts = fields.text(_HOST).dictionary_encode()
+        flags = np.zeros(len(hosts.dictionary), np.bool_)
+        for one in held_in(fields, _HOST.name, hosts.dictionary):
+            flags[one] = True
+        if flags.any():
+            mask |= flags[hosts.indices.to_numpy()]
         return mask
+
+    def held_in(fields: BatchFields, place: str, texts: pa.Array) -> Iterator[Rows]:
+        for name, members in wanted.items():
+            yield _held(_observables(fields, place, texts, name), members)
+        if entities.digests:
+            yield _holding_runs(to_series(texts), _DIGEST_GATE, _DIGEST_RUN, entities.digests)
 
     return evaluate
 
@@ -81,7 +92,7 @@ def _observables(fields: BatchFields, place: str, texts: pa.Array, type_name: st
 
 
 def _texts(fields: BatchFields) -> Iterator[tuple[str, Rows, pa.Array]]:
-    """Every text of the records by where it stands, and the row of each."""
+    """Every text of the records but the hosts by where it stands, and the row of each."""
     yield _BODY.name, np.arange(fields.count), fields.text(_BODY)
     for scope in _SCOPES:
         column = fields.batch.column(scope)

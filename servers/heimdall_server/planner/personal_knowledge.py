@@ -33,8 +33,6 @@ PROTECTED_FIELDS: Final = frozenset(
     {"body", "service", "host", "severity_text", "event_name", "scope_name", "scope_version", "dump"}
 )
 """Core fields whose texts are protected."""
-_ADDRESSED_FIELD: Final = "host"
-"""Says which machine it was: addresses stay in it."""
 _ORDINARY_NAMES: Final = frozenset({"name", "address", "organisation", "geo", "cookie", "jwt", "secret"})
 """Classes that are names of ordinary fields, too (`name:nginx`): class fields only behind `personal.`."""
 _PREFIX: Final = "personal."
@@ -145,8 +143,8 @@ class Knowledge:
         """What the value in a text is known by."""
         return own_reading(span.data_class, text[span.start : span.end], self._told.personal_form)
 
-    def spans(self, text: str, ref: FieldRef) -> tuple[Span, ...]:
-        """Values in a text that may be tokens in this field, in order. What stands in a token or its like isn't one."""
+    def spans(self, text: str) -> tuple[Span, ...]:
+        """Values in a text that may be tokens, in order. What stands in a token or its like isn't one."""
         found = self._spans.get(text)
         if found is None:
             written = [match.span() for match in _WRITTEN.finditer(text)]
@@ -156,7 +154,7 @@ class Knowledge:
                 if self.tokenised(span.data_class)
                 and not any(start < span.end and span.start < end for start, end in written)
             )
-        return tuple(span for span in found if not self.stays(span.data_class, ref))
+        return found
 
     def token_name(self, data_class: str, text: str) -> TokenName | None:
         """The token that somebody asked for in place of a value of a class, with its class or without."""
@@ -168,10 +166,6 @@ class Knowledge:
     def is_value(text: str) -> bool:
         """Not empty, and not what protection wrote in place of a value."""
         return bool(text) and not (_WRITTEN.fullmatch(text) or _MASK.fullmatch(text))
-
-    def stays(self, data_class: str, ref: FieldRef) -> bool:
-        """Values of the class are never taken out of the field."""
-        return data_class in ADDRESS_CLASSES and ref.name == _ADDRESSED_FIELD and is_core(ref)
 
     def protected(self, ref: FieldRef) -> bool:
         """Values in this field are treated."""

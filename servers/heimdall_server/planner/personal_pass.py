@@ -248,7 +248,7 @@ class TermPass:
         text = leaf.text.strip()
         if text.startswith("[") and (name := TokenName.parse(text)) is not None:
             return any_of([Words(column, (name.word,)) for column in columns])
-        spans = self._known.spans(text, leaf.field)
+        spans = self._known.spans(text)
         if not spans:
             return leaf
         if not outside(text, spans):
@@ -265,7 +265,7 @@ class TermPass:
     def _guessed(self, leaf: Words, columns: Sequence[FieldRef]) -> Expression:
         """A leaf that a program made, without the text: a personal value only if all its words make one."""
         for text in guesses(leaf):
-            spans = self._known.spans(text, leaf.field)
+            spans = self._known.spans(text)
             if len(spans) == 1 and not outside(text, spans):
                 span = spans[0]
                 return self._anywhere(
@@ -281,7 +281,7 @@ class TermPass:
         if not self._known.tokenised(version) or self._columns.kind(leaf.field) not in _TEXT_VALUED:
             return leaf
         if not self._known.field_classes(leaf.field):
-            if self._known.kept(version) or self._known.stays(version, leaf.field):
+            if self._known.kept(version):
                 return leaf
             refuse(
                 leaf.field,

@@ -31,7 +31,7 @@ _GROUPING: Final = str.maketrans("", "", "()^$")
 
 def spans_of(known: Knowledge, leaf: Compare, text: str) -> tuple[Span, ...]:
     """Values in the literal of a comparison; of a number only what is looked for among numbers."""
-    spans = known.spans(text, leaf.field)
+    spans = known.spans(text)
     if isinstance(leaf.value, str):
         return spans
     return tuple(span for span in spans if span == (0, len(text), _CARD))
@@ -97,7 +97,7 @@ def _check_field(known: Knowledge, ref: FieldRef, what: str) -> None:
 
 def _check_texts(known: Knowledge, ref: FieldRef, texts: Iterable[str]) -> None:
     for text in texts:
-        if spans := known.spans(text, ref):
+        if spans := known.spans(text):
             what = f"a value of the class {spans[0].data_class}"
             refuse(ref, f"this pattern holds {what}, of which records hold tokens", _WHOLE)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from heimdall_server.domain.graph import Provenance, Tlp, VertexKind
 from heimdall_server.domain.graph_authored import Embedding, Label, Merge, Note, Similar
-from heimdall_server.domain.graph_batches import Applied, GraphBatch, Numbers, Origin
+from heimdall_server.domain.graph_batches import Applied, Flags, GraphBatch, Numbers, Origin
 from heimdall_server.domain.graph_profiles import Hashes, Profile
 from heimdall_server.domain.graph_reading import (
     CypherResult,
@@ -41,12 +41,13 @@ class GraphWriter(Protocol):
         """The parts of a range that weren't applied (or counted), in order: (first, last), both inclusive."""
         ...
 
-    async def marks(self, provenance: Provenance, numbers: Numbers) -> Hashes:
-        """What some records of a dump said when they were applied (`GraphBatch.records`), as hashes; 0: they weren't.
+    async def knows(self, provenance: Provenance, numbers: Numbers, hashes: Hashes) -> Flags:
+        """Which records of a dump were applied (`GraphBatch.records`). They are a set: what came between, or in which order, doesn't matter.
 
         Args:
             provenance: Of the records.
-            numbers: Record numbers.
+            numbers: Their numbers, in any order, each any number of times.
+            hashes: Of what each says; never 0.
         """
         ...
 

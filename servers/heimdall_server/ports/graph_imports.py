@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from heimdall_server.domain.graph import Tlp
-from heimdall_server.domain.graph_imports import ImportedEntity, ImportRow
+from heimdall_server.domain.graph_imports import ImportedEntity, ImportRow, KeptObject
 
 
 class ImportLog(Protocol):
@@ -53,4 +53,16 @@ class ImportLog(Protocol):
 
     async def kept(self, ids: Collection[bytes], *, tlp_max: Tlp) -> Mapping[bytes, tuple[str, Tlp]]:
         """Objects that entities were told of as, and how far each may go, by entity: the newest under the ceiling."""
+        ...
+
+    async def kept_of_facts(
+        self, facts: Collection[bytes], *, tlp_max: Tlp, count_max: int
+    ) -> Mapping[bytes, Sequence[KeptObject]]:
+        """Objects that relations and sightings were told of as, the newest first.
+
+        Args:
+            facts: Ids of edges and of sightings.
+            tlp_max: The ceiling.
+            count_max: Of one fact.
+        """
         ...

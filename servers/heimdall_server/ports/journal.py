@@ -25,6 +25,8 @@ class SourceKey:
 
     principal: str
     source: str
+    dump_sha256: str = ""
+    """Of a dump's content, as hexadecimals: the dumps of a source are fed apart. Empty: no dump, or one that was begun before this was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class DeletedSlice:
     """Empty: they are logs."""
     days: tuple[int, ...] = ()
     """Of their time, since 1970 UTC, ascending; none for a dump."""
+    whole: bool = False
+    """It means all records of the dump that the source still has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,19 @@ class Vault(Protocol):
         """What `note_gap` remembered, in order: (first, last)."""
         ...
 
+    async def rewind(self, journal_id: str, through: int) -> None:
+        """Hear where the journal ended before anything new came in: nothing that is kept may be of a later position.
+
+        After a journal was restored from a backup its next positions are other frames' than those that tombstones and values know: a
+        tombstone that reached beyond would take away what comes in now, and a value from beyond would outlive an erasure. Idempotent;
+        costs next to nothing unless this journal was applied further than that.
+
+        Args:
+            journal_id: The journal's.
+            through: Its last position.
+        """
+        ...
+
     async def get(self, names: Collection[TokenName]) -> Mapping[TokenName, SealedValue]:
         """The values that are there."""
         ...
@@ -82,6 +95,13 @@ class Vault(Protocol):
 
     def older_than(self, data_class: str, generation: int, *, batch: int) -> AsyncIterator[Sequence[SealedValue]]:
         """Values of a class sealed under generations before one, in batches; each batch may be replaced before the next is asked for."""
+        ...
+
+    async def discard(self, values: Sequence[SealedValue]) -> int:
+        """Delete values that nobody can open any more, where they are still there under the same generation, so that fresh copies can take their place.
+
+        Idempotent. Returns how many there were.
+        """
         ...
 
     async def replace(self, values: Sequence[SealedValue]) -> int:

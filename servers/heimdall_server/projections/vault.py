@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,8 @@ from heimdall_server.projections.warm import ProjectionState, RetryPolicy
 
 SHARD: Final = 0
 """Tombstones hold for positions of one shard, so the vault follows one."""
+_DISCARD_VALUES: Final = 2_000
+"""Taken out together."""
 _APART: Final = 4
 """Times `linger_s` lie between two transactions at least, unless a batch is full."""
 
@@ -74,6 +77,11 @@ class VaultHooks:
     tombstones: Callable[[], Awaitable[Sequence[Tombstone]]] | None = None
     """Asked at each start and whenever the vault turns out to be older than it was: erasures as they are known outside it. They
     are applied before anything else."""
+    destroyed: Callable[[], Mapping[str, Collection[int]]] = dict
+    """Asked with them: generations of data keys that are gone, by class. Nobody can open what they sealed, and it would only hold the place
+    of fresh copies: it is taken out, and not taken in."""
+    on_discarded: Callable[[int], None] = lambda _: None
+    """How many such values the vault held: its database came back from a backup that is older than a rotation or an erasure."""
     on_applied: Callable[[int, float], None] = lambda *_: None
     """After a batch: new values, seconds it took."""
     on_back: Callable[[], None] = lambda: None
@@ -118,6 +126,7 @@ class VaultProjection(OptionalProjection):
         self._clock = clock
         self._limits = limits or VaultLimits()
         self._hooks = hooks or VaultHooks()
+        self._destroyed: Mapping[str, Collection[int]] = {}
         self._gaps: list[tuple[int, int]] = []
         self._noted = 0
         self._noted_s = 0.0
@@ -151,8 +160,10 @@ class VaultProjection(OptionalProjection):
             CorruptionError: The journal is damaged at the next position, or a newer program wrote its values.
         """
         self._state = ProjectionState.STARTING
+        # The first time it counts where the journal ended before anything came in, however long the vault is away.
+        head = self._journal.head()[SHARD]
         try:
-            await self._patiently(self._begin)
+            await self._patiently(functools.partial(self._begin, head))
             while True:
                 try:
                     await self._read_on()
@@ -160,7 +171,7 @@ class VaultProjection(OptionalProjection):
                 except NotFoundError:
                     await self._patiently(self._skip_what_is_gone)
                 except _OtherVaultError:
-                    await self._patiently(self._begin)
+                    await self._patiently(functools.partial(self._begin, self._journal.head()[SHARD]))
         except asyncio.CancelledError:
             self._state = ProjectionState.STOPPED
             raise
@@ -170,13 +181,18 @@ class VaultProjection(OptionalProjection):
         finally:
             self._batch = _Batch()
 
-    async def _begin(self) -> None:
+    async def _begin(self, head: int) -> None:
         journal_id = self._journal.journal_id
         self._hooks.step("begin")
+        # Before the tombstones that are known elsewhere, by which a later one than the journal's end comes back.
+        await self._vault.rewind(journal_id, head)
         if self._hooks.tombstones is not None and await self._vault.bury(await self._hooks.tombstones()):
             self._hooks.on_back()
+        self._destroyed = self._hooks.destroyed()
+        if count := await self._discard_dead():
+            self._hooks.on_discarded(count)
         applied = await self._vault.applied(journal_id)
-        if applied > self._journal.head()[SHARD]:
+        if applied > head:
             # The journal is a restored one: its next positions will be of other frames than those that were applied.
             applied = self._journal.tail()[SHARD] - 1
             await self._vault.apply([], [], journal_id=journal_id, through=applied)
@@ -186,6 +202,16 @@ class VaultProjection(OptionalProjection):
         self._noted_s = self._clock.monotonic_s()
         await self._skip_what_is_gone()
         await self._tell()
+
+    async def _discard_dead(self) -> int:
+        """Take out what no key opens any more. Costs a question a class where there is nothing of the kind."""
+        count = 0
+        for data_class, numbers in self._destroyed.items():
+            if not numbers or not await self._vault.count_older_than(data_class, max(numbers) + 1):
+                continue
+            async for batch in self._vault.older_than(data_class, max(numbers) + 1, batch=_DISCARD_VALUES):
+                count += await self._vault.discard([value for value in batch if value.generation in numbers])
+        return count
 
     async def _skip_what_is_gone(self) -> None:
         """Go on where the journal begins, and remember what was before that."""
@@ -224,7 +250,7 @@ class VaultProjection(OptionalProjection):
             await self._apply()
 
     def _add(self, frame: Frame, run: SealedRun) -> None:
-        if not len(run):
+        if not len(run) or run.generation in self._destroyed.get(run.data_class, ()):
             return
         batch = self._batch
         if not batch.runs:

@@ -65,4 +65,4 @@ PERSONAL_CLASSES: Final = frozenset(CLASSES) - CREDENTIAL_CLASSES
 """What says something of a person, and may have to be found again."""
 
 ADDRESS_CLASSES: Final = frozenset({"ipv4", "ipv6"})
-"""Names of machines rather than people; never taken out of the column that says which machine it was."""
+"""Names of machines rather than people."""

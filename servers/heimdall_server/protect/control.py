@@ -4,7 +4,9 @@
 |---|---|
 | bytes of a dead letter that are text (UTF-8, UTF-16, or a single-byte encoding) | the same with each value treated by the rule for `dead_letter`, in their encoding |
 | other bytes, which can't be searched | nothing, unless the policy keeps everything in `dead_letter` of that source |
-| its reason, its field, texts of its context, names in a CSV's header, messages to exporters | masked, whatever the policy says; addresses of machines stay |
+| its reason, its field, texts of its context, names in a CSV's header, messages to exporters | masked, whatever the policy says; addresses of machines stay where the policy keeps them in a body |
+
+What the policy would write in a value's own form is a token in a letter: it is protected again when it is decoded, and nobody could tell that form from a value.
 
 Bytes that a decoder can't be given piecemeal (protobuf, Arrow) count as not searchable: what is replaced in them would break them, and
 the lengths between their texts hide where one begins.

@@ -1,4 +1,4 @@
-"""What the columns of data dumps hold, by source: classified by name and content, and remembered for the source's later batches.
+"""What the columns of data dumps hold, by source and dump: classified by name and content, and remembered for the dump's later batches.
 
 A rule needs a label beside a number, and a cell has none: its column has a name, and hundreds of cells that are valid or not. What
 was once found stays: no later batch shows what an earlier one hid, also where its own cells would say nothing. Logs are never looked at.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,15 +16,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heimdall_server.decode.mapping import target_of
 from heimdall_server.domain.expression.literals import number_text
 from heimdall_server.protect.columns import FlatMap, Indices, text_bytes
 from heimdall_server.protect.names import class_of_name
 from heimdall_server.protect.structured import SAMPLE_VALUES, classify_column
 
+_TEXT_TARGETS: Final[Mapping[str, str]] = {
+    **{
+        name: name for name in ("body", "service", "host", "severity_text", "event_name", "scope_name", "scope_version")
+    },
+    "severity": "severity_text",
+}
+"""Core columns, as `decode.mapping` names them, and the texts of a record that they are."""
 COLUMNS_MAX: Final = 20_000
 """Of all sources, remembered; the longest unused are forgotten."""
 _BATCH_COLUMNS_MAX: Final = 1_000
 """Looked at in one batch; the others only if they are remembered."""
+_BATCH_COLUMNS_AGAIN_MAX: Final = 128
+"""Of them, those without a class that were looked at before: in turn where there are more. A look takes some 5 ms at least."""
 _THOROUGH_LOOKS: Final = 8
 """Batches of which a column without a class is sampled in full; of later ones a tenth."""
 _CELLS_PER_VALUE: Final = 4
@@ -72,10 +82,10 @@ class DumpColumns:
         if not text_bytes(batch.column("dump")):
             return found
         of_dump = pc.not_equal(batch.column("dump"), "").to_numpy(zero_copy_only=False)
-        sources = batch.column("source").dictionary_encode()
+        sources = pc.binary_join_element_wise(batch.column("source"), batch.column("dump"), "\0").dictionary_encode()
         columns = [list(_columns(mapping, of_dump, sources)) for mapping in mappings]
         for mapping, some in zip(mappings, columns, strict=True):
-            for source, key, entries in some[:_BATCH_COLUMNS_MAX]:
+            for source, key, entries in self._due(scope, some[:_BATCH_COLUMNS_MAX]):
                 self._look(source, scope, key, mapping, entries)
         for number, some in enumerate(columns):
             for source, key, entries in some:
@@ -83,6 +93,23 @@ class DumpColumns:
                 if data_class:
                     found[number].append(Learnt(key, data_class, entries))
         return found
+
+    def _due(self, scope: str, some: list[tuple[str, str, Indices]]) -> list[tuple[str, str, Indices]]:
+        """Which are to be looked at: every one that is new, and of those without a class the ones that had the fewest looks."""
+        if len(some) <= _BATCH_COLUMNS_AGAIN_MAX:
+            return some
+        fresh: list[tuple[str, str, Indices]] = []
+        again: list[tuple[int, int]] = []
+        with self._lock:
+            for place, (source, key, _) in enumerate(some):
+                known = self._known.get((source, scope, key))
+                if known is None:
+                    fresh.append(some[place])
+                    continue
+                self._known.move_to_end((source, scope, key))
+                if not known.data_class:
+                    again.append((known.looks, place))
+        return fresh + [some[place] for _, place in sorted(again)[:_BATCH_COLUMNS_AGAIN_MAX]]
 
     def _class(self, source: str, scope: str, key: str) -> str:
         with self._lock:
@@ -105,6 +132,32 @@ class DumpColumns:
         if found is not None:
             with self._lock:
                 known.data_class = found.data_class
+
+
+def without_personal(
+    columns: Mapping[str, pa.Array], mapping: FlatMap, learnt: Iterable[Learnt]
+) -> dict[str, pa.StringArray]:
+    """Empty texts of dumps' records that are columns, where the column is treated.
+
+    `host`, `message` and their like are an attribute, too: that is what becomes of the column, and these would keep its values.
+
+    Args:
+        columns: Of a batch.
+        mapping: A map of attributes.
+        learnt: Columns in it that are treated.
+
+    Returns:
+        The texts that changed, by name.
+    """
+    changed: dict[str, pa.StringArray] = {}
+    for one in learnt:
+        target = target_of(one.key)
+        name = _TEXT_TARGETS.get(target, "") if target else ""
+        if name:
+            kept = np.ones(len(mapping.offsets) - 1, np.bool_)
+            kept[mapping.rows()[one.entries]] = False
+            changed[name] = pc.if_else(pa.array(kept), changed.get(name, columns[name]), "")
+    return changed
 
 
 def as_texts(cells: pa.Array) -> pa.StringArray:

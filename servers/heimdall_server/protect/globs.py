@@ -1,10 +1,16 @@
-"""Globs of the privacy policy: whether one is well-formed, and whether one fits everything that another fits."""
+"""Globs of the privacy policy: whether one is well-formed, what it may be read as, and whether one fits everything that another fits."""
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
+import re
 from typing import Final
 
+_SETS: Final = re.compile(r"\[(!?)(\]?[^\]]*)\]")
+_STARS: Final = ("", " ")
+_ANY: Final = ("@", "0", " ")
+"""Characters that a mark for one of them may be meant for in a value."""
 SCOPES: Final = ("attributes", "resource")
 """What a field that has a key begins with."""
 
@@ -25,6 +31,15 @@ def glob_flaw(glob: str) -> str:
             return f"{glob!r} has a [ without its ]; write [[] for a bracket itself"
         at = glob.find("[", end + 1)
     return ""
+
+
+def readings(glob: str) -> set[str]:
+    """Texts that a glob may be meant for, where it is a value with marks in it: what somebody looks for who has the glob."""
+    plain = _SETS.sub(lambda found: "?" if found[1] else found[2][:1], glob)
+    ended = re.sub(r"\.\*$", ".com", plain)
+    return {
+        text.replace("*", star).replace("?", one) for text, star, one in itertools.product((plain, ended), _STARS, _ANY)
+    }
 
 
 def covers(wider: str, narrower: str) -> bool:

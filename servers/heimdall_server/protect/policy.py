@@ -12,7 +12,8 @@ from typing import Final, cast
 from heimdall_server.domain.errors import ConfigurationError
 from heimdall_server.protect.actions import ACTIONS, KEYED, Action
 from heimdall_server.protect.catalogue import CLASSES, CREDENTIAL_CLASSES
-from heimdall_server.protect.globs import SCOPES, covers, covers_field, glob_flaw
+from heimdall_server.protect.globs import SCOPES, covers, covers_field, glob_flaw, readings
+from heimdall_server.protect.texts import masked_text
 
 FALLBACK_ACTION: Final = "mask"
 """For a class that no rule of the policy speaks of: nothing of the value is left, and every server has it."""
@@ -131,23 +132,26 @@ class PrivacyPolicy:
         problems = _version_problems(version) + _prefix_problems(ip_prefixes)
         for index in range(len(rules)):
             problems += [f"privacy.rules[{index}]: {flaw}" for flaw in flaws.get(index, ())]
-            problems += _rule_problems(index, read, actions)
+            problems += _rule_problems(index, read, actions, is_new=True)
         if problems:
             raise ConfigurationError(tuple(problems))
         four, six = cast("tuple[int, int]", ip_prefixes)
         return cls(version, tuple(read.values()) or DEFAULT_RULES, thorough, (four, six))
 
-    def problems(self, actions: Collection[str] | Mapping[str, Action] = tuple(ACTIONS)) -> list[str]:
+    def problems(
+        self, actions: Collection[str] | Mapping[str, Action] = tuple(ACTIONS), *, is_new: bool = False
+    ) -> list[str]:
         """Everything that is wrong with the policy, each sentence naming its rule; empty if it can be used.
 
         Args:
             actions: What this server has: names, or the actions themselves, which then are asked for the classes they fit.
+            is_new: Whether it was in force in no version yet: then no glob may hold personal data, since versions are kept as they are.
         """
         rules = dict(enumerate(self.rules))
         return [
             *_version_problems(self.version),
             *_prefix_problems(self.ip_prefixes),
-            *(problem for index in rules for problem in _rule_problems(index, rules, actions)),
+            *(problem for index in rules for problem in _rule_problems(index, rules, actions, is_new=is_new)),
         ]
 
     def tables(self) -> list[dict[str, str]]:
@@ -194,7 +198,11 @@ def _flaws(rule: object) -> list[str]:
 
 
 def _rule_problems(
-    index: int, rules: Mapping[int, PrivacyRule], actions: Collection[str] | Mapping[str, Action]
+    index: int,
+    rules: Mapping[int, PrivacyRule],
+    actions: Collection[str] | Mapping[str, Action],
+    *,
+    is_new: bool,
 ) -> list[str]:
     """What is wrong with one rule, seen with those before it. Rules that couldn't be read aren't among them."""
     rule = rules.get(index)
@@ -202,8 +210,8 @@ def _rule_problems(
         return []
     place = f"privacy.rules[{index}]"
     globs = (("class", rule.data_class), ("source", rule.source), ("field", rule.field))
-    found = [f"{place}.{name}: {flaw}" for name, glob in globs if (flaw := glob_flaw(glob))]
-    bad_class = bool(glob_flaw(rule.data_class))
+    flaws = {name: flaw for name, glob in globs if (flaw := (is_new and _personal_flaw(glob)) or glob_flaw(glob))}
+    found = [f"{place}.{name}: {flaw}" for name, flaw in flaws.items()]
     classes = set(filter(rule.fits_class, CLASSES))
     if rule.action not in actions:
         found.append(f"{place}.action: {_unusable(rule.action, actions)}")
@@ -214,11 +222,18 @@ def _rule_problems(
                 f"{place}.class: {rule.action} can't be done for {', '.join(strange)}; "
                 f"use it for {', '.join(sorted(fitting))} only"
             )
-    if not classes and not bad_class:
+    if not classes and "class" not in flaws:
         found.append(f"{place}.class: {rule.data_class!r} fits no class; use one of {', '.join(CLASSES)}, or *")
     if not found and (shadows := _shadows(rule, classes, {i: r for i, r in rules.items() if i < index}, actions)):
         found.append(f"{place}: is never reached, since {shadows} before it; move it up or remove it")
     return found
+
+
+def _personal_flaw(glob: str) -> str:
+    """Whether a glob names somebody, told without the value; empty: it doesn't."""
+    if all(masked_text(text) == text for text in readings(glob)):
+        return ""
+    return "holds personal data, and a policy is kept as it is written; leave it out, or write * in its place"
 
 
 def _shadows(

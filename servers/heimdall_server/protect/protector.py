@@ -13,6 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -27,14 +28,15 @@ from heimdall_server.ports.protector import Protected, ProtectedControl
 from heimdall_server.protect import control, maps, ours
 from heimdall_server.protect.actions import ACTIONS, Action, Effects
 from heimdall_server.protect.columns import FlatMap, Indices, scattered, text_bytes
-from heimdall_server.protect.dump_columns import DumpColumns
+from heimdall_server.protect.dump_columns import DumpColumns, without_personal
 from heimdall_server.protect.keys import suspicious
 from heimdall_server.protect.names_pass import NamesPass
 from heimdall_server.protect.places import Ledger, Placement
-from heimdall_server.protect.policy import PrivacyPolicy, default_rules
+from heimdall_server.protect.policy import FALLBACK_ACTION, PrivacyPolicy, PrivacyRule, default_rules
 from heimdall_server.protect.rows import Rows
 from heimdall_server.protect.run import grouped
 from heimdall_server.protect.search import search
+from heimdall_server.protect.texts import keeps_addresses
 from heimdall_server.protect.view import PolicyView
 
 _NONE: Final = np.empty(0, np.int64)
@@ -50,6 +52,8 @@ _REPEATED_TEXTS: Final = (
 )
 """Few distinct values a batch: only those are searched."""
 _SCOPES: Final = ("attributes", "resource")
+_FORM: Final = "format_preserving"
+_TOKENISE: Final = "tokenise"
 _KINDS: Final = ("_number", "_bool")
 _LIKE_FIRST: Final = (
     "mail to somebody@example.com and other@example.co.uk",
@@ -70,6 +74,16 @@ class _Rulebook:
         self._actions = actions
         self._lock = threading.Lock()
         self._views: dict[tuple[bool, ...], PolicyView] = {}
+
+    @cached_property
+    def of_letters(self) -> _Rulebook:
+        """The same for dead letters: a token where a value would keep its form.
+
+        They are protected again when they are decoded, and a value of the same form would be treated a second time then.
+        """
+        if _FORM not in self._actions:
+            return self
+        return _Rulebook(self.policy, {**self._actions, _FORM: self._actions[_TOKENISE]})
 
     def by_view(self, sources: pa.StringArray, *, again: bool = False) -> list[tuple[PolicyView, Indices]]:
         rules = self.policy.rules
@@ -170,7 +184,8 @@ class PolicyProtector:
 
     def protect_control(self, entry: Entry) -> ProtectedControl:
         """Apply the policy to an entry's dead letters, and mask sentences and names beside them. See the port."""
-        rulebook, effects = self._rulebook, Effects()
+        rulebook, effects = self._rulebook.of_letters, Effects()
+        masking = (_MASKING if keeps_addresses(rulebook.policy) else _MASKING_ALL).view("")
 
         def keeps(source: str) -> bool:
             return not any(action.rewrites for action in rulebook.view(source).actions(control.FIELD))
@@ -185,8 +200,7 @@ class PolicyProtector:
             return written
 
         def mask(texts: Sequence[str]) -> list[str]:
-            masked = _protected_texts(control.FIELD, pa.array(texts, pa.string()), _MASKING.view(""), Effects())
-            return masked.to_list()
+            return _protected_texts(control.FIELD, pa.array(texts, pa.string()), masking, Effects()).to_list()
 
         result = control.protected_entry(entry, keeps=keeps, protect=protect, mask=mask)
         if effects.sealed:
@@ -205,6 +219,8 @@ class PolicyProtector:
 
 _MASKING: Final = _Rulebook(PrivacyPolicy(), ACTIONS)
 """For sentences and names: all but addresses of machines goes, whatever the policy says."""
+_MASKING_ALL: Final = _Rulebook(PrivacyPolicy(rules=(PrivacyRule(FALLBACK_ACTION),)), ACTIONS)
+"""The same where addresses go, too."""
 
 
 def _hits(effects: Effects) -> dict[str, int]:
@@ -238,6 +254,9 @@ def _protected(batch: pa.RecordBatch, view: PolicyView, effects: Effects, dump_c
     for scope in _SCOPES:
         texts_of, numbers_of = dump_columns.learn(batch, scope, flat[scope], flat[f"{scope}_number"])
         learnt = (texts_of, numbers_of)
+        for name, some in zip((scope, f"{scope}_number"), learnt, strict=True):
+            treated = [one for one in some if view.action(one.data_class, f"{scope}.{one.key}").rewrites]
+            columns |= without_personal(columns, flat[name], treated)
         placements += maps.treat_named(flat, scope, view, ledger, effects, learnt=learnt)
     named = list(placements)
     encoded = {name: columns[name].dictionary_encode() for name in _REPEATED_TEXTS if text_bytes(columns[name])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -11,9 +12,11 @@ import pyarrow as pa
 from heimdall_server.protect.actions import mask
 from heimdall_server.protect.catalogue import ADDRESS_CLASSES, RULES
 from heimdall_server.protect.disguises import disguised
-from heimdall_server.protect.policy import PrivacyPolicy
 from heimdall_server.protect.readable import Readable
 from heimdall_server.protect.rules import Rule
+
+if TYPE_CHECKING:
+    from heimdall_server.protect.policy import PrivacyPolicy  # which masks by this module
 
 
 def masking(policy: Callable[[], PrivacyPolicy]) -> Callable[[str], str]:
@@ -24,11 +27,14 @@ def masking(policy: Callable[[], PrivacyPolicy]) -> Callable[[str], str]:
     """
 
     def mask_text(text: str) -> str:
-        now = policy()
-        kept = all(now.action(data_class, "", "body") == "keep" for data_class in ADDRESS_CLASSES)
-        return masked_text(text, addresses=not kept)
+        return masked_text(text, addresses=not keeps_addresses(policy()))
 
     return mask_text
+
+
+def keeps_addresses(policy: PrivacyPolicy) -> bool:
+    """Whether addresses of machines stay in texts that aren't records: where a policy keeps them in a body."""
+    return all(policy.action(data_class, "", "body") == "keep" for data_class in ADDRESS_CLASSES)
 
 
 def masked_text(text: str, *, addresses: bool = False) -> str:

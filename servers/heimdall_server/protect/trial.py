@@ -30,7 +30,7 @@ class TrialFinding:
     count: int
     """Values, not texts."""
     rule_index: int
-    """-1: no rule decides: the fallback acts, or it is an address in `host`, which is always kept."""
+    """-1: no rule decides, and the fallback acts; or it stands in a name, which is masked where the rule would drop the field."""
 
 
 @dataclass(eq=False, slots=True)

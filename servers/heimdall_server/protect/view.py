@@ -8,7 +8,7 @@ from typing import Final
 
 from heimdall_server.protect import ours
 from heimdall_server.protect.actions import MASK, Action
-from heimdall_server.protect.catalogue import ADDRESS_CLASSES, CLASSES, RULES
+from heimdall_server.protect.catalogue import CLASSES, RULES
 from heimdall_server.protect.gates import Gate
 from heimdall_server.protect.policy import FALLBACK_ACTION, PrivacyPolicy
 from heimdall_server.protect.rules import SPARSE, Rule
@@ -16,7 +16,6 @@ from heimdall_server.protect.rules import SPARSE, Rule
 Steps = tuple[tuple[Rule, Action], ...]
 
 _FIELDS_MAX: Final = 10_000
-_ADDRESS_FIELD: Final = "host"
 
 
 class KnownTexts:
@@ -69,7 +68,7 @@ class PolicyView:
 
     def steps(self, field: str) -> Steps:
         """Rules and actions for a field, in the order of the catalogue; equal ones are the same object."""
-        if self._ignores_fields and field != _ADDRESS_FIELD:
+        if self._ignores_fields:
             field = "*"
         with self._lock:
             known = self._steps.get(field)
@@ -107,8 +106,6 @@ class PolicyView:
         return self._actions[self._name(data_class, field)]
 
     def _name(self, data_class: str, field: str) -> str:
-        if field == _ADDRESS_FIELD and data_class in ADDRESS_CLASSES:
-            return "keep"
         fitting = (rule.action for rule in self._rules if rule.fits_class(data_class) and rule.fits_field(field))
         return next(fitting, FALLBACK_ACTION)
 

@@ -24,7 +24,7 @@ DEFAULT_ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "analyst": ("query.*", "graph.read", "privacy.match"),
     "graph_curator": ("graph.*",),
     "operator": ("admin.*", "ingest.dead_letters.*", "query.*"),
-    "privacy_officer": ("privacy.*", "audit.read", "query.*"),
+    "privacy_officer": ("privacy.*", "audit.read", "query.*", "ingest.dead_letters.read", "ingest.dead_letters.delete"),
 }
 """Roles that are always there; a configured role of the same name replaces one."""
 

@@ -187,6 +187,7 @@ TABLE: Final[Mapping[type[errors.HeimdallError], _Row]] = dict(
         _row(errors.UnauthenticatedError, _C.UNAUTHENTICATED, _R.ERROR_REASON_CERTIFICATE_REFUSED),
         _row(errors.OverloadedError, _C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_OVERLOADED, details=_retry_after),
         _row(errors.JournalFullError, _C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_JOURNAL_FULL, details=_retry_after),
+        _row(errors.StoreBehindError, _C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_OVERLOADED, details=_retry_after),
         _row(
             errors.BudgetExceededError,
             _C.RESOURCE_EXHAUSTED,

@@ -32,7 +32,7 @@ class KnownErasures:
 
     def hooks(self) -> VaultHooks:
         """For the projection into the vault: what it buries first, and who hears that some of it was there again."""
-        return VaultHooks(self._tombstones, metrics.count_applied, on_back=self._came_back.set)
+        return VaultHooks(self._tombstones, on_applied=metrics.count_applied, on_back=self._came_back.set)
 
     def guard(self, graph: GraphRemoval, journal: Journal, stack: contextlib.AsyncExitStack) -> None:
         """Erase in the graph once more, whenever the vault held erased values again: both lie in one database.

@@ -15,8 +15,10 @@ import pyarrow as pa
 from heimdall_server.config import Config
 from heimdall_server.crypto.envelope import RootKey
 from heimdall_server.crypto.key_file import load_or_mint_key, parse_key
+from heimdall_server.decode.columns import CONTEXT_COLUMNS
 from heimdall_server.domain.decoding import DecodeContext
 from heimdall_server.domain.errors import ConfigurationError, KeyMismatchError
+from heimdall_server.domain.records import RECORD_SCHEMA
 from heimdall_server.jobs.retention import expire
 from heimdall_server.jobs.schedule import every
 from heimdall_server.ports.journal import DeadLetter, Entry, Positions, SourceKey
@@ -76,6 +78,8 @@ class Parts:
     """Puts classes in place of personal data in what people write and call things, by the policy in force."""
     barriers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """Of whoever else has something protected that isn't durable yet; who does so puts itself there."""
+    deleting: list[Callable[[], bool]] = field(default_factory=list)
+    """Each tells whether a deletion was asked for that the journal doesn't hold yet; who writes deletions puts itself there."""
 
     @property
     def pipelines(self) -> tuple[Pipeline, ...]:
@@ -135,7 +139,7 @@ async def build(config: Config, stack: contextlib.AsyncExitStack) -> Parts:
                 # What was sealed in frames that go unread must ride again with the next record that names it.
                 keys.lately.clear()
         await journal.trim(decided.through)
-        control.letters.forget_before(journal.tail().get(0, 1))
+        control.forget_before(journal.tail().get(0, 1))
 
     deleted: Counter[str] = Counter()
 
@@ -233,18 +237,20 @@ def _engine(config: Config, key: RootKey) -> Engine:
 def _letter(record: RefusedRecord, clock: SystemClock) -> DeadLetter:
     """A record that the store refuses, protected as it is, as an Arrow stream of one row."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, record.record.schema) as writer:
-        writer.write_batch(record.record)
-    source, dataset = (str(record.record.column(name)[0].as_py()) for name in ("source", "dataset"))
+    row = record.record.select(RECORD_SCHEMA.names)
+    with pa.ipc.new_stream(sink, row.schema) as writer:
+        writer.write_batch(row)
+    said = row.select([*CONTEXT_COLUMNS, "record_number"]).to_pylist()[0]
     now_ns = clock.now_ns()
+    context = DecodeContext(observed_time_ns=now_ns, first_record_number=said.pop("record_number"), **said)
     return DeadLetter(
-        key=SourceKey("", source),
+        key=SourceKey(context.principal, context.source),
         offset=record.position,
         row=record.row,
         reason=f"the warm store refuses it: {record.reason}",
         time_ns=now_ns,
         raw=sink.getvalue().to_pybytes(),
         format='{"kind":"arrow","options":{}}',
-        context=context_to_json(DecodeContext(source=source, dataset=dataset, observed_time_ns=now_ns)),
+        context=context_to_json(context),
         protected=True,
     )

@@ -71,7 +71,7 @@ class ProtectorPolicy:
 
     async def prepare(self, rules: Sequence[PolicyRule], version: int) -> None:
         """See `PolicyControl`."""
-        await self._prepare(self._checked(rules, version))
+        await self._prepare(await asyncio.to_thread(self._checked, rules, version, is_new=True))
 
     async def replace(self, rules: Sequence[PolicyRule], version: int) -> None:
         """See `PolicyControl`."""
@@ -82,12 +82,13 @@ class ProtectorPolicy:
     async def test(self, sample: PolicySample) -> PolicyTrial:
         """See `PolicyControl`. Nothing is sealed: what would be tokenised, hashed or encrypted is shown as its mask."""
         rules = sample.rules or self.rules
-        return await asyncio.to_thread(self._try, self._checked(rules, self.version), sample)
+        policy = await asyncio.to_thread(self._checked, rules, self.version, is_new=bool(sample.rules))
+        return await asyncio.to_thread(self._try, policy, sample)
 
-    def _checked(self, rules: Sequence[PolicyRule], version: int) -> PrivacyPolicy:
+    def _checked(self, rules: Sequence[PolicyRule], version: int, *, is_new: bool = False) -> PrivacyPolicy:
         made = tuple(PrivacyRule(one.action, one.data_class, one.source, one.field) for one in rules)
         policy = replace(self._protector.policy, version=version, rules=made)
-        if problems := policy.problems(self._protector.actions):
+        if problems := policy.problems(self._protector.actions, is_new=is_new):
             raise ConfigurationError(tuple(problems))
         return policy
 

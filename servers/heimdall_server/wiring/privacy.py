@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -19,24 +20,17 @@ from heimdall_server.canonical.possible import why_impossible
 from heimdall_server.config import Config
 from heimdall_server.crypto.field_cipher import key_class
 from heimdall_server.crypto.text_sealing import TextSealer
-from heimdall_server.domain.errors import QuerySyntaxError
-from heimdall_server.domain.expression.fields import FieldRef, Scope
-from heimdall_server.domain.expression.tree import Aggregate, Expression, Function, Or, Query, Stats, TimeRange, Words
+from heimdall_server.domain.expression.tree import TimeRange
 from heimdall_server.domain.operations import Operation, OperationKind
-from heimdall_server.domain.personal import TokenName
-from heimdall_server.language.format import normalise
 from heimdall_server.language.parser import parse
-from heimdall_server.language.shapes import shape_text
 from heimdall_server.planner.erased_values import ErasedValues
-from heimdall_server.planner.graph_terms import graph_terms
-from heimdall_server.planner.personal_terms import PersonalTerms
 from heimdall_server.ports.journal import DeletedSlice
-from heimdall_server.ports.keys import Tokeniser
-from heimdall_server.ports.log_store import Limits, Order, StoreQuery
+from heimdall_server.ports.log_store import Limits
+from heimdall_server.projections.graph.follower import GraphProjection
 from heimdall_server.projections.graph.reach import reach_of
 from heimdall_server.projections.graph.removal import GraphRemoval
 from heimdall_server.projections.trimming import Follower
-from heimdall_server.projections.vault import VaultProjection
+from heimdall_server.projections.vault import VaultHooks, VaultProjection
 from heimdall_server.protect.catalogue import CLASSES
 from heimdall_server.rpc.server import RpcServer
 from heimdall_server.services.privacy.logic.audit import AuditUseCase
@@ -44,23 +38,20 @@ from heimdall_server.services.privacy.logic.delete import DeleteUseCase
 from heimdall_server.services.privacy.logic.erase import CertificateUseCase, EraseUseCase
 from heimdall_server.services.privacy.logic.export import ExportUseCase
 from heimdall_server.services.privacy.logic.keys import KeysUseCase
-from heimdall_server.services.privacy.logic.kinds.deletion import RecordDeletion
+from heimdall_server.services.privacy.logic.kinds.deletion import RecordDeletion, is_written
 from heimdall_server.services.privacy.logic.kinds.erasure import Erasure, blocked_by, erased_by
 from heimdall_server.services.privacy.logic.kinds.model import SHARD, PrivacyPorts
 from heimdall_server.services.privacy.logic.kinds.rotation import DekRotation, IndexRotation, KekRotation
 from heimdall_server.services.privacy.logic.limits import CallerRates
 from heimdall_server.services.privacy.logic.operations import OperationRunner
 from heimdall_server.services.privacy.logic.policy import PolicyUseCase
-from heimdall_server.services.privacy.logic.restored import DeletionsAfterRestore
+from heimdall_server.services.privacy.logic.restored import DeletionsAfterRestore, ErasuresAfterRestore
 from heimdall_server.services.privacy.logic.reveal import RevealUseCase
 from heimdall_server.services.privacy.logic.subjects import SubjectNames
 from heimdall_server.services.privacy.logic.trail import AuditTrail
 from heimdall_server.services.privacy.logic.written import WrittenValues
-from heimdall_server.services.privacy.model import DeletionPlan
 from heimdall_server.services.privacy.servicer import AUDITS_ITSELF, PrivacyServicer, PrivacyUseCases
 from heimdall_server.services.query.logic.matching import PersonalSearch
-from heimdall_server.services.query.logic.question import check_datasets, check_time_range, with_tokens
-from heimdall_server.services.query.translate.json_rows import json_rows
 from heimdall_server.storage.ledger.audit import FileAuditLog
 from heimdall_server.storage.ledger.ledger import FileLedger
 from heimdall_server.storage.postgres.opening import Postgres, open_postgres
@@ -72,18 +63,15 @@ from heimdall_server.wiring.keys import PrivacyKeys
 from heimdall_server.wiring.parts import Parts
 from heimdall_server.wiring.policy_control import ProtectorPolicy
 from heimdall_server.wiring.searching import make_personal_search
+from heimdall_server.wiring.stored_records import DELETION_FILTER, StoredRecords
+from heimdall_server.wiring.subject_parts import subject_parts
 from heimdall_server.wiring.tasks import cancel, follow
 
-DELETION_FILTER: Final = "deletion_filter"
-"""What the ledger's sealed texts are, and the domain of the digests by which they are told apart."""
-_COUNT: Final = "record_count"
 _EXPORT_TIME_S: Final = 300.0
-_VISIBLE_WAIT_S: Final = 5.0
 _TAIL_S: Final = 5.0
+_LOG: Final = logging.getLogger(__name__)
 _NUDGE_S: Final = 600.0
 """At most; a journal whose frames are to go sooner is looked at, and nudged, more often."""
-_BODY: Final = FieldRef(Scope.CORE, "body")
-_TOKENS: Final = FieldRef(Scope.CORE, "tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +115,13 @@ async def open_privacy(
     )
     vault = PostgresVault(postgres.pool.used_by("vault"))
     erased = ErasedValues(keys.blocklist.of)
+    await ErasuresAfterRestore(ledger.operations, parts.journal).cut(parts.clock.now_ns())
     for operation in await ledger.operations.load():
         keys.blocklist.block(*blocked_by(operation))
         erased.add(erased_by(operation))
 
     known = KnownErasures(ledger.operations)
-    follower = VaultProjection(parts.journal, vault, parts.clock, hooks=known.hooks())
+    follower = VaultProjection(parts.journal, vault, parts.clock, hooks=_vault_hooks(known, keys))
 
     def follows() -> Follower:
         progress = follower.progress
@@ -146,6 +135,28 @@ async def open_privacy(
     return PrivacyParts(keys, postgres, vault, follower, audit, ledger, personal, erased, known, progress)
 
 
+def _vault_hooks(known: KnownErasures, keys: PrivacyKeys) -> VaultHooks:
+    """What the vault is told at each start, and who hears what came back with it."""
+
+    def destroyed() -> dict[str, set[int]]:
+        gone: dict[str, set[int]] = {}
+        for key in keys.keyring.list():
+            if key.kind == "data" and key.state == "destroyed":
+                gone.setdefault(key.data_class, set()).add(key.number)
+        return gone
+
+    def discarded(count: int) -> None:
+        # What was sealed lately may be among them: it is sealed anew when it comes in again.
+        keys.lately.clear()
+        _LOG.warning(
+            "PostgreSQL came back from a backup with values whose keys are gone: they are taken out, and each can be "
+            "revealed again once it has come in again",
+            extra={"count": count},
+        )
+
+    return replace(known.hooks(), destroyed=destroyed, on_discarded=discarded)
+
+
 async def add_privacy_service(
     config: Config,
     privacy: PrivacyParts,
@@ -153,14 +164,16 @@ async def add_privacy_service(
     server: RpcServer,
     stack: contextlib.AsyncExitStack,
     graph: GraphRemoval,
+    projection: GraphProjection | None,
 ) -> None:
-    """Make the service, resume its operations, hand it to the server. `graph` is told of erasures."""
+    """Make the service, resume its operations, hand it to the server. `graph` is told of erasures; `projection` brings it up to date."""
     keyring, vault, clock, journal = privacy.keys.keyring, privacy.vault, parts.clock, parts.journal
     trail, rates = AuditTrail(privacy.audit), CallerRates(config.privacy_limits, clock)
     runner = _runner(config, privacy, parts, graph)
     deletions = DeletionsAfterRestore(privacy.ledger.operations, journal.journal_id, journal.head().get(SHARD, 0))
     await deletions.rewind(clock.now_ns())
     await runner.start()
+    parts.deleting.append(lambda: any(not is_written(one) for one in runner.running(OperationKind.DELETE)))
     stack.push_async_callback(runner.close)
     await deletions.repeat(runner, trail)
     privacy.known.guard(graph, journal, stack)
@@ -181,7 +194,7 @@ async def add_privacy_service(
         personal_form=_personal_form,
         why_impossible=why_impossible,
     )
-    records = _Records(config, parts, privacy.personal.terms, keyring)
+    records = _records(config, parts, privacy)
 
     async def caught_up() -> bool:
         head = journal.head().get(SHARD, 0)
@@ -202,6 +215,7 @@ async def add_privacy_service(
             vault=vault,
             sealer=keyring,
             search=records.search,
+            parts=subject_parts(parts, privacy.postgres.pool.used_by("subject_export", at_most=1), projection),
             trail=trail,
             rates=rates,
             clock=clock,
@@ -297,100 +311,24 @@ def _personal_form(data_class: str, value: str) -> str:
     return str(personal_form(data_class, pa.array([value], pa.string()))[0].as_py())
 
 
-class _Records:
-    """The stored records, as deletions, erasures and exports ask for them."""
-
-    def __init__(self, config: Config, parts: Parts, terms: PersonalTerms, tokeniser: Tokeniser) -> None:
-        self._parts = parts
-        self._terms = terms
-        self._tokeniser = tokeniser
-        self._datasets = config.datasets
-        self._limits = Limits(
-            time_s=_EXPORT_TIME_S,
-            memory_bytes=config.limits.query_memory_bytes_max,
-            scan_rows=config.limits.query_scan_rows_max,
-            result_rows=config.limits.query_rows_max,
-            threads=1,
-            background=True,
-        )
-
-    async def plan(self, query: str, time_range: TimeRange, datasets: Sequence[str]) -> DeletionPlan:
-        """See `DeletionPlanner`."""
-        parsed = parse(query, now_ns=self._parts.clock.now_ns())
-        if parsed.stages:
-            raise QuerySyntaxError(query, max(query.find("|"), 0), "a deletion takes a filter without pipes")
-        if hidden := self._terms.never_stored(query):
-            # The filter is kept for as long as the journal: such a value would come to rest nowhere but in it.
-            problem = f"this holds a value of class {hidden[0].data_class}, of which records have none"
-            raise QuerySyntaxError("…", 0, problem, "say by other words which records are meant")
-        if asked := graph_terms(parsed):
-            # What is deleted is kept as it was asked, and applied again by every store: a set that grows would delete more each time.
-            problem = f"a deletion can't ask the graph, as {asked[0].name} does: what it tells changes"
-            raise QuerySyntaxError(
-                query, 0, problem, "search with it, and delete by the values or tokens that are meant"
-            )
-        # Who may delete may name what he deletes by its value: the operation and the audit log know it by its tokens.
-        epochs = list(self._terms.epochs)
-        understood = await asyncio.to_thread(with_tokens, Query(parsed.filter), self._terms)
-        filter_, text = understood.query.filter, understood.canonical_text
-        if not _can_be_kept(filter_, text):
-            # It is read again from the journal, and a projection must not stumble over it there.
-            raise QuerySyntaxError(query, 0, "this filter can't be kept as text; write it in another way")
-        if datasets:
-            check_datasets(datasets, self._datasets)
-        time_range = check_time_range(time_range)
-        parameters: dict[str, object] = {
-            "start_time_ns": time_range.start_ns_inclusive,
-            "end_time_ns": time_range.end_ns_exclusive,
-            "datasets": list(datasets),
-        }
-        identity = ""
-        if understood.binding is not None:
-            parameters["epochs"] = epochs
-            identity = repr(understood.binding)
-        count = await self._count(filter_, time_range, datasets)
-        (digest,) = self._tokeniser.digests(DELETION_FILTER, [identity or text])
-        return DeletionPlan(text, shape_text(filter_), digest, count, parameters, len(understood.matched))
-
-    async def count(self, names: Sequence[TokenName]) -> int:
-        """Records that name one of some tokens."""
-        return await self._count(_naming(names), TimeRange(), ()) if names else 0
-
-    async def search(self, names: Sequence[TokenName], time_range: TimeRange) -> AsyncGenerator[Sequence[str], None]:
-        """See `RecordSearch`."""
-        if not names:
-            return
-        asked = StoreQuery(
-            Query(_naming(names)),
-            check_time_range(time_range),
-            await self._through(),
-            order=Order.OLDEST_FIRST,
-            limits=self._limits,
-        )
-        async with self._parts.admission.admit_history(), self._parts.store.query(asked) as result:
-            async for batch in result.batches():
-                yield (await asyncio.to_thread(json_rows, batch)).to_pylist()
-
-    async def _count(self, filter_: Expression, time_range: TimeRange, datasets: Sequence[str]) -> int:
-        stage = Stats((Aggregate(Function.COUNT, None, _COUNT),))
-        asked = StoreQuery(
-            Query(filter_, (stage,)), time_range, await self._through(), datasets=datasets, limits=self._limits
-        )
-        async with self._parts.admission.admit_history(), self._parts.store.query(asked) as result:
-            return sum([sum(batch.column(0).to_pylist()) async for batch in result.batches()])
-
-    async def _through(self) -> dict[int, int]:
-        await self._parts.warm.wait_through(self._parts.journal.head(), _VISIBLE_WAIT_S)
-        return self._parts.warm.visible_through
-
-
-def _can_be_kept(filter_: Expression, text: str) -> bool:
-    """Whether the text of a filter is read as that filter again."""
-    try:
-        return normalise(parse(text, now_ns=0).filter) == normalise(filter_)
-    except QuerySyntaxError:
-        return False
-
-
-def _naming(names: Sequence[TokenName]) -> Expression:
-    return Or(tuple(Words(ref, (name.word,)) for name in names for ref in (_BODY, _TOKENS)))
+def _records(config: Config, parts: Parts, privacy: PrivacyParts) -> StoredRecords:
+    """The stored records, for what is asked of all of them at once."""
+    limits = Limits(
+        time_s=_EXPORT_TIME_S,
+        memory_bytes=config.limits.query_memory_bytes_max,
+        scan_rows=config.limits.query_scan_rows_max,
+        result_rows=config.limits.query_rows_max,
+        threads=1,
+        background=True,
+    )
+    return StoredRecords(
+        store=parts.store,
+        visibility=parts.warm,
+        head=parts.journal.head,
+        admission=parts.admission,
+        clock=parts.clock,
+        terms=privacy.personal.terms,
+        tokeniser=privacy.keys.keyring,
+        datasets=config.datasets,
+        limits=limits,
+    )

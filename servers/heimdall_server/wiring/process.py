@@ -55,9 +55,9 @@ async def run(config: Config, config_files: Sequence[str], *, ready: asyncio.Eve
         if privacy is not None:
             graph = open_graph(config, privacy, parts, stack) if "graph" in config.services else None
             sets = None if graph is None else graph.sets
-            await add_privacy_service(
-                config, privacy, parts, server, stack, graph_removal(config, privacy, parts, graph)
-            )
+            removal = graph_removal(config, privacy, parts, graph)
+            projection = None if graph is None else graph.projection
+            await add_privacy_service(config, privacy, parts, server, stack, removal, projection)
             if graph is not None:
                 add_graph_services(config, privacy, graph, parts, server)
         instance = serve(config, config_files, parts, server, export, privacy, sets)

@@ -80,7 +80,12 @@ def serve(
         )
         ingest = IngestServicer(
             append=append,
-            retry=RetryUseCase(state=parts.control, pipeline=parts.pipeline, journal=parts.journal),
+            retry=RetryUseCase(
+                state=parts.control,
+                pipeline=parts.pipeline,
+                journal=parts.journal,
+                deleting=lambda: any(asked() for asked in parts.deleting),
+            ),
             state=parts.control,
             journal_id=journal_id,
             clock=parts.clock,

@@ -45,6 +45,7 @@ async def test_octet_counted_messages_over_tls_carry_their_sender(pki: Pki, tmp_
         ]
         first, second, third = await edge.records()
         assert {row["source"] for row in (first, second, third)} == {"syslog/admin"}
+        assert {row["principal"] for row in (first, second, third)} == {f"spiffe://{TRUST_DOMAIN}/client/admin"}
         assert {row["attributes"]["network.peer.address"] for row in (first, second, third)} == {"127.0.0.1"}
         assert [row["host"] for row in (first, second, third)] == ["mymachine.example.com", "mymachine", "127.0.0.1"]
         assert [row["service"] for row in (first, second)] == ["evntslog", "su"]
@@ -59,6 +60,7 @@ async def test_lines_over_tcp_carry_the_address(pki: Pki, tmp_path: Path) -> Non
         bodies = await edge.bodies(3)
         assert bodies[2] == "boom\n  at here\n  at there"
         assert {row["source"] for row in await edge.records()} == {"syslog/127.0.0.1"}
+        assert {row["principal"] for row in await edge.records()} == {""}, "nobody was proved to be there"
 
 
 async def test_a_last_line_is_stored_although_the_connection_stays_open(pki: Pki, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,7 @@ import pytest
 from heimdall.ingest.v1 import ingest_service_pb2 as pb
 from heimdall.ingest.v1 import source_pb2
 from tests.support.ingest_server import IngestServer, ingest_server, reason_of, reason_of_call
-from tests.support.pki import Pki
+from tests.support.pki import TRUST_DOMAIN, Pki
 
 Kind = source_pb2.Format
 PLAIN = source_pb2.Format(kind=Kind.KIND_TEXT, options={"pattern": "plain"})
@@ -100,6 +101,17 @@ async def test_what_was_cut_out_of_a_file_can_be_kept_as_text(
     (letter,) = await listed(server)
     await server.stub.RetryDeadLetters(request(letter.dead_letter_id))
     assert sorted(await server.bodies()) == bodies
+
+
+async def test_records_stay_theirs_who_sent_them_whoever_retries(server: IngestServer, pki: Pki) -> None:
+    async with pki.channel(server.rpc.mesh_address, pki.leaf("ann")) as channel:
+        await replace(server, channel=channel).send("s", b'bad\n{"message":"good"}\n', kind=Kind.KIND_NDJSON)
+    letters = await listed(server)
+    await server.stub.RetryDeadLetters(request(*[letter.dead_letter_id for letter in letters]))
+    records = await server.records()
+    assert sorted(records["body"].to_pylist()) == ["bad", "good"]
+    told = {letter.principal for letter in letters} | {*records["principal"].to_pylist()}
+    assert told == {f"spiffe://{TRUST_DOMAIN}/client/ann"}
 
 
 async def test_a_letter_of_many_records_is_retried_whole(server: IngestServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from heimdall_client.cli.exits import ExitCode
 from heimdall_client.cli.privacy_reveal import in_row
 from heimdall_server.crypto.field_cipher import DataKeyFieldCipher, key_class
 from heimdall_server.crypto.format_preserving import Ff1Preserver
+from heimdall_server.domain.expression.tree import TimeRange
+from heimdall_server.domain.personal import TokenName
+from heimdall_server.services.privacy.logic.held import Lines, Missing, Part
 from heimdall_server.storage.postgres.pool import PostgresPool
 from heimdall_server.storage.postgres.vault import PostgresVault
 from tests.support import cli
@@ -28,7 +31,14 @@ Run = Callable[..., Coroutine[Any, Any, cli.Outcome]]
 
 @pytest.fixture
 async def served(pki: Pki, tmp_path: Path, postgres_pool: PostgresPool) -> AsyncIterator[PrivacyServer]:
-    async with serving_privacy(pki, tmp_path, PostgresVault(postgres_pool)) as server:
+    async def graph(names: Sequence[TokenName], time_range: TimeRange) -> Lines:
+        del time_range
+        for name in names[:1]:
+            yield {"kind": "graph_entity", "entity_id": str(name)}
+        if any(name.data_class == "phone" for name in names):
+            yield Missing("the graph is behind")
+
+    async with serving_privacy(pki, tmp_path, PostgresVault(postgres_pool), parts=(Part("graph", graph),)) as server:
         yield server
 
 
@@ -163,8 +173,16 @@ async def test_an_export_is_ndjson(run: Run, served: PrivacyServer) -> None:
     (alice,) = await served.keep("email", ALICE)
     served.stored.rows.append(json.dumps({"source": "s", "body": f"login {alice}"}))
     outcome = await run("privacy", "export", "--subject", f"email:{ALICE}", "--reason", "art. 15", "--reveal")
-    assert [row["kind"] for row in outcome.rows()] == ["heimdall.subject_export", "vault", "record", "end"]
+    kinds = ["heimdall.subject_export", "vault", "record", "graph_entity", "end"]
+    assert [row["kind"] for row in outcome.rows()] == kinds
     assert outcome.rows()[2]["record"]["body"] == f"login {ALICE}"
+    assert outcome.code == ExitCode.OK
+
+
+async def test_an_export_of_which_a_part_is_missing_says_so(run: Run) -> None:
+    outcome = await run("privacy", "export", "--subject", "phone:+4930123456", "--reason", "art. 15")
+    assert (outcome.code, outcome.rows()[-1]["missing"]) == (ExitCode.INCOMPLETE, ["graph"])
+    assert "not whole: graph" in outcome.err
 
 
 async def test_a_policy_is_shown_tried_and_set(run: Run, tmp_path: Path) -> None:

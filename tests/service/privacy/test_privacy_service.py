@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,9 +15,12 @@ from prometheus_client import REGISTRY
 from heimdall_client import errors, status
 from heimdall_client.client import AsyncClient
 from heimdall_client.privacy_calls import SubjectLike
+from heimdall_server.domain.errors import StoreError
+from heimdall_server.domain.expression.tree import TimeRange
 from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.domain.sealed_values import runs_of
 from heimdall_server.ports.audit import AuditEntry
+from heimdall_server.services.privacy.logic.held import Lines, Missing, Part
 from heimdall_server.services.privacy.logic.limits import PrivacyLimits
 from heimdall_server.storage.postgres.pool import PostgresPool
 from heimdall_server.storage.postgres.vault import PostgresVault
@@ -186,6 +189,43 @@ async def test_an_export_holds_what_is_held_and_reveals_only_the_subjects_own_to
     assert lines[2]["record"]["body"] == f"{ALICE} wrote to {bob}"
     assert lines[3]["record_count"] == 1
     assert BOB.encode() not in shown
+
+
+async def test_an_export_tells_further_parts_and_says_what_of_them_it_cannot_give(
+    pki: Pki, tmp_path: Path, postgres_pool: PostgresPool
+) -> None:
+    async def given(names: Sequence[TokenName], time_range: TimeRange) -> Lines:
+        del time_range
+        yield {"kind": "dead_letter", "dead_letter": {"text": f"of {names[0]}"}}
+        yield Missing("older ones aren't here")
+
+    async def failing(names: Sequence[TokenName], time_range: TimeRange) -> Lines:
+        del names, time_range
+        yield {"kind": "graph_entity"}
+        raise StoreError("postgres", "secret detail")
+
+    parts = (Part("dead_letter", given), Part("graph", failing))
+    async with (
+        serving_privacy(pki, tmp_path, PostgresVault(postgres_pool), parts=parts) as served,
+        client(pki, served) as officer,
+    ):
+        await served.keep("email", ALICE)
+        pieces = [piece async for piece in officer.export_subject(SUBJECT, reason="art. 15", reveal=True)]
+    lines = [json.loads(line) for line in b"".join(pieces).splitlines()]
+    assert lines[2]["dead_letter"]["text"] == f"of {ALICE}"
+    assert [(line["kind"], line.get("part")) for line in lines[3:-1]] == [
+        ("missing", "dead_letter"),
+        ("graph_entity", None),
+        ("missing", "graph"),
+    ]
+    assert "secret" not in lines[5]["reason"]
+    assert lines[-1] == {
+        "kind": "end",
+        "record_count": 0,
+        "dead_letter_line_count": 1,
+        "graph_line_count": 1,
+        "missing": ["dead_letter", "graph"],
+    }
 
 
 async def test_records_are_counted_then_deleted(pki: Pki, served: PrivacyServer, tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ class Answers:
     def retry_dead_letters(self, _: Sequence[str], **__: object) -> ingest_service_pb2.RetryDeadLettersResponse:
         return ingest_service_pb2.RetryDeadLettersResponse(outcomes=self._outcomes)
 
+    def delete_dead_letters(self, ids: Sequence[str]) -> ingest_service_pb2.DeleteDeadLettersResponse:
+        outcome = ingest_service_pb2.DeleteDeadLettersResponse.Outcome
+        statuses = {one.dead_letter_id: one.status for one in self._outcomes}
+        done = [outcome(dead_letter_id=one, status=statuses.get(one)) for one in ids]
+        return ingest_service_pb2.DeleteDeadLettersResponse(outcomes=done)
+
     def list_fields(self, **_: object) -> query_service_pb2.ListFieldsResponse:
         found = [query_service_pb2.Field(name="service", type="keyword", coverage=1, record_count=1)]
         return query_service_pb2.ListFieldsResponse(fields=found, sampled_count=self._sampled_count)
@@ -70,6 +76,25 @@ def test_dead_letters_without_bytes_or_settled_meanwhile_are_refused_ones(monkey
     assert cli.invoke("dead-letters", "retry", "1").code == ExitCode.REJECTED
     answer(monkeypatch, Answers([refused("1", "dead letter")]))
     assert cli.invoke("dead-letters", "retry", "--all").code == ExitCode.REJECTED
+
+
+def test_a_retry_tells_how_many_records_a_deletion_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, Answers([Outcome(dead_letter_id="1", accepted_count=1, deleted_count=2)]))
+    outcome = cli.invoke("dead-letters", "retry", "1")
+    told = "1 of 1 dead letter decoded, 1 record stored, 2 records left out by a deletion\n"
+    assert (outcome.code, outcome.out) == (ExitCode.OK, told)
+    assert cli.invoke("dead-letters", "retry", "1", "-o", "json").json()["deleted_count"] == 2
+
+
+def test_deleted_dead_letters_are_counted_and_unknown_ones_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, Answers([refused("9-9", "dead letter")]))
+    done = cli.invoke("dead-letters", "delete", "1-0", "--yes")
+    assert (done.code, done.out, done.err) == (ExitCode.OK, "1 of 1 dead letter deleted\n", "")
+    mixed = cli.invoke("dead-letters", "delete", "1-0", "9-9", "--yes")
+    assert (mixed.code, mixed.out) == (ExitCode.FAILED, "1 of 2 dead letters deleted\n")
+    assert mixed.err == "error: no dead letter named '9-9'\n"
+    rows = cli.invoke("dead-letters", "delete", "1-0", "9-9", "--yes", "-o", "json").rows()
+    assert [row["deleted"] for row in rows] == [True, False]
 
 
 def test_fields_say_how_many_records_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:

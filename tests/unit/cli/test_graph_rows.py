@@ -30,7 +30,9 @@ EVIL = graph_pb2.Vertex(
 )
 FORMULA = graph_pb2.Vertex(vertex_id="b" * 32, kind=graph_pb2.KIND_FIELD_VALUE, value="=HYPERLINK(1)", seen=SEEN)
 LEAK = graph_pb2.Provenance(dump="forum", source="leak", method="dump-field", confidence=50, first_place=7)
-LOG = graph_pb2.Provenance(source="app", method="log-observable", confidence=90, first_place=3)
+LOG = graph_pb2.Provenance(
+    source="app", method="log-observable", confidence=90, first_place=3, actor="spiffe://here/client/ann"
+)
 EDGE = graph_pb2.Edge(kind="OF_ENTITY", start_vertex_id="b" * 32, end_vertex_id="a" * 32, seen=graph_pb2.Seen(count=1))
 
 
@@ -52,7 +54,7 @@ def test_a_neighbourhood_has_a_row_for_each_vertex_and_no_formula(capsys: pytest
     assert (evil["hops"], evil["is"], evil["value"], evil["labels"]) == ("0", "domain", "evil.example", "c2; x")
     assert (evil["count"], evil["last_time"], evil["tlp"]) == ("3", "2026-03-02T08:00:00.000000005Z", "amber+strict")
     assert (formula["value"], formula["by"], formula["is"]) == ("'=HYPERLINK(1)", "OF_ENTITY", "field_value")
-    assert formula["says"] == "app (log-observable, 90 %) at 3; forum (dump-field, 50 %) at 7"
+    assert formula["says"] == "app by client/ann (log-observable, 90 %) at 3; forum (dump-field, 50 %) at 7"
     assert (evil["by"], evil["says"]) == ("", ""), "what leads on from a vertex doesn't lead to it"
 
 

@@ -24,6 +24,7 @@ COMMANDS = (
     ("datasets",),
     ("dead-letters", "list"),
     ("dead-letters", "retry"),
+    ("dead-letters", "delete"),
     ("samples",),
     ("version",),
 )
@@ -171,6 +172,8 @@ def test_options_of_the_connection_stand_before_or_behind_the_command(tmp_path: 
         (("context", "1-2-99999999999999999999"), "shard-position-row"),
         (("fields", "--where", "x"), "goes with a FIELD"),
         (("dead-letters", "retry"), "or give --all"),
+        (("dead-letters", "delete", "1-0"), "give --yes"),
+        (("dead-letters", "delete"), "Missing argument"),
         (("ingest", "a", "a"), "named twice"),
         (("ingest", "a", "b", "--dump", "d"), "name one file"),
         (("ingest", "-", "--dump", "d"), "read twice"),

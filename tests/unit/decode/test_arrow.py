@@ -65,10 +65,12 @@ def test_our_own_schema_passes_unchanged(compression: str | None) -> None:
 
 
 def test_a_payload_says_nothing_about_where_it_came_from() -> None:
-    claims: dict[str, list[Any]] = {name: ["forged"] * 3 for name in ("source", "dataset", "dump", "tlp")}
+    claims: dict[str, list[Any]] = {name: ["forged"] * 3 for name in ("source", "dataset", "dump", "tlp", "principal")}
     claims |= {"policy_version": [9] * 3, "record_number": [100] * 3}
-    decoded = decode(payload(replaced(own(), **claims)), FORMAT, context(dump="mine", first_record_number=5, tlp="red"))
+    told = {"dump": "mine", "first_record_number": 5, "tlp": "red", "principal": "spiffe://test/client/ann"}
+    decoded = decode(payload(replaced(own(), **claims)), FORMAT, context(**told))
     batch = check(decoded)
+    assert set(batch["principal"].to_pylist()) == {"spiffe://test/client/ann"}
     assert set(batch["source"].to_pylist()) == {CONTEXT.source}
     assert set(batch["dataset"].to_pylist()) == {CONTEXT.dataset}
     assert set(batch["dump"].to_pylist()) == {"mine"}
@@ -278,8 +280,13 @@ def test_any_damage_is_refused_or_decoded_but_never_anything_else(data: st.DataO
     check(decoded)
 
 
-def test_a_batch_of_the_schemas_first_version_is_one_of_ours_and_nobody_brings_tokens_along() -> None:
+@pytest.mark.parametrize("later", [("principal",), ("principal", "tokens")])
+def test_a_batch_of_an_older_version_of_the_schema_is_one_of_ours(later: tuple[str, ...]) -> None:
     batch = own()
-    first = batch.select([name for name in batch.schema.names if name != "tokens"])
-    assert read(first).batch.equals(read(batch).batch)
+    older = batch.select([name for name in batch.schema.names if name not in later])
+    assert read(older).batch.equals(read(batch).batch)
+
+
+def test_nobody_brings_tokens_along() -> None:
+    batch = own()
     assert read(replaced(batch, tokens=["0abc"] * batch.num_rows)).batch.column("tokens").to_pylist() == [""] * 3

@@ -20,7 +20,7 @@ from heimdall_server.domain.errors import (
 from heimdall_server.rpc.limits import RpcLimits
 from heimdall_server.services.ingest.logic.outbox import EVENTS_MAX
 from heimdall_server.services.ingest.model import Acked, Draining, DumpFacts, Ended, Finished, Nacked
-from tests.unit.ingest.harness import Ingest, Stream, spin
+from tests.unit.ingest.harness import PRINCIPAL, Ingest, Stream, spin
 
 FULL = JournalFullError(1.0, "journal_bytes_max")
 
@@ -370,9 +370,42 @@ async def test_a_dump_that_was_taken_in_asks_for_nothing_and_stores_nothing(inge
     assert len(ingest.frames) == frames
     with pytest.raises(InvalidArgumentError, match="other content"):
         await ingest.open("four", dump=DumpFacts("people", "cd" * 32))
-    with pytest.raises(InvalidArgumentError, match="another dump"):
-        await ingest.open("one", dump=DumpFacts("others", "cd" * 32))
     await close(ingest, stream, again, insists)
+
+
+async def test_dumps_of_one_source_are_fed_apart(ingest: Ingest) -> None:
+    first, second = DumpFacts("people", "ab" * 32), DumpFacts("others", "cd" * 32)
+    one = await ingest.open("osint", dump=first)
+    one.send(0, lines(2))
+    await ingest.settle()
+    two = await ingest.open("osint", dump=second)
+    two.send(0, lines(3, 3))
+    await ingest.settle()
+    assert not [event for event in await one.read() if isinstance(event, Ended)]
+    with pytest.raises(InvalidArgumentError, match="begun as people; go on with that name"):
+        await ingest.open("osint", dump=DumpFacts("folk", "ab" * 32))
+    again = await ingest.open("osint", dump=first)  # it fences its own stream only, and goes on where that was
+    assert again.session.state.next_offset == len(lines(2))
+    assert isinstance((await one.read())[-1], Ended)
+    again.send(len(lines(2)), lines(1, 2))
+    again.finish()
+    two.finish()
+    await ingest.settle()
+    batches = [frame.entry.batch for frame in ingest.frames if frame.entry.batch is not None]
+    records = [
+        (row["source"], row["dump"], row["record_number"], row["body"])
+        for batch in batches
+        for row in batch.to_pylist()
+    ]
+    assert sorted(records) == [
+        *(("osint", "others", n + 1, f"r{n + 3}") for n in range(3)),
+        *(("osint", "people", n + 1, f"r{n}") for n in range(3)),
+    ]
+    assert [ingest.append.get(PRINCIPAL, "osint", one.content_sha256).next_offset for one in (first, second)] == [
+        len(lines(3)),
+        len(lines(3)),
+    ]
+    await close(ingest, one, two, again)
 
 
 async def test_a_dump_does_not_change_its_marking_by_coming_again(ingest: Ingest) -> None:

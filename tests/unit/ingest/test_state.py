@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from heimdall_server.domain.decoding import DecodeContext, Format, FormatKind, RowError
 from heimdall_server.domain.errors import BudgetExceededError, CorruptionError
 from heimdall_server.domain.records import RECORD_BYTES_MAX
-from heimdall_server.ports.journal import DeadLetter, Deletion, Entry, Frame, RequestMark, SourceKey, SourceMark
+from heimdall_server.ports.journal import (
+    DeadLetter,
+    DeletedSlice,
+    Deletion,
+    Entry,
+    Frame,
+    RequestMark,
+    SourceKey,
+    SourceMark,
+)
 from heimdall_server.services.ingest.logic.answers import WINDOW_NS, Answers
 from heimdall_server.services.ingest.logic.dead_letters import LETTERS_OF_JOB_MAX, DeadLetterIndex, letters_of
+from heimdall_server.services.ingest.logic.deletions import DELETION_BYTES_MAX, DELETION_COUNT_MAX
 from heimdall_server.services.ingest.logic.format_text import format_to_json
 from heimdall_server.services.ingest.logic.sources import SourceTable
 from heimdall_server.services.ingest.logic.state import IngestState
@@ -90,10 +102,89 @@ def test_how_far_deletions_reach_survives_and_older_snapshots_know_of_none() -> 
     again = IngestState(source_count_max=3)
     again.restore(state.snapshot())
     assert again.deleted_through == 17
-    version, _, rest = state.snapshot().partition(b"\n")
-    again.restore(version[:-1] + b"2\n" + rest.partition(b"\n")[2])
+    version, _, _, rest = state.snapshot().split(b"\n", 3)
+    again.restore(version[:-1] + b"2\n" + rest)
     assert again.deleted_through == 0
     assert len(again.sources) == 2
+
+
+def deletion(name: str, *, through: int, filter_: str = "leaked") -> Deletion:
+    return Deletion(name, filter_, 5, None, ("logs",), through)
+
+
+def test_deletions_are_known_for_as_long_as_letters_from_before_them_may_live() -> None:
+    state = filled(0, 0, 0)
+    state.apply(Frame(0, 20, START_NS, Entry(None, deletions=(deletion("a", through=17),)), 100))
+    state.apply(Frame(0, 30, START_NS, Entry(None, deletions=(deletion("b", through=25),)), 100))
+    again = IngestState(source_count_max=1)
+    again.restore(state.snapshot())
+    assert again.snapshot() == state.snapshot()
+    for one in (state, again):
+        assert [held.deletion for held in one.deletions.reaching(17)] == [
+            deletion("a", through=17),
+            deletion("b", through=25),
+        ]
+        assert [held.deletion.deletion_id for held in one.deletions.reaching(18)] == ["b"]
+        one.forget_before(21)
+        assert [held.deletion.deletion_id for held in one.deletions.reaching(1)] == ["b"]
+        one.forget_before(31)
+        assert (len(one.deletions), one.deletions.unknown_through) == (0, 0)
+
+
+def test_of_too_many_deletions_it_is_known_how_far_the_forgotten_ones_reached() -> None:
+    state = filled(0, 0, 0)
+    large = "x" * (DELETION_BYTES_MAX // 3)
+    for n in range(4):
+        entry = Entry(None, deletions=(deletion(f"d{n}", through=10 * n + 5, filter_=large),))
+        state.apply(Frame(0, 10 * n + 8, START_NS, entry, 100))
+    assert (len(state.deletions), state.deletions.unknown_through) == (2, 15)
+    for n in range(DELETION_COUNT_MAX):
+        state.deletions.add(deletion(f"e{n}", through=100), position=101)
+    assert (len(state.deletions), state.deletions.unknown_through) == (DELETION_COUNT_MAX, 35)
+    again = IngestState(source_count_max=1)
+    again.restore(state.snapshot())
+    assert (len(again.deletions), again.deletions.unknown_through) == (DELETION_COUNT_MAX, 35)
+    again.forget_before(36)
+    assert again.deletions.unknown_through == 0
+
+
+def test_a_deletion_that_is_written_twice_counts_once() -> None:
+    state = filled(0, 0, 0)
+    for position in (20, 21):
+        state.apply(Frame(0, position, START_NS, Entry(None, deletions=(deletion("a", through=position - 1),)), 100))
+    (held,) = state.deletions.reaching(1)
+    assert (held.position, held.deletion.through) == (21, 20)
+
+
+def test_of_deletions_in_an_older_snapshot_it_is_known_only_how_far_they_reached() -> None:
+    state = filled(2, 1, 1)
+    state.apply(Frame(0, 20, START_NS, Entry(None, deletions=(deletion("a", through=17),)), 100))
+    version, deleted, _, rest = state.snapshot().split(b"\n", 3)
+    again = IngestState(source_count_max=3)
+    again.restore(b"\n".join((version[:-1] + b"4", deleted, rest)))
+    assert (len(again.deletions), again.deletions.unknown_through, again.deleted_through) == (0, 17, 17)
+    assert len(again.letters) == 1
+
+
+def test_a_finished_dump_of_which_a_deletion_left_nothing_is_forgotten_and_any_other_stays() -> None:
+    state = IngestState(source_count_max=10)
+    principal = "spiffe://test/client/a"
+    facts = {name: DumpFacts(name, name * 32, f"{name}.csv", "", principal, START_NS) for name in "abcd"}
+    other = DumpFacts("other", "ef" * 32)
+    for position, name in enumerate("abcd", start=1):
+        marks = [mark(name, dump=facts[name].to_json(), finished=name != "c"), mark(f"log-{name}")]
+        state.apply(frame(position, marks=marks, letters=[], requests=[]))
+    twin = SourceMark(SourceKey(principal, "a", "ef" * 32), 1, 0, 100, 3, 1, dump=other.to_json(), finished=True)
+    state.apply(frame(3, marks=[twin], letters=[], requests=[]))
+    slices = (DeletedSlice("a", "a", whole=True), DeletedSlice("b", "b"), DeletedSlice("c", "c", whole=True))
+    later = (*slices, DeletedSlice("d", "d", whole=True))
+    entry = Entry(None, deletions=(Deletion("d", "dump:*", None, None, (), 3, later),))
+    state.apply(Frame(0, 5, START_NS, entry, 100))
+    assert state.sources.get(SourceKey(principal, "a")) is None
+    assert state.sources.find_dump(principal, facts["a"]) is None
+    assert state.sources.find_dump(principal, other) is not None  # another dump of the same source
+    for name in ("b", "c", "d", "log-a"):  # in part, not finished, sent again meanwhile, no dump
+        assert state.sources.get(SourceKey(principal, name)) is not None
 
 
 def test_a_snapshot_of_another_version_is_refused() -> None:
@@ -174,3 +265,21 @@ def test_sources_with_a_stream_are_never_forgotten() -> None:
     # What the journal says is taken in whatever the bound: this must not fail.
     table.apply(mark("d"), position=1)
     assert len(table) == 3
+
+
+def test_dumps_that_were_begun_before_they_had_keys_of_their_own_keep_their_source() -> None:
+    state = IngestState(source_count_max=10)
+    principal, facts = "spiffe://test/client/a", DumpFacts("people", "ab" * 32)
+    plain, own = SourceKey(principal, "osint"), SourceKey(principal, "osint", "cd" * 32)
+    other = SourceMark(own, 1, 0, 200, 3, 1, dump=DumpFacts("other", "cd" * 32).to_json())
+    state.apply(frame(1, marks=[mark("osint", dump=facts.to_json())], letters=[], requests=[]))
+    version, deleted, _, rows, rest = state.snapshot().split(b"\n", 4)
+    older = json.dumps([row[:-1] for row in json.loads(rows)]).encode()
+    again = IngestState(source_count_max=10)
+    again.restore(b"\n".join((version[:-1] + b"3", deleted, older, rest)))
+    again.apply(frame(2, marks=[other], letters=[], requests=[]))
+    for one in (again, IngestState(source_count_max=10)):
+        one.restore(again.snapshot())
+        assert one.sources.dump_key(principal, "osint", "ab" * 32) == plain
+        assert one.sources.dump_key(principal, "osint", "cd" * 32) == own
+        assert [one.sources.get(key).next_offset for key in (plain, own)] == [100, 200]  # type: ignore[union-attr]

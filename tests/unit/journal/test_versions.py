@@ -14,7 +14,7 @@ from heimdall_server.storage.journal import journal as journal_module
 from heimdall_server.storage.journal import segment_file, writer
 from tests.support.journal import LastOffsets, make_entry, name_of, opened, read_all, small_config
 
-LATER = ("tlp", "resource_bool")
+LATER = ("tlp", "resource_bool", "tokens", "principal")
 OLD_SCHEMA = pa.schema([field for field in RECORD_SCHEMA if field.name not in LATER])
 
 
@@ -27,7 +27,7 @@ def old_entry(name: str) -> Entry:
 
 @pytest.fixture
 def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The program before two columns came; undone, it is today's."""
+    """The program before some columns came; undone, it is today's."""
     for module, name, value in (
         (segment_file, "RECORD_SCHEMA", OLD_SCHEMA),
         (journal_module, "RECORD_SCHEMA", OLD_SCHEMA),
@@ -57,6 +57,7 @@ async def test_frames_of_an_older_schema_are_read_with_defaults_for_what_came_la
             assert frame.entry.batch is not None
             assert frame.entry.batch.schema == RECORD_SCHEMA
             assert frame.entry.batch.column("tlp").to_pylist() == ["", ""]
+            assert frame.entry.batch.column("principal").to_pylist() == ["", ""]
             assert frame.entry.batch.column("resource_bool").to_pylist() == [[], []]
             assert frame.entry.batch.column("body").to_pylist()[0].startswith(f"{name_of(frame)}/0")
 

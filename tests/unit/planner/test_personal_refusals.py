@@ -42,6 +42,8 @@ from tests.support.personal_search import Search
         ("ip:2001:db8::/32", "ip"),
         ("ip:2001:db8::/64", "ip"),
         ("client:10.1.2.0/24", "client"),
+        ("host:10.1.2.0/24", "host"),
+        ("host:10.1.2.3*", "host"),
         ("attributes.ip:10.1.2.0/24", "attributes.ip"),
         ('tokens:"from alice@example.com"', "tokens"),
         (r"* | extract body /(?P<to>to) alice@example\.com/", "body"),

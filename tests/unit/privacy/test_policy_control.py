@@ -113,6 +113,24 @@ async def test_a_policy_with_problems_is_refused_with_all_of_them_and_the_runnin
     assert [rule.action for rule in made.control.rules] == ["mask"]
 
 
+async def test_a_policy_whose_globs_name_somebody_is_neither_tried_nor_prepared_and_one_of_the_ledger_goes_on() -> None:
+    made = Controlled()
+    named = (PolicyRule("keep", "*", f"*{ALICE}*"), PolicyRule("mask", "*", "*", f"attributes.{ALICE}"))
+    for attempt in (
+        lambda: made.control.prepare(named, 2),
+        lambda: made.control.test(PolicySample(named, b"x", "text", "", 1)),
+    ):
+        with pytest.raises(ConfigurationError, match="holds personal data") as caught:
+            await attempt()
+        places = [problem.split(":")[0] for problem in caught.value.problems]
+        assert places == ["privacy.rules[0].source", "privacy.rules[1].field"]
+        assert ALICE not in f"{caught.value} {caught.value!r}"
+    assert (made.control.version, made.prepared) == (1, [])
+    await made.control.replace(named, 2)
+    await made.control.test(PolicySample((), b"x", "text", "", 1))
+    assert made.control.version == 2
+
+
 async def test_keys_are_made_before_a_policy_is_in_force_and_what_else_is_configured_stays() -> None:
     made = Controlled()
     made.protector.replace(PrivacyPolicy(1, (PrivacyRule("mask"),), thorough=False, ip_prefixes=(16, 0)))

@@ -1,4 +1,4 @@
-"""A backup from before a deletion doesn't bring back what was deleted."""
+"""A backup of the journal from before a deletion doesn't bring back what was deleted, and one from before an erasure isn't taken for erased later."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from heimdall_server.domain.operations import Operation, OperationKind, OperationState
+from heimdall_server.domain.operations import ErasureScope, Operation, OperationKind, OperationState
 from heimdall_server.ports.journal import Deletion
 from heimdall_server.services.privacy.logic.kinds.deletion import RecordDeletion
+from heimdall_server.services.privacy.logic.kinds.erasure import erased_by
 from heimdall_server.services.privacy.logic.operations import OperationRunner
-from heimdall_server.services.privacy.logic.restored import DeletionsAfterRestore
+from heimdall_server.services.privacy.logic.restored import DeletionsAfterRestore, ErasuresAfterRestore
 from heimdall_server.services.privacy.logic.trail import AuditTrail
 from heimdall_server.storage.journal.journal import EmbeddedJournal
 from heimdall_server.storage.ledger.audit import FileAuditLog
 from heimdall_server.storage.ledger.ledger import FileLedger
-from tests.support.journal import make_entry, opened, small_config
+from tests.support.journal import ManualClock, make_entry, opened, small_config
 from tests.support.sealed_filters import FILTERS
+from tests.support.vaults import make_name
 from tests.support.warm_process import SystemClock
 
 QUERY = "hunter2"
@@ -151,3 +153,61 @@ async def test_another_journal_is_none_of_its_business(backup: Path) -> None:
     async with started(backup.parent) as other:
         assert [one.operation_id for one in other.runner.list()] == [operation.operation_id]
         assert await other.written() == []
+
+
+def reaching(operation_id: str, kind: OperationKind, state: OperationState, **facts: int) -> Operation:
+    """An operation that reaches through some positions."""
+    scope = ErasureScope(tokens=(str(make_name(operation_id)),))
+    return Operation(operation_id, kind, "anna", "art. 17", 1, 1, state=state, scope=scope, facts=facts)
+
+
+async def reaches(folder: Path, clock: ManualClock, *, new_frames: int) -> dict[str, tuple[int, ...]]:
+    """Start on what a folder has, and let frames come in: how far each operation reaches then."""
+    ledger = await FileLedger.open(folder / "privacy", clock=clock, filters=FILTERS)
+    clock.advance(60)
+    async with opened(small_config(folder / "journal"), clock=clock) as journal:
+        await ErasuresAfterRestore(ledger.operations, journal).cut(clock.now_ns())
+        clock.advance(60)
+        for _ in range(new_frames):
+            await journal.append([make_entry("s")])
+    found = {
+        one.operation_id: tuple(one.facts[name] for name in ("through", "last_sealed") if name in one.facts)
+        for one in await ledger.operations.load()
+    }
+    told = {one.operation_id: erased_by(one) for one in await ledger.operations.load()}
+    assert {name: [one.through for one in stones] for name, stones in told.items() if stones} == {
+        name: [found[name][0]] for name in ("old", "done", "running")
+    }
+    await ledger.close()
+    return found
+
+
+async def test_an_erasure_reaches_as_far_as_the_journal_and_again_as_before_when_the_newer_one_is_back(
+    backup: Path,
+) -> None:
+    folder, clock = backup.parent, ManualClock()
+    clock.advance(60)
+    async with opened(small_config(folder / "journal"), clock=clock) as journal:
+        await journal.append([make_entry("s") for _ in range(3)])
+    newer = shutil.copytree(folder / "journal", folder / "newer")
+    ledger = await FileLedger.open(folder / "privacy", clock=clock, filters=FILTERS)
+    for one in (
+        reaching("old", OperationKind.ERASE, OperationState.DONE, through=2),
+        reaching("done", OperationKind.ERASE, OperationState.DONE, through=6),
+        reaching("running", OperationKind.ERASE, OperationState.RUNNING, through=5, last_sealed=6),
+        reaching("rotation", OperationKind.ROTATE_DEK, OperationState.RUNNING, last_sealed=5),
+        reaching("index", OperationKind.ROTATE_INDEX, OperationState.DONE, through=6),
+    ):
+        await ledger.operations.write(one)
+    await ledger.close()
+    before = {"old": (2,), "done": (6,), "running": (5, 6), "rotation": (5,), "index": (6,)}
+    assert await reaches(folder, clock, new_frames=0) == before
+    restore(backup)
+    cut = before | {"done": (3,), "running": (3, 3), "rotation": (3,)}
+    assert await reaches(folder, clock, new_frames=2) == cut
+    # Behind the head that cut them there are newer frames now, and what came in there isn't erased.
+    assert await reaches(folder, clock, new_frames=20) == cut
+    assert await reaches(folder, clock, new_frames=1) == cut
+    restore(newer.rename(folder / "backup of the newer"))
+    assert await reaches(folder, clock, new_frames=1) == before
+    assert await reaches(folder, clock, new_frames=1) == before

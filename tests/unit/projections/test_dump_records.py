@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_server.domain.graph import Provenance
-from heimdall_server.domain.graph_batches import Numbers, RecordMarks
+from heimdall_server.domain.graph_batches import Flags, Numbers, RecordMarks
 from heimdall_server.domain.graph_profiles import Hashes, Profile
 from heimdall_server.domain.records import RECORD_SCHEMA
 from heimdall_server.projections.graph.dump_records import FreshRecords, besides, fresh_records
@@ -49,18 +50,20 @@ class Kept:
     """What was applied."""
 
     def __init__(self) -> None:
-        self.marks: dict[tuple[bytes, int], int] = {}
+        self.marks: set[tuple[bytes, int, int]] = set()
 
-    async def ask(self, provenance: Provenance, numbers: Numbers) -> Hashes:
-        return np.array([self.marks.get((provenance.digest, number), 0) for number in numbers.tolist()], np.uint64)
+    async def knows(self, provenance: Provenance, numbers: Numbers, hashes: Hashes) -> Flags:
+        pairs = zip(numbers.tolist(), hashes.tolist(), strict=True)
+        return np.array([(provenance.digest, *pair) in self.marks for pair in pairs], bool)
 
     def keep(self, marks: Sequence[RecordMarks]) -> None:
         for one in marks:
             for number, mark in zip(one.numbers.tolist(), one.hashes.tolist(), strict=True):
-                self.marks[one.provenance.digest, number] = mark
+                assert (one.provenance.digest, number, mark) not in self.marks
+                self.marks.add((one.provenance.digest, number, mark))
 
     def fresh(self, *batches: pa.RecordBatch) -> FreshRecords:
-        found = asyncio.run(fresh_records([(place, one) for place, one in enumerate(batches, 1)], "here", self.ask))
+        found = asyncio.run(fresh_records([(place, one) for place, one in enumerate(batches, 1)], "here", self.knows))
         self.keep(found.marks)
         return found
 
@@ -104,9 +107,30 @@ def test_a_record_that_comes_again_while_it_is_being_kept_is_known() -> None:
     kept = Kept()
     every = [record(number, dump="d", record_number=number + 1, attributes={"a": "x"}) for number in range(8)]
     rows_ = batch(every[0:6:2])
-    under_way = asyncio.run(fresh_records([(1, rows_)], "here", kept.ask))  # and not kept yet
-    found = asyncio.run(fresh_records([(2, batch(every))], "here", besides(kept.ask, under_way.marks)))
+    under_way = asyncio.run(fresh_records([(1, rows_)], "here", kept.knows))  # and not kept yet
+    found = asyncio.run(fresh_records([(2, batch(every))], "here", besides(kept.knows, under_way.marks)))
     assert found.batches[0][1].column("record_number").to_pylist() == [2, 4, 6, 7, 8]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(rows, max_size=12), st.randoms(use_true_random=False))
+def test_each_record_is_taken_in_once_whatever_the_order_the_cuts_and_the_repeats(
+    some: list[dict[str, Any]], chance: random.Random
+) -> None:
+    in_dumps = [one for one in some if one["dump"]]
+    every = [*in_dumps, *chance.choices(in_dumps, k=len(in_dumps))] if in_dumps else []
+    chance.shuffle(every)
+    kept, taken, begin = Kept(), [], 0
+    under_way: tuple[RecordMarks, ...] = ()
+    while begin < len(every):
+        end = begin + chance.randint(1, 5)
+        part = [(1, batch(every[begin:end]))]
+        found = asyncio.run(fresh_records(part, "here", besides(kept.knows, under_way)))
+        kept.keep(under_way)
+        under_way, begin = found.marks, end
+        taken += [repr(row) for _, one in found.batches for row in one.to_pylist()]
+    distinct = {repr(row) for row in batch(in_dumps).to_pylist()}
+    assert sorted(taken) == sorted(distinct)
 
 
 @settings(max_examples=25, deadline=None)

@@ -52,6 +52,15 @@ def joined(found: Facts) -> Counter[tuple[str, str, str]]:
     )
 
 
+def test_a_source_of_two_identities_has_two_provenances() -> None:
+    rows = [{"source": "a", "body": "10.0.0.1", "principal": name} for name in ("ann", "", "ben", "ann")]
+    found = facts((1, records(*rows)))
+    told = {found.provenances[row["provenance"]].actor: row["count"] for row in vertices(found, "Entity")}
+    assert told == {"ann": 2, "": 1, "ben": 1}
+    assert {one.source for one in found.provenances} == {"a"}
+    assert len({row["id"] for row in vertices(found, "Sighting")}) == 1
+
+
 def test_values_in_logs_become_entities_and_a_sighting_for_each_source_and_day() -> None:
     found = facts(
         (

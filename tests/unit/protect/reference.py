@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from heimdall_server.domain.records import RECORD_SCHEMA, default_column
-from heimdall_server.protect.catalogue import ADDRESS_CLASSES, RULES
+from heimdall_server.protect.catalogue import RULES
 from heimdall_server.protect.checks import plausible_card
 from heimdall_server.protect.names import class_of_name
 from heimdall_server.protect.policy import PrivacyPolicy
@@ -45,8 +45,6 @@ def protect_row(row: Row, policy: PrivacyPolicy) -> Row:
     source = row["source"]
 
     def action(data_class: str, field: str) -> str:
-        if field == "host" and data_class in ADDRESS_CLASSES:
-            return "keep"
         return policy.action(data_class, source, field)
 
     def rewrite(text: str, field: str) -> str | None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from heimdall_server.crypto.envelope import RootKey
 from heimdall_server.crypto.field_cipher import DataKeyFieldCipher, key_class
+from heimdall_server.crypto.format_preserving import Ff1Preserver
 from heimdall_server.crypto.key_encryption.local import LocalKeyEncryption
 from heimdall_server.crypto.keyring import Keyring
 from heimdall_server.domain.decoding import DecodeContext, Format, FormatKind, RowError
@@ -176,6 +177,45 @@ def test_sentences_and_names_are_masked_whatever_the_policy_says() -> None:
     assert json.loads(after.context) == {"source": "s", "dump": "[email]", "host": "10.0.0.1", "first_record_number": 1}
     assert json.loads(json.loads(done.sources[0].format)["options"]["header"]) == ["id", "[email]"]
     assert done.requests[0].message == "record 3: [email]"
+
+
+def test_addresses_go_from_sentences_and_names_as_soon_as_the_policy_does_anything_with_them() -> None:
+    addresses = ("203.0.113.7", "2001:db8::7")
+    said = f"no host {addresses[0]}, nor {addresses[1]}"
+    header = json.dumps({"kind": "csv", "options": {"header": json.dumps(["id", *addresses, "10.0.0.1"])}})
+    entry = Entry(
+        None,
+        sources=[SourceMark(SourceKey("p", "s"), 1, 0, 1, 1, 0, format=header)],
+        requests=[RequestMark("p", b"d", 1, 1, 1, said)],
+        dead_letters=[letter(b"x", reason=said, field=addresses[0], context=json.dumps({"host": addresses[1]}))],
+    )
+    assert MASKING.protect_control(entry).entry.requests == entry.requests
+    policy = PrivacyPolicy(rules=(PrivacyRule("keep", "ip*", field="host"), PrivacyRule("mask")))
+    done = PolicyProtector(policy).protect_control(entry).entry
+    assert not any(address in repr(done) for address in addresses)
+    (after,) = done.dead_letters
+    assert (after.reason, after.field) == ("no host [ipv4], nor [ipv6]", "[ipv4]")
+    assert json.loads(after.context) == {"host": "[ipv6]"}
+    assert json.loads(json.loads(done.sources[0].format)["options"]["header"]) == ["id", "[ipv4]", "[ipv6]", "[ipv4] 2"]
+
+
+def test_a_value_that_would_keep_its_form_is_a_token_in_a_letter_and_stays_one(keyring: Keyring) -> None:
+    actions = keyed_actions(keyring, keyring, preserver=Ff1Preserver(keyring.identity_key))
+    protector = PolicyProtector(
+        PrivacyPolicy(rules=(PrivacyRule("format_preserving", "card"), PrivacyRule("mask"))), actions
+    )
+    row = {"body": "paid by 4111111111111111", "attributes": {"card": "4111111111111111"}}
+    (record,) = rows_of(protector.protect(batch_of([row])).batch)
+    assert "[" not in record["body"]
+    done = protector.protect_control(Entry(None, dead_letters=[letter(b'"card": 4111111111111111, broken')]))
+    text = done.entry.dead_letters[0].raw.decode()
+    token = TOKEN.search(text)
+    assert token is not None
+    assert token[1] == "card"
+    assert len(decode(done.entry.sidecars[SIDECAR])) == 1
+    again = {"body": text, "attributes": {"card": token[0]}}
+    (read,) = rows_of(protector.protect(batch_of([again]), again=True).batch)
+    assert (read["body"], read["attributes"]) == (text, [("card", token[0])])
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=100).map(str.encode)))

@@ -190,3 +190,54 @@ def test_a_policy_that_is_refused_leaves_the_running_one_in_force() -> None:
         protector.replace(PrivacyPolicy(2, (PrivacyRule("mask"), PrivacyRule("keep", "email"))))
     (after,) = rows_of(protector.protect(batch_of([{"body": "a@b.org"}])).batch)
     assert (after["body"], after["policy_version"]) == ("[email]", 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        ({"source": "*alice@example.com*"}, ["source"]),
+        ({"field": "attributes.alice@example.com"}, ["field"]),
+        ({"field": "attributes.alice?example.com"}, ["field"]),
+        ({"source": "[a]lice@example.*"}, ["source"]),
+        ({"source": "al*ice@example.com"}, ["source"]),
+        ({"source": "4111*1111*1111*1111"}, ["source"]),
+        ({"source": "4111?1111?1111?1111*"}, ["source"]),
+        ({"field": "*DE89370400440532013000"}, ["field"]),
+        ({"class": "alice@example.com", "source": "alice@example.com[", "field": "[]"}, ["class", "source"]),
+    ],
+)
+def test_globs_that_hold_personal_data_are_refused_and_not_repeated(rule: dict[str, str], names: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        PrivacyPolicy.parse([{"action": "keep", **rule}, {"action": "shred"}])
+    told = [problem for problem in caught.value.problems if "holds personal data" in problem]
+    assert [problem.split(":")[0] for problem in told] == [f"privacy.rules[0].{name}" for name in names]
+    assert any("unknown action 'shred'" in problem for problem in caught.value.problems)
+    for part in ("alice", "lice", "1111", "DE89"):
+        assert part not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "glob",
+    [
+        "*",
+        "*@example.com",
+        "sshd@*",
+        "sshd@web-[0-9]?",
+        "10.0.0.1",
+        "web-??.prod.example.*",
+        "attributes.http.request.header.authorization",
+        "resource.k8s.pod.*",
+        "attributes.user.*.mail",
+        "kube-*-7d9f8b6c5d-?????",
+        "*password*",
+        "[[]email]*",
+    ],
+)
+def test_globs_that_name_nobody_are_taken(glob: str) -> None:
+    PrivacyPolicy.parse([{"action": "keep", "source": glob, "field": glob}])
+
+
+def test_a_policy_that_was_in_force_goes_on_whatever_its_globs_hold() -> None:
+    policy = PrivacyPolicy(rules=(PrivacyRule("keep", source="*alice@example.com*"),))
+    assert policy.problems() == []
+    assert PolicyProtector(policy).policy is policy

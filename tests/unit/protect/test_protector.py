@@ -60,9 +60,17 @@ def test_every_text_of_a_record_is_protected() -> None:
     assert row["attributes"] == row["resource"] == [("k", "[email]")]
 
 
-def test_address_that_names_the_host_is_kept_under_any_policy() -> None:
-    row = protect({"host": "10.0.0.1", "body": "10.0.0.1"}, PrivacyRule("mask"))
-    assert (row["host"], row["body"]) == ("10.0.0.1", "[ipv4]")
+@pytest.mark.parametrize(
+    ("rules", "host"),
+    [
+        ((), "10.0.0.1 2001:db8::7"),
+        ((PrivacyRule("mask"),), "[ipv4] [ipv6]"),
+        ((PrivacyRule("mask", "ip*", field="host"), PrivacyRule("keep")), "[ipv4] [ipv6]"),
+        ((PrivacyRule("keep", "ip*", field="host"), PrivacyRule("mask")), "10.0.0.1 2001:db8::7"),
+    ],
+)
+def test_addresses_that_name_the_host_are_treated_as_the_policy_says(rules: Sequence[PrivacyRule], host: str) -> None:
+    assert protect({"host": "10.0.0.1 2001:db8::7"}, *rules)["host"] == host
 
 
 def test_name_gives_a_value_away() -> None:

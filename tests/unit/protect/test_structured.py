@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 
 import pyarrow as pa
@@ -8,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stdnum.pl import pesel
 
+from heimdall_server.decode import csv
+from heimdall_server.domain.decoding import Format, FormatKind
 from heimdall_server.protect import dump_columns
 from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
-from heimdall_server.protect.structured import SAMPLE_VALUES, classify_column
+from heimdall_server.protect.structured import SAMPLE_VALUES, ColumnClass, classify_column
+from tests.support.decode_streams import context
 from tests.unit.protect.labelled import shapes
 from tests.unit.protect.labelled.lines import digits
 from tests.unit.protect.labelled.national import FORMS, valid_number
@@ -151,6 +155,30 @@ def test_what_a_column_was_once_it_stays_for_its_source() -> None:
     assert column(other.batch, "x1") == ["none", "12"]
 
 
+def test_what_a_column_holds_does_not_stand_beside_it_where_its_name_is_one_of_ours() -> None:
+    phones = cells("local_phone", 20)
+    table = {"Host": phones, "message": phones[::-1], "level": phones, "n": ["7"] * 20}
+    data = "\n".join([",".join(table), *map(",".join, zip(*table.values(), strict=True))]).encode() + b"\n"
+    format_ = Format(FormatKind.CSV, {"header": json.dumps(list(table)), "header_row": "true"})
+    decoded = csv.decode(data, format_, context(dump="customers", service="shop"), at_start=True).batch
+    assert column(decoded, "Host") == phones
+    assert decoded.column("host").to_pylist() == phones
+    done = PolicyProtector(EVERYTHING).protect(decoded).batch
+    for name in ("Host", "message", "level"):
+        assert column(done, name) == ["[phone]"] * 20
+    assert not any(phone in str(done.to_pylist()) for phone in phones)
+    assert done.column("service").to_pylist() == ["shop"] * 20
+    kept = PolicyProtector(PrivacyPolicy(rules=(PrivacyRule("keep"),))).protect(decoded).batch
+    assert kept.column("host").to_pylist() == phones
+
+
+def test_dumps_of_one_source_are_classified_apart() -> None:
+    protect = PolicyProtector(EVERYTHING).protect
+    protect(batch_of(dump_rows({"x1": cells("local_phone", 50)}, dump="people")))
+    other = protect(batch_of(dump_rows({"x1": ["none", "12"]}, dump="things")))
+    assert column(other.batch, "x1") == ["none", "12"]
+
+
 def test_numbers_of_a_column_count_and_become_texts() -> None:
     draw = random.Random(1)
     bodies = [f"{draw.randrange(40, 99)}0{draw.randrange(1, 10)}1{draw.randrange(10**5):05}" for _ in range(50)]
@@ -173,6 +201,32 @@ def test_sources_of_one_batch_are_classified_apart_and_the_policy_decides_by_fie
     assert column(done, "b") == [
         value for pair in zip(cells("local_phone", 20), cells("product", 20), strict=True) for value in pair
     ]
+
+
+def test_columns_of_a_wide_dump_are_all_looked_at_once_and_then_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dump_columns, "_BATCH_COLUMNS_AGAIN_MAX", 3)
+    looked: list[str] = []
+
+    def noted(name: str, values: pa.StringArray, *, sample_values: int) -> ColumnClass | None:
+        looked.append(name)
+        return classify_column(name, values, sample_values=sample_values)
+
+    monkeypatch.setattr(dump_columns, "classify_column", noted)
+    protect = PolicyProtector(EVERYTHING).protect
+    names = [f"x{number}" for number in range(7)]
+    for _ in range(4):
+        protect(batch_of(dump_rows({name: cells("product", 5) for name in names})))
+    assert sorted(looked[:7]) == names
+    assert sorted(looked[7:14]) == names
+    assert len(looked) == 7 + 3 * 3
+    changed = {
+        **{name: cells("product", 20) for name in names},
+        **{name: cells("local_phone", 20) for name in names[:4]},
+    }
+    for _ in range(5):  # what has a class doesn't stand in the way of the others
+        protect(batch_of(dump_rows(changed)))
+    later = protect(batch_of(dump_rows({name: ["none"] for name in names}))).batch
+    assert [column(later, name)[0] for name in names] == ["[phone]"] * 4 + ["none"] * 3
 
 
 def test_remembered_columns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

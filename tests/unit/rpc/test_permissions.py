@@ -128,6 +128,16 @@ def test_default_policy_trusts_its_own_domain_only() -> None:
         authorizer.check(stranger, MethodPolicy(permission="query.search"))
 
 
+def test_who_may_delete_records_may_delete_dead_letters_and_not_decode_them() -> None:
+    grants = {"spiffe://td/client/officer": ("privacy_officer",)}
+    officer = Authorizer(AccessPolicy(grants)).with_roles(principal("spiffe://td/client/officer"))
+    assert officer.may("privacy.delete")
+    assert officer.may("ingest.dead_letters.read")
+    assert officer.may("ingest.dead_letters.delete")
+    assert not officer.may("ingest.dead_letters.retry")
+    assert not officer.may("ingest.append")
+
+
 def test_everyone_is_authenticated_but_no_role_grants_that() -> None:
     admin = Authorizer(AccessPolicy.default("td")).with_roles(principal("spiffe://td/client/admin"))
     assert "*" in admin.permissions

@@ -1,4 +1,4 @@
-"""`heimdall dead-letters`: what couldn't be decoded, and another try."""
+"""`heimdall dead-letters`: what couldn't be decoded, another try, and its end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import typer
 from heimdall_client.cli.console import count, err, note, out, plural, size, warn
 from heimdall_client.cli.exits import ExitCode
 from heimdall_client.cli.formats import FormatName, FormatOption, PatternOption, format_options
+from heimdall_client.cli.operation_view import confirm
 from heimdall_client.cli.options import Link, Output, TextOutput, connected, examples
 from heimdall_client.cli.tables import show as show_table
 from heimdall_client.cli.tables import table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from heimdall.ingest.v1 import ingest_service_pb2
 
-RETRY_COUNT_MAX: Final = 1000
+REQUEST_COUNT_MAX: Final = 1000
 """Of one request."""
+_TOLD_MAX: Final = 10
 
 _app = typer.Typer(
-    name="dead-letters", help="List what couldn't be decoded, and decode it again.", no_args_is_help=True
+    name="dead-letters", help="List what couldn't be decoded, decode it again, or delete it.", no_args_is_help=True
 )
 
 _Source = Annotated[str, typer.Option("--source", metavar="ID", help="Only of this source.")]
@@ -101,9 +105,9 @@ def retry(
         if every:
             letters = client.list_dead_letters(source_id=source, limit=10_000_000).dead_letters
             wanted = [letter.dead_letter_id for letter in letters]
-        for start in range(0, len(wanted), RETRY_COUNT_MAX):
+        for start in range(0, len(wanted), REQUEST_COUNT_MAX):
             answer = client.retry_dead_letters(
-                wanted[start : start + RETRY_COUNT_MAX], read_as=name, format_options=options
+                wanted[start : start + REQUEST_COUNT_MAX], read_as=name, format_options=options
             )
             outcomes += answer.outcomes
     # Of `--all`, one that is gone was settled by another call meanwhile; one that was named should be there.
@@ -114,26 +118,77 @@ def retry(
 
         for one in outcomes:
             reason = one.status.message if one.status.code else None
-            print_json({"dead_letter_id": one.dead_letter_id, "accepted_count": one.accepted_count, "problem": reason})
+            print_json(
+                {
+                    "dead_letter_id": one.dead_letter_id,
+                    "accepted_count": one.accepted_count,
+                    "deleted_count": one.deleted_count,
+                    "problem": reason,
+                }
+            )
     elif len(unknown) < len(outcomes):
         accepted = sum(one.accepted_count for one in outcomes)
         known_count = len(outcomes) - len(unknown)
         decoded = known_count - len(failed)
-        out().print(
-            f"{count(decoded)} of {plural(known_count, 'dead letter')} decoded, {plural(accepted, 'record')} stored"
-        )
-        for one in failed[:10]:
+        told = f"{count(decoded)} of {plural(known_count, 'dead letter')} decoded, {plural(accepted, 'record')} stored"
+        if deleted := sum(one.deleted_count for one in outcomes):
+            told += f", {plural(deleted, 'record')} left out by a deletion"
+        out().print(told)
+        for one in failed[:_TOLD_MAX]:
             warn(f"{one.dead_letter_id}: {one.status.message}")
-        if len(failed) > 10:
-            note(f"and {len(failed) - 10:,} more")
-    for one in unknown[:10]:
-        err().print(f"error: {one.status.message}", style="red", soft_wrap=True)
-    if len(unknown) > 10:
-        note(f"and {len(unknown) - 10:,} more that aren't there")
+        if len(failed) > _TOLD_MAX:
+            note(f"and {len(failed) - _TOLD_MAX:,} more")
+    _tell_errors(unknown)
     if unknown:
         raise typer.Exit(ExitCode.FAILED)
     if failed:
         raise typer.Exit(ExitCode.REJECTED)
+
+
+@_app.command(
+    "delete",
+    epilog=examples("heimdall dead-letters delete 17-0 17-1", "heimdall dead-letters delete 17-0 --yes"),
+)
+@connected
+def delete(
+    link: Link,
+    *,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Dead letters, by id.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    output: Output = TextOutput.TABLE,
+) -> None:
+    """Delete dead letters: nobody can list or decode them again.
+
+    Their bytes lie encrypted in the journal, and go with its segment (`journal.age_max_s`).
+    """
+    confirm(f"delete {plural(len(set(ids)), 'dead letter')} for good?", yes=yes, instead="give --yes")
+    outcomes: list[ingest_service_pb2.DeleteDeadLettersResponse.Outcome] = []
+    with link.client() as client:
+        for start in range(0, len(ids), REQUEST_COUNT_MAX):
+            outcomes += client.delete_dead_letters(ids[start : start + REQUEST_COUNT_MAX]).outcomes
+    failed = [one for one in outcomes if one.status.code]
+    if output is TextOutput.JSON:
+        from heimdall_client.cli.plain import print_json
+
+        for one in outcomes:
+            reason = one.status.message if one.status.code else None
+            print_json({"dead_letter_id": one.dead_letter_id, "deleted": reason is None, "problem": reason})
+    else:
+        out().print(f"{count(len(outcomes) - len(failed))} of {plural(len(outcomes), 'dead letter')} deleted")
+    _tell_errors(failed)
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _tell_errors(
+    outcomes: Sequence[
+        ingest_service_pb2.RetryDeadLettersResponse.Outcome | ingest_service_pb2.DeleteDeadLettersResponse.Outcome
+    ],
+) -> None:
+    for one in outcomes[:_TOLD_MAX]:
+        err().print(f"error: {one.status.message}", style="red", soft_wrap=True)
+    if len(outcomes) > _TOLD_MAX:
+        note(f"and {len(outcomes) - _TOLD_MAX:,} more")
 
 
 def _is_unknown(outcome: ingest_service_pb2.RetryDeadLettersResponse.Outcome) -> bool:

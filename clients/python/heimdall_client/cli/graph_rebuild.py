@@ -57,7 +57,8 @@ def rebuild(
         if follow:
             found = client.graph_rebuild()
         else:
-            confirm("drop the graph's observed facts and make them again? it is incomplete until that is done", yes=yes)
+            question = "drop the graph's observed facts and make them again? it is incomplete until that is done"
+            confirm(question, yes=yes, instead="give --yes")
             found = client.rebuild_graph(reason=reason)
         if not detach and not found.HasField("end_time"):
             found = _follow(client, found)

@@ -80,7 +80,8 @@ def ways_to(pieces: Sequence[pb.TraverseResponse]) -> Mapping[str, WayTo]:
                 if depths.get(end) == piece.depth:
                     ways[end].kinds.add(edge.relation or edge.kind)
                     for one in told:
-                        ways[end].provenances.setdefault((one.instance, one.source, one.dump, one.method), one)
+                        who = (one.instance, one.actor, one.source, one.dump, one.method)
+                        ways[end].provenances.setdefault(who, one)
     return ways
 
 
@@ -195,9 +196,12 @@ def _seen(seen: graph_pb2.Seen) -> list[Any]:
 
 
 def says(one: graph_pb2.Provenance) -> str:
-    """Who says something, how, how surely and where."""
+    """Who says something, who brought that in, how, how surely and where."""
     place = f" at {one.first_place}" if one.first_place else ""
-    return f"{one.dump or one.source} ({one.method}, {one.confidence} %){place}"
+    # Of a URI the kind and the name: whose trust domain it is says the JSON.
+    name = one.actor.removeprefix("spiffe://").partition("/")[2] or one.actor
+    actor = f" by {name}" if name else ""
+    return f"{one.dump or one.source}{actor} ({one.method}, {one.confidence} %){place}"
 
 
 def _text(value: str) -> str:

@@ -99,12 +99,12 @@ def follow(
         note(f"follow it: heimdall privacy operations watch {last.operation_id}")
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless the answer is known; without a terminal nobody can."""
+def confirm(question: str, *, yes: bool, instead: str = "give --yes, or --dry-run to see what would happen") -> None:
+    """Ask, unless the answer is known; without a terminal nobody can, and `instead` is to be done."""
     if yes:
         return
     if not sys.stdin.isatty():
-        msg = "nobody is there to ask; give --yes, or --dry-run to see what would happen"
+        msg = f"nobody is there to ask; {instead}"
         raise typer.BadParameter(msg)
     typer.confirm(question, abort=True, err=True)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _ARGV: Final = (
     "Arguments of a process are visible to other users of the machine: --subject - reads the values from stdin."
 )
+_END_BYTES_MAX: Final = 4096
+"""Of the last line of an export."""
 
 _app = typer.Typer(name="privacy", help="Personal data: who may see it, and how it goes.", no_args_is_help=True)
 _operations = typer.Typer(name="operations", help="Rotations, erasures and deletions.", no_args_is_help=True)
@@ -126,15 +128,20 @@ def export(
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """Write everything that is held on a subject, one JSON object a line; the last line counts the records."""
+    """Write everything that is held on a subject, one JSON object a line; the last line counts them. Exit code 4 where it says that a part is missing."""
     values = read_subject(subject)
-    size = 0
+    size, tail = 0, b""
     with link.client() as client:
         for piece in client.export_subject(values, reason=reason, since=since, until=until, reveal=reveal_own):
             sys.stdout.buffer.write(piece)
             size += len(piece)
+            tail = (tail + piece)[-_END_BYTES_MAX:]
     sys.stdout.flush()
     note(plural(size, "byte"))
+    end = json.loads(tail.strip().rsplit(b"\n", 1)[-1])
+    if missing := end.get("missing"):
+        warn(f'not whole: {", ".join(missing)}; lines of the kind "missing" say what isn\'t there, and what to do')
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 @_operations.command("list", epilog=examples("heimdall privacy operations list --running"))

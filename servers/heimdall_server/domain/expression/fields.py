@@ -74,6 +74,7 @@ CORE_FIELDS: Final[dict[str, FieldKind]] = {
     "policy_version": FieldKind.NUMBER,
     "tlp": FieldKind.KEYWORD,
     "tokens": FieldKind.TEXT,
+    "principal": FieldKind.KEYWORD,
     "time_flags": FieldKind.NUMBER,
     "position": FieldKind.NUMBER,
     "row": FieldKind.NUMBER,

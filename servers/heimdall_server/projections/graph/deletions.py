@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from heimdall_server.domain.records import RECORD_SCHEMA, with_position
-from heimdall_server.language.parser import parse
-from heimdall_server.language.predicate import Predicate, compile_predicate
-from heimdall_server.ports.journal import Deletion, Journal
+from heimdall_server.language.deletions import CompiledDeletion
+from heimdall_server.ports.journal import Journal
 
 SHARD: Final = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    deletion: Deletion
-    matches: Predicate
 
 
 class DeletedRecords:
@@ -29,7 +19,7 @@ class DeletedRecords:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._scanned = 0
-        self._deletions: list[_Compiled] = []
+        self._deletions: list[CompiledDeletion] = []
 
     def begin(self, after: int) -> None:
         """Frames behind a position will be read: nothing is known of deletions there."""
@@ -45,32 +35,14 @@ class DeletedRecords:
         if head <= self._scanned:
             return
         async for frame in self._journal.read_control(SHARD, after=self._scanned, through=head):
-            for deletion in frame.entry.deletions:
-                filter_ = parse(deletion.filter, now_ns=0).filter
-                self._deletions.append(_Compiled(deletion, compile_predicate(filter_)))
+            self._deletions += map(CompiledDeletion, frame.entry.deletions)
         self._scanned = head
 
     def without(self, records: pa.RecordBatch, position: int, *, first_row: int = 0) -> pa.RecordBatch:
         """The records of a frame, from a row on, that aren't deleted."""
         for one in self._deletions:
             if one.deletion.through >= position and len(records):
-                gone = _meant(one, with_position(records, shard=SHARD, position=position, first_row=first_row))
+                gone = one.meant(with_position(records, shard=SHARD, position=position, first_row=first_row))
                 if gone.any():
                     records = records.filter(pa.array(~gone))
         return records.select(RECORD_SCHEMA.names)
-
-
-def _meant(one: _Compiled, records: pa.RecordBatch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which records a deletion means."""
-    deletion = one.deletion
-    meant = np.asarray(one.matches(records).to_numpy(zero_copy_only=False), np.bool_)
-    times = records.column("time").cast(pa.int64()).to_numpy()
-    if deletion.start_time_ns is not None:
-        meant &= times >= deletion.start_time_ns
-    if deletion.end_time_ns is not None:
-        meant &= times < deletion.end_time_ns
-    if deletion.datasets:
-        meant &= pc.is_in(records.column("dataset"), value_set=pa.array(deletion.datasets)).to_numpy(
-            zero_copy_only=False
-        )
-    return meant

@@ -1,7 +1,7 @@
 """Records of dumps that come again: those that were applied by the same provenance, and say what they said, are left out.
 
 So a dump that is taken in again changes nothing, however it is cut, and costs little more than reading it. A record with the number of
-another, but with other words, is another record.
+another, but with other words, is another record. Each of them counts once, in whatever order they come, and how often.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import polars as pl
 import pyarrow as pa
 
 from heimdall_server.domain.graph import Provenance
-from heimdall_server.domain.graph_batches import Numbers, RecordMarks
+from heimdall_server.domain.graph_batches import Flags, Numbers, RecordMarks
 from heimdall_server.domain.graph_profiles import Hashes
 from heimdall_server.projections.graph.extraction import who_says
 from heimdall_server.projections.graph.record_hashes import record_hashes
 
 Batches = Sequence[tuple[int, pa.RecordBatch]]
 """Position in the journal, and records."""
-AskMarks = Callable[[Provenance, Numbers], Awaitable[Hashes]]
-"""As `GraphWriter.marks`."""
+Knows = Callable[[Provenance, Numbers, Hashes], Awaitable[Flags]]
+"""As `GraphWriter.knows`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class _Rows:
     hashes: Hashes
 
 
-async def fresh_records(batches: Batches, instance: str, ask: AskMarks) -> FreshRecords:
+async def fresh_records(batches: Batches, instance: str, knows: Knows) -> FreshRecords:
     """Leave out what was applied before.
 
     Args:
         batches: Any.
         instance: Who took them in.
-        ask: What was applied.
+        knows: What was applied.
 
     Returns:
         The rest; records that are no dump's are all there. The same record twice is there once.
@@ -66,32 +66,26 @@ async def fresh_records(batches: Batches, instance: str, ask: AskMarks) -> Fresh
     gone = np.zeros(sum(len(batch) for _, batch in batches), bool)
     marks = []
     for one in found:
-        known = await ask(one.provenance, one.numbers)
-        is_new = known != one.hashes
-        firsts = _firsts(one)
-        gone[one.rows[~(is_new & firsts)]] = True
-        kept = np.flatnonzero(is_new & firsts)
-        numbers, places = np.unique(one.numbers[kept], return_index=True)
-        marks.append(RecordMarks(one.provenance, numbers, one.hashes[kept][places]))
-    if not gone.any():
-        return FreshRecords(batches, tuple(marks))
-    return FreshRecords(
-        await asyncio.to_thread(_without, batches, gone), tuple(mark for mark in marks if len(mark.numbers))
-    )
+        is_new = ~await knows(one.provenance, one.numbers, one.hashes) & _firsts(one)
+        gone[one.rows[~is_new]] = True
+        if is_new.any():
+            marks.append(_marks(one, is_new))
+    kept = await asyncio.to_thread(_without, batches, gone) if gone.any() else batches
+    return FreshRecords(kept, tuple(marks))
 
 
-def besides(ask: AskMarks, marks: Sequence[RecordMarks]) -> AskMarks:
-    """Answers as `ask` will once these marks are kept, too, whether they are already or not."""
+def besides(knows: Knows, marks: Sequence[RecordMarks]) -> Knows:
+    """Answers as `knows` will once these marks are kept, too, whether they are already or not."""
 
-    async def asked(provenance: Provenance, numbers: Numbers) -> Hashes:
-        known = await ask(provenance, numbers)
+    async def knows_too(provenance: Provenance, numbers: Numbers, hashes: Hashes) -> Flags:
+        known = await knows(provenance, numbers, hashes)
         for one in marks:
-            if one.provenance == provenance and len(one.numbers):
-                at = np.searchsorted(one.numbers, numbers).clip(max=len(one.numbers) - 1)
-                known = np.where(one.numbers[at] == numbers, one.hashes[at], known)
+            # Mostly a dump goes on behind what is being kept of it.
+            if one.provenance == provenance and numbers.min() <= one.numbers[-1]:
+                known = known | await asyncio.to_thread(_are_among, one, numbers, hashes)
         return known
 
-    return asked
+    return knows_too
 
 
 def _of_dumps(batches: Batches, instance: str) -> list[_Rows]:
@@ -127,6 +121,23 @@ def _firsts(one: _Rows) -> npt.NDArray[np.bool_]:
         return np.ones(len(one.numbers), bool)
     frame = pl.DataFrame({"number": one.numbers, "hash": one.hashes})
     return frame.select(pl.struct("number", "hash").is_first_distinct()).to_series().to_numpy()
+
+
+def _marks(one: _Rows, is_new: Flags) -> RecordMarks:
+    numbers, hashes = one.numbers[is_new], one.hashes[is_new]
+    if not bool((np.diff(numbers) > 0).all()):
+        order = np.lexsort((hashes, numbers))
+        numbers, hashes = numbers[order], hashes[order]
+    return RecordMarks(one.provenance, numbers, hashes)
+
+
+def _are_among(marks: RecordMarks, numbers: Numbers, hashes: Hashes) -> Flags:
+    """Which records are among those that are being kept."""
+    asked = pl.DataFrame({"number": numbers, "hash": hashes}).with_row_index("row")
+    found = asked.join(pl.DataFrame({"number": marks.numbers, "hash": marks.hashes}), ["number", "hash"], "semi")
+    among = np.zeros(len(numbers), bool)
+    among[found["row"].to_numpy()] = True
+    return among
 
 
 def _without(batches: Batches, gone: npt.NDArray[np.bool_]) -> Batches:

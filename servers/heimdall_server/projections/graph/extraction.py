@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from heimdall_server.canonical.observables import TOKEN_TYPE
 from heimdall_server.domain.graph import EDGE_SCHEMA, UNLABELLED, VERTEX_SCHEMA, Provenance, Tlp
@@ -20,7 +21,7 @@ from heimdall_server.projections.graph.wanted import Wanted, observe_wanted
 DUMP_METHOD: Final = "dump-field"
 LOG_METHOD: Final = "log-observable"
 METHOD_VERSION: Final = "1"
-_WHO: Final = ("source", "dump", "tlp")
+_WHO: Final = ("principal", "source", "dump", "tlp")
 _DESCRIBED: Final = {
     "row": pl.UInt32,
     "provenance": pl.UInt16,
@@ -58,6 +59,8 @@ class Looked:
     provenances: tuple[Provenance, ...]
     cut_count: int = 0
     """Values that were left out of records that hold too many."""
+    unread_count: int = 0
+    """Records of dumps that hold more than a record's attributes may be: what stands in `overflow` isn't looked at."""
 
     def tokens(self) -> list[str]:
         """The tokens among it, `class:word`, each once."""
@@ -109,7 +112,15 @@ def look(frames: Sequence[tuple[int, pa.RecordBatch]], *, instance: str, wanted:
         place=numbers.zip_with(numbers > 0, positions),
     ).frame()
     observed = observe_wanted(records, wanted or Wanted())
-    return Looked(described, observed.observations, fields_of(records), tuple(provenances), observed.cut_count)
+    unread = pc.and_(pc.not_equal(records.column("dump"), ""), pc.not_equal(records.column("overflow"), ""))
+    return Looked(
+        described,
+        observed.observations,
+        fields_of(records),
+        tuple(provenances),
+        cut_count=observed.cut_count,
+        unread_count=unread.true_count,
+    )
 
 
 def who_says(records: pa.RecordBatch, instance: str) -> tuple[pl.Series, list[Provenance]]:
@@ -124,9 +135,10 @@ def who_says(records: pa.RecordBatch, instance: str) -> tuple[pl.Series, list[Pr
             dump=dump,
             method=DUMP_METHOD if dump else LOG_METHOD,
             method_version=METHOD_VERSION,
+            actor=principal,
             tlp=Tlp.of(tlp, unlabelled=UNLABELLED),
         )
-        for source, dump, tlp in distinct.select(_WHO).iter_rows()
+        for principal, source, dump, tlp in distinct.select(_WHO).iter_rows()
     ]
 
 

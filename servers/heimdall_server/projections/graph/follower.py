@@ -319,7 +319,7 @@ class GraphProjection(OptionalProjection):
         """Facts of some records; None: they are too many for one batch."""
         await self._work.rest()
         began_s = self._clock.monotonic_s()
-        instance, ask = self._journal.journal_id, besides(self._writer.marks, self._under_way)
+        instance, ask = self._journal.journal_id, besides(self._writer.knows, self._under_way)
         fresh = await self._patiently(lambda: fresh_records(batches, instance, ask))
         row_count = sum(len(batch) for _, batch in fresh.batches)
         if row_count > self._fitting.rows_max:

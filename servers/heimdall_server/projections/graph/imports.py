@@ -22,7 +22,6 @@ from heimdall_server.domain.graph import (
     VertexKind,
 )
 from heimdall_server.domain.graph_batches import GraphBatch, Origin
-from heimdall_server.domain.graph_ids import sighting_id
 from heimdall_server.domain.graph_imports import SIGHTING_TYPE, STREAM, ImportedFacts, ImportRow, Told
 from heimdall_server.ports.graph import GraphEraser, GraphWriter
 from heimdall_server.ports.graph_imports import ImportLog
@@ -152,9 +151,7 @@ def batch_of(rows: Sequence[ImportRow], origin: Origin) -> GraphBatch:
             said = columns.said(facts, one.told)
             columns.edge(EdgeKind.RELATED_TO, entities[one.start].id, entities[one.end].id, one.relation, said)
         for seen in facts.sightings:
-            said, entity = columns.said(facts, seen.told), entities[seen.entity]
-            # In a domain of its own: a source of logs may have the same name.
-            id_ = sighting_id(entity.id, f"{SIGHTING_TYPE}:{facts.source}", seen.day)
+            said, entity, id_ = columns.said(facts, seen.told), entities[seen.entity], facts.sighting_id(seen)
             columns.vertex(VertexKind.SIGHTING, id_, SIGHTING_TYPE, facts.source, said, seen.day)
             columns.edge(EdgeKind.OF_ENTITY, id_, entity.id, "", said)
     return GraphBatch(

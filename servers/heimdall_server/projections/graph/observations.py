@@ -24,6 +24,7 @@ from heimdall_server.protect.columns import FlatMap
 TEXT_TYPES: Final = tuple(name for name in OBSERVABLE_TYPES if name != "url")
 """What texts are searched for. Not URLs: nearly every one is another, and their hosts are found."""
 BODY: Final = "body"
+HOST: Final = "host"
 SCOPES: Final = ("attributes", "resource")
 OBSERVATIONS: Final[Mapping[str, pl.DataType]] = {
     "row": pl.UInt32(),
@@ -33,7 +34,7 @@ OBSERVATIONS: Final[Mapping[str, pl.DataType]] = {
     "value": pl.String(),
     "whole": pl.Boolean(),
 }
-"""Columns of what `observe` gives: the record's row, the field (`body`, or an attribute's key), its text where it is an attribute's, and what
+"""Columns of what `observe` gives: the record's row, the field (`body`, `host`, or an attribute's key), its text where it is an attribute's, and what
 it holds; `whole`: that is all it holds."""
 
 NAMED_TYPES: Final[Mapping[str, str]] = {
@@ -72,6 +73,7 @@ def observe(
         if len(entries):
             rows, keys = entries.rows().astype(np.uint32), pl.Series(entries.keys, dtype=pl.String)
             parts += [_searched(entries.items, rows, keys, types, keep=True), _named(entries.items, rows, keys, named)]
+    parts.append(_hosts(records.column(HOST), types))
     return pl.concat(parts).unique(["row", "field", "type", "value"], keep="first", maintain_order=True)
 
 
@@ -97,6 +99,28 @@ def _searched(
             "whole": pl.Series(found["whole"], dtype=pl.Boolean),
         },
         schema=dict(OBSERVATIONS),
+    )
+
+
+def _hosts(hosts: pa.StringArray, types: Collection[str]) -> pl.DataFrame:
+    """What hosts hold. A batch has few: each is searched once."""
+    encoded = hosts.dictionary_encode()
+    found = find_observables(encoded.dictionary, types)
+    if not len(found):
+        return pl.DataFrame(schema=dict(OBSERVATIONS))
+    codes = pl.DataFrame({"code": pl.Series(encoded.indices, dtype=pl.UInt32)}).with_row_index("row")
+    held = pl.DataFrame(
+        {
+            "code": pl.Series(found["row"]).cast(pl.UInt32),
+            "type": pl.Series(found["type"], dtype=pl.String),
+            "value": pl.Series(found["value"], dtype=pl.String),
+            "whole": pl.Series(found["whole"], dtype=pl.Boolean),
+        }
+    )
+    return (
+        codes.join(held, on="code", maintain_order="left_right")
+        .with_columns(field=pl.lit(HOST), text=pl.lit(""))
+        .select(pl.col(name).cast(kind) for name, kind in OBSERVATIONS.items())
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from heimdall_server.domain.graph_profiles import Hashes
 from heimdall_server.domain.records import TimeFlag
@@ -30,6 +31,9 @@ _Bounds: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 def record_hashes(records: pa.RecordBatch) -> Hashes:
     """Hash what records say: their body, their attributes, and their time where they tell it themselves.
+
+    The columns of a dump are all among its attributes, also those that are a host or a service; where such a thing isn't a column, a default
+    may have made it, which says nothing of the record.
 
     Args:
         records: Of `RECORD_SCHEMA`.
@@ -68,6 +72,10 @@ def _of_chunk(records: pa.RecordBatch) -> Hashes:
         else:
             said = _sums(np.asarray(entries.items.to_numpy(), np.float64).view(np.uint64), bounds)
         found = _mixed(found ^ said)
+    overflow = records.column("overflow")
+    more = np.asarray(pc.not_equal(overflow, "").to_numpy(zero_copy_only=False))
+    if more.any():
+        found = np.where(more, _mixed(found ^ _texts(overflow, np.arange(count + 1))), found)
     return np.where(found == 0, np.uint64(1), found)
 
 

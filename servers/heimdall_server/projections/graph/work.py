@@ -16,6 +16,11 @@ from typing import Final, TypeVar
 import pyarrow as pa
 from prometheus_client import Counter
 
+from heimdall_server.domain.records import (
+    ATTRIBUTE_KEY_BYTES_MAX,
+    ATTRIBUTE_VALUE_BYTES_MAX,
+    DUMP_ATTRIBUTE_COUNT_MAX,
+)
 from heimdall_server.projections.graph.confidence import lowered
 from heimdall_server.projections.graph.extraction import Facts, Looked, look
 from heimdall_server.projections.graph.facts import Identify
@@ -24,6 +29,9 @@ from heimdall_server.projections.graph.wanted import Wanted
 from heimdall_server.projections.graph.warninglists.matching import Warninglists
 
 CUT: Final = Counter("heimdall_graph_values_cut_total", "Values left out of records that hold too many")
+UNREAD: Final = Counter(
+    "heimdall_graph_records_cut_total", "Records of dumps with columns that the graph hasn't: too many, or too long"
+)
 WORKED: Final = Counter(
     "heimdall_graph_work_seconds_total", "Time that the projection was at work, the store's included"
 )
@@ -72,6 +80,8 @@ class FactWork:
         self._executor: ThreadPoolExecutor | None = None
         self.cut_count = 0
         """Values left out since the start."""
+        self.unread_count = 0
+        """Records of dumps of which the graph has a part only, since the start."""
 
     @property
     def values_max(self) -> int:
@@ -97,6 +107,8 @@ class FactWork:
         """As `Looked.facts`; what warninglists know is believed less."""
         self.cut_count += looked.cut_count
         CUT.inc(looked.cut_count)
+        self.unread_count += looked.unread_count
+        UNREAD.inc(looked.unread_count)
 
         def make() -> Facts:
             facts = looked.facts(identify)
@@ -121,12 +133,18 @@ class FactWork:
     @property
     def notice(self) -> str:
         """What an operator should know; empty: nothing."""
-        if not self.cut_count:
-            return ""
-        return (
-            f"the graph left out {self.cut_count:,} values of records that hold more than "
-            f"{self._budgets.wanted.per_record_max:,} (graph.observables_per_record_max)"
-        )
+        told = []
+        if self.cut_count:
+            told.append(
+                f"the graph left out {self.cut_count:,} values of records that hold more than "
+                f"{self._budgets.wanted.per_record_max:,} (graph.observables_per_record_max)"
+            )
+        if self.unread_count:
+            told.append(
+                f"the graph has not all of {self.unread_count:,} records of dumps: a column beyond the {DUMP_ATTRIBUTE_COUNT_MAX:,}th, a name of "
+                f"more than {ATTRIBUTE_KEY_BYTES_MAX} bytes or a value of more than {ATTRIBUTE_VALUE_BYTES_MAX // 1024} KiB is left out"
+            )
+        return "; ".join(told)
 
     def close(self) -> None:
         """End the thread. Idempotent; what is being worked on is finished there, and nobody hears of it."""

@@ -206,4 +206,6 @@ class Outcome:
 
     letter_id: str
     accepted_count: int = 0
+    deleted_count: int = 0
+    """Records that a deletion means, and that aren't stored."""
     error: BaseException | None = None

@@ -130,7 +130,7 @@ class IngestServicer(pb_grpc.IngestServiceServicer):
 
     async def GetSource(self, request: pb.GetSourceRequest, context: Context) -> pb.GetSourceResponse:
         """See the contract."""
-        state = self._append.get(current_call().principal.uri, request.source_id)
+        state = self._append.get(current_call().principal.uri, request.source_id, request.dump_content_sha256.hex())
         return pb.GetSourceResponse(source=translate.source_out(state, self._journal_id))
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Context) -> pb.ListDeadLettersResponse:
@@ -164,6 +164,15 @@ class IngestServicer(pb_grpc.IngestServiceServicer):
         return pb.RetryDeadLettersResponse(
             outcomes=[translate.outcome_out(outcome, to_status) for outcome in outcomes],
             position=translate.position_out(self._journal_id, newest),
+        )
+
+    async def DeleteDeadLetters(
+        self, request: pb.DeleteDeadLettersRequest, context: Context
+    ) -> pb.DeleteDeadLettersResponse:
+        """See the contract."""
+        outcomes = await self._retry.delete(request.dead_letter_ids)
+        return pb.DeleteDeadLettersResponse(
+            outcomes=[translate.deletion_out(outcome, to_status) for outcome in outcomes]
         )
 
 

@@ -196,5 +196,14 @@ def outcome_out(outcome: Outcome, status_of: StatusOf) -> pb.RetryDeadLettersRes
     return pb.RetryDeadLettersResponse.Outcome(
         dead_letter_id=outcome.letter_id,
         accepted_count=outcome.accepted_count,
+        deleted_count=outcome.deleted_count,
+        status=status_of(outcome.error) if outcome.error is not None else None,
+    )
+
+
+def deletion_out(outcome: Outcome, status_of: StatusOf) -> pb.DeleteDeadLettersResponse.Outcome:
+    """Whether one letter is deleted."""
+    return pb.DeleteDeadLettersResponse.Outcome(
+        dead_letter_id=outcome.letter_id,
         status=status_of(outcome.error) if outcome.error is not None else None,
     )

@@ -42,6 +42,7 @@ def holds(entities: EntitySet, parameters: Values) -> str:
     if entities.holds_plain:
         tests = _Tests(entities, parameters)
         parts.append(f"({tests.of('body')})")
+        parts.append(f"(host != '' AND ({tests.of('host')}))")
         for scope in ("attributes", "resource"):
             joined = _JOINED.format(maps=f"mapValues({scope})")
             parts.append(f"(notEmpty({scope}) AND ({tests.of(joined)}))")

@@ -17,10 +17,11 @@ import pyarrow as pa
 from heimdall_server.domain.datasets import AgeFrom, Dataset, PartitionUnit
 from heimdall_server.domain.records import POSITIONED_SCHEMA
 
-STORE_SCHEMA_VERSION: Final = 2
+STORE_SCHEMA_VERSION: Final = 3
 """Goes up when an older program could no longer read or write the tables rightly.
 
-2 added `tokens`: a program that doesn't write it would leave records that a search for a personal value misses.
+2 added `tokens`: a program that doesn't write it would leave records that a search for a personal value misses. 3 added `principal`: they
+would be nobody's.
 """
 
 META_TABLE: Final = "meta:facts"
@@ -41,6 +42,7 @@ LOW_CARDINALITY: Final = frozenset(
         "dataset",
         "dump",
         "tlp",
+        "principal",
     }
 )
 """Columns that the tables keep as dictionaries."""

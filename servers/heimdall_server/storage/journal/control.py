@@ -72,9 +72,17 @@ def decode_control(data: bytes, batch: pa.RecordBatch | None) -> Entry:
     )
 
 
+def _encode_key(key: SourceKey) -> stored.JournalSourceKey:
+    return stored.JournalSourceKey(principal=key.principal, source=key.source, dump_sha256=key.dump_sha256)
+
+
+def _decode_key(key: stored.JournalSourceKey) -> SourceKey:
+    return SourceKey(key.principal, key.source, key.dump_sha256)
+
+
 def _encode_source(mark: SourceMark) -> stored.JournalSourceMark:
     return stored.JournalSourceMark(
-        key=stored.JournalSourceKey(principal=mark.key.principal, source=mark.key.source),
+        key=_encode_key(mark.key),
         epoch=mark.epoch,
         offset=mark.offset,
         next_offset=mark.next_offset,
@@ -93,7 +101,7 @@ def _encode_source(mark: SourceMark) -> stored.JournalSourceMark:
 
 def _decode_source(mark: stored.JournalSourceMark) -> SourceMark:
     return SourceMark(
-        key=SourceKey(mark.key.principal, mark.key.source),
+        key=_decode_key(mark.key),
         epoch=mark.epoch,
         offset=mark.offset,
         next_offset=mark.next_offset,
@@ -109,7 +117,7 @@ def _decode_source(mark: stored.JournalSourceMark) -> SourceMark:
 
 def _encode_letter(letter: DeadLetter) -> stored.JournalDeadLetter:
     return stored.JournalDeadLetter(
-        key=stored.JournalSourceKey(principal=letter.key.principal, source=letter.key.source),
+        key=_encode_key(letter.key),
         offset=letter.offset,
         row=letter.row,
         reason=letter.reason,
@@ -124,7 +132,7 @@ def _encode_letter(letter: DeadLetter) -> stored.JournalDeadLetter:
 
 def _decode_letter(letter: stored.JournalDeadLetter) -> DeadLetter:
     return DeadLetter(
-        key=SourceKey(letter.key.principal, letter.key.source),
+        key=_decode_key(letter.key),
         offset=letter.offset,
         row=letter.row,
         reason=letter.reason,
@@ -146,7 +154,8 @@ def _encode_deletion(deletion: Deletion) -> stored.JournalDeletion:
         datasets=deletion.datasets,
         through=deletion.through,
         slices=[
-            stored.JournalDeletedSlice(source=one.source, dump=one.dump, days=one.days) for one in deletion.slices or ()
+            stored.JournalDeletedSlice(source=one.source, dump=one.dump, days=one.days, whole=one.whole)
+            for one in deletion.slices or ()
         ],
         slices_known=deletion.slices is not None,
     )
@@ -165,4 +174,4 @@ def _decode_deletion(deletion: stored.JournalDeletion) -> Deletion:
 
 
 def _decode_slices(deletion: stored.JournalDeletion) -> tuple[DeletedSlice, ...]:
-    return tuple(DeletedSlice(one.source, one.dump, tuple(one.days)) for one in deletion.slices)
+    return tuple(DeletedSlice(one.source, one.dump, tuple(one.days), one.whole) for one in deletion.slices)

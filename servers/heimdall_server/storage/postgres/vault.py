@@ -57,6 +57,19 @@ WITH gone AS (
 )
 SELECT coalesce(sum(value_count), 0)::bigint FROM counted
 """
+_DISCARD: Final = """
+WITH gone AS (
+    DELETE FROM vault_value v USING unnest(%s::text[], %s::text[], %s::integer[]) AS n(class, word, generation)
+    WHERE v.class = n.class AND v.word = n.word AND v.generation = n.generation
+    RETURNING v.class, v.generation
+), counted AS (
+    SELECT class, generation, count(*) AS value_count FROM gone GROUP BY class, generation
+), kept AS (
+    UPDATE vault_count c SET value_count = c.value_count - n.value_count
+    FROM counted n WHERE c.class = n.class AND c.generation = n.generation
+)
+SELECT coalesce(sum(value_count), 0)::bigint FROM counted
+"""
 _REPLACE: Final = """
 WITH older AS (
     SELECT v.class, v.word, v.generation AS was, i.generation, i.sealed
@@ -105,6 +118,18 @@ _ADVANCE: Final = """
 INSERT INTO vault_progress (journal_id, applied_position) VALUES (%s, %s)
 ON CONFLICT (journal_id) DO UPDATE SET applied_position = excluded.applied_position
 """
+_REWIND_TOMBSTONES: Final = (
+    "UPDATE vault_tombstone SET through_position = %(through)s WHERE through_position > %(through)s"
+)
+_REWIND_VALUES: Final = """
+WITH page AS (
+    SELECT class, word FROM vault_value WHERE (class, word) > (%(class)s, %(word)s) ORDER BY class, word LIMIT %(count)s
+), moved AS (
+    UPDATE vault_value v SET first_position = %(through)s
+    FROM page p WHERE v.class = p.class AND v.word = p.word AND v.first_position > %(through)s
+)
+SELECT class, word FROM page ORDER BY class DESC, word DESC LIMIT 1
+"""
 _NAMED: Final = "(class, word) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
 
 
@@ -144,6 +169,21 @@ class PostgresVault:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(statement, (journal_id,))
             return [(int(first), int(last)) async for first, last in cursor]
+
+    async def rewind(self, journal_id: str, through: int) -> None:
+        """See the port. Values are walked through page by page, each in a transaction of its own."""
+        async with self._pool.connection() as connection:
+            await _lock(connection)
+            await connection.execute(_REWIND_TOMBSTONES, {"through": through})
+        if await self.applied(journal_id) <= through:
+            return
+        place: tuple[str, str] | None = ("", "")
+        while place is not None:
+            page = {"class": place[0], "word": place[1], "count": _PAGE_ROWS, "through": through}
+            async with self._pool.connection() as connection:
+                await _lock(connection)
+                cursor = await connection.execute(_REWIND_VALUES, page)
+                place = await cursor.fetchone()
 
     async def get(self, names: Collection[TokenName]) -> Mapping[TokenName, SealedValue]:
         """See the port."""
@@ -226,6 +266,15 @@ class PostgresVault:
             if len(page) < _PAGE_ROWS:
                 return
             last = page[-1][0]
+
+    async def discard(self, values: Sequence[SealedValue]) -> int:
+        """See the port."""
+        if not values:
+            return 0
+        classes, words = _columns([value.name for value in values])
+        async with self._pool.connection() as connection:
+            await _lock(connection)
+            return await _number(connection, _DISCARD, (classes, words, [value.generation for value in values]))
 
     async def replace(self, values: Sequence[SealedValue]) -> int:
         """See the port."""

@@ -40,7 +40,9 @@ class AppendRequest(_message.Message):
         DUMP_FIELD_NUMBER: _builtins.int
         FILE_NAME_FIELD_NUMBER: _builtins.int
         source_id: _builtins.str
-        """The source, unique for the calling identity. One with personal data in it is stored under another name (see `Source`)."""
+        """The source, unique for the calling identity. One with personal data in it is stored under another name (see `Source`).
+        It may have many dumps: offsets, repeats and epochs are each dump's own.
+        """
         file_name: _builtins.str
         """File name, which helps to tell the format."""
         @_builtins.property
@@ -466,16 +468,22 @@ class GetSourceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SOURCE_ID_FIELD_NUMBER: _builtins.int
+    DUMP_CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     source_id: _builtins.str
     """The source."""
+    dump_content_sha256: _builtins.bytes
+    """SHA-256 of the content of one of its dumps: each is fed by itself. Empty: where its records stand that are of no dump; if there are
+    none, the newest of its dumps.
+    """
     def __init__(
         self,
         *,
         source_id: _builtins.str = ...,
+        dump_content_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_id", b"source_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dump_content_sha256", b"dump_content_sha256", "source_id", b"source_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,10 +624,13 @@ class RetryDeadLettersResponse(_message.Message):
         DEAD_LETTER_ID_FIELD_NUMBER: _builtins.int
         ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
         STATUS_FIELD_NUMBER: _builtins.int
+        DELETED_COUNT_FIELD_NUMBER: _builtins.int
         dead_letter_id: _builtins.str
         """The letter."""
         accepted_count: _builtins.int
         """Records that it gave; they are stored."""
+        deleted_count: _builtins.int
+        """Records that it gave and that a deletion means; they aren't stored."""
         @_builtins.property
         def status(self) -> _status_pb2.Status:
             """Why it still can't be decoded; absent: it could."""
@@ -630,10 +641,11 @@ class RetryDeadLettersResponse(_message.Message):
             dead_letter_id: _builtins.str = ...,
             accepted_count: _builtins.int = ...,
             status: _status_pb2.Status | None = ...,
+            deleted_count: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "dead_letter_id", b"dead_letter_id", "status", b"status"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "dead_letter_id", b"dead_letter_id", "deleted_count", b"deleted_count", "status", b"status"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,3 +672,77 @@ class RetryDeadLettersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryDeadLettersResponse: _TypeAlias = RetryDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class DeleteDeadLettersRequest(_message.Message):
+    """DeleteDeadLettersRequest names what to delete. A repeat does no harm: what is gone is reported as unknown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letter_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The letters, up to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        dead_letter_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_ids", b"dead_letter_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDeadLettersRequest: _TypeAlias = DeleteDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class DeleteDeadLettersResponse(_message.Message):
+    """DeleteDeadLettersResponse says what became of each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Outcome(_message.Message):
+        """Outcome of one letter."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DEAD_LETTER_ID_FIELD_NUMBER: _builtins.int
+        STATUS_FIELD_NUMBER: _builtins.int
+        dead_letter_id: _builtins.str
+        """The letter."""
+        @_builtins.property
+        def status(self) -> _status_pb2.Status:
+            """Why it isn't deleted; absent: it is."""
+
+        def __init__(
+            self,
+            *,
+            dead_letter_id: _builtins.str = ...,
+            status: _status_pb2.Status | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_id", b"dead_letter_id", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeleteDeadLettersResponse.Outcome]:
+        """Each letter once, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___DeleteDeadLettersResponse.Outcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDeadLettersResponse: _TypeAlias = DeleteDeadLettersResponse  # noqa: Y015

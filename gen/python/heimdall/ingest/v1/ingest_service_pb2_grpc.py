@@ -55,6 +55,11 @@ class IngestServiceStub:
                 request_serializer=heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.RetryDeadLettersRequest.SerializeToString,
                 response_deserializer=heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.RetryDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.DeleteDeadLetters = channel.unary_unary(
+                '/heimdall.ingest.v1.IngestService/DeleteDeadLetters',
+                request_serializer=heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.DeleteDeadLettersRequest.SerializeToString,
+                response_deserializer=heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.DeleteDeadLettersResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -97,10 +102,23 @@ class IngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryDeadLetters(self, request, context):
-        """RetryDeadLetters decodes dead letters again, perhaps as another format, and stores what now can be.
+        """RetryDeadLetters decodes dead letters again, perhaps as another format, and stores what now can be. Records that
+        a deletion means which was asked for since (`heimdall.privacy.v1.PrivacyService.DeleteRecords`) are dropped and counted.
 
         Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (JOURNAL_FULL). Letters that are unknown, or whose bytes
-        weren't kept, are reported one by one.
+        weren't kept, are reported one by one; OVERLOADED ones are in another call's hands, or a deletion is being
+        written down: try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDeadLetters(self, request, context):
+        """DeleteDeadLetters deletes dead letters: nobody can list or decode them again. Their bytes, which are encrypted, go
+        with the journal's segment that holds them, after `journal.age_max_s` at the latest.
+
+        Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (JOURNAL_FULL). Letters that are unknown, or in the hands of another
+        call, are reported one by one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +146,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.RetryDeadLetters,
                     request_deserializer=heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.RetryDeadLettersRequest.FromString,
                     response_serializer=heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.RetryDeadLettersResponse.SerializeToString,
+            ),
+            'DeleteDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDeadLetters,
+                    request_deserializer=heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.DeleteDeadLettersRequest.FromString,
+                    response_serializer=heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.DeleteDeadLettersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -239,6 +262,33 @@ class IngestService:
             '/heimdall.ingest.v1.IngestService/RetryDeadLetters',
             heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.RetryDeadLettersRequest.SerializeToString,
             heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.RetryDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heimdall.ingest.v1.IngestService/DeleteDeadLetters',
+            heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.DeleteDeadLettersRequest.SerializeToString,
+            heimdall_dot_ingest_dot_v1_dot_ingest__service__pb2.DeleteDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,10 +57,19 @@ class IngestServiceStub:
     Errors: INVALID_ARGUMENT, TOKEN_INVALID.
     """
     RetryDeadLetters: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.RetryDeadLettersRequest, _ingest_service_pb2.RetryDeadLettersResponse]
-    """RetryDeadLetters decodes dead letters again, perhaps as another format, and stores what now can be.
+    """RetryDeadLetters decodes dead letters again, perhaps as another format, and stores what now can be. Records that
+    a deletion means which was asked for since (`heimdall.privacy.v1.PrivacyService.DeleteRecords`) are dropped and counted.
 
     Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (JOURNAL_FULL). Letters that are unknown, or whose bytes
-    weren't kept, are reported one by one.
+    weren't kept, are reported one by one; OVERLOADED ones are in another call's hands, or a deletion is being
+    written down: try again.
+    """
+    DeleteDeadLetters: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.DeleteDeadLettersRequest, _ingest_service_pb2.DeleteDeadLettersResponse]
+    """DeleteDeadLetters deletes dead letters: nobody can list or decode them again. Their bytes, which are encrypted, go
+    with the journal's segment that holds them, after `journal.age_max_s` at the latest.
+
+    Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (JOURNAL_FULL). Letters that are unknown, or in the hands of another
+    call, are reported one by one.
     """
 
 @_typing.type_check_only
@@ -92,10 +101,19 @@ class IngestServiceAsyncStub(IngestServiceStub):
     Errors: INVALID_ARGUMENT, TOKEN_INVALID.
     """
     RetryDeadLetters: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.RetryDeadLettersRequest, _ingest_service_pb2.RetryDeadLettersResponse]  # type: ignore[assignment]
-    """RetryDeadLetters decodes dead letters again, perhaps as another format, and stores what now can be.
+    """RetryDeadLetters decodes dead letters again, perhaps as another format, and stores what now can be. Records that
+    a deletion means which was asked for since (`heimdall.privacy.v1.PrivacyService.DeleteRecords`) are dropped and counted.
 
     Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (JOURNAL_FULL). Letters that are unknown, or whose bytes
-    weren't kept, are reported one by one.
+    weren't kept, are reported one by one; OVERLOADED ones are in another call's hands, or a deletion is being
+    written down: try again.
+    """
+    DeleteDeadLetters: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.DeleteDeadLettersRequest, _ingest_service_pb2.DeleteDeadLettersResponse]  # type: ignore[assignment]
+    """DeleteDeadLetters deletes dead letters: nobody can list or decode them again. Their bytes, which are encrypted, go
+    with the journal's segment that holds them, after `journal.age_max_s` at the latest.
+
+    Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (JOURNAL_FULL). Letters that are unknown, or in the hands of another
+    call, are reported one by one.
     """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -148,10 +166,25 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_service_pb2.RetryDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_service_pb2.RetryDeadLettersResponse, _abc.Awaitable[_ingest_service_pb2.RetryDeadLettersResponse]]:
-        """RetryDeadLetters decodes dead letters again, perhaps as another format, and stores what now can be.
+        """RetryDeadLetters decodes dead letters again, perhaps as another format, and stores what now can be. Records that
+        a deletion means which was asked for since (`heimdall.privacy.v1.PrivacyService.DeleteRecords`) are dropped and counted.
 
         Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (JOURNAL_FULL). Letters that are unknown, or whose bytes
-        weren't kept, are reported one by one.
+        weren't kept, are reported one by one; OVERLOADED ones are in another call's hands, or a deletion is being
+        written down: try again.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDeadLetters(
+        self,
+        request: _ingest_service_pb2.DeleteDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_service_pb2.DeleteDeadLettersResponse, _abc.Awaitable[_ingest_service_pb2.DeleteDeadLettersResponse]]:
+        """DeleteDeadLetters deletes dead letters: nobody can list or decode them again. Their bytes, which are encrypted, go
+        with the journal's segment that holds them, after `journal.age_max_s` at the latest.
+
+        Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (JOURNAL_FULL). Letters that are unknown, or in the hands of another
+        call, are reported one by one.
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -154,7 +154,7 @@ class TestPolicyResponse(_message.Message):
         value_count: _builtins.int
         """Values found, each as often as it stands there."""
         rule_index: _builtins.int
-        """Index of the rule that decides; -1: none does: the fallback acts, or it is an address in `host`, which is always kept."""
+        """Index of the rule that decides; -1: none does, and the fallback acts; or it stands in a name, which is masked where the rule would drop the field."""
         def __init__(
             self,
             *,
@@ -462,7 +462,7 @@ class ExportSubjectRequest(_message.Message):
 
     @_builtins.property
     def time_range(self) -> _time_range_pb2.TimeRange:
-        """Only records of this time. Unset: all."""
+        """Only records, and dead letters, of this time; facts of the graph sum up many records and are told whole. Unset: all."""
 
     def __init__(
         self,
@@ -488,7 +488,16 @@ class ExportSubjectResponse(_message.Message):
 
     JSON_FIELD_NUMBER: _builtins.int
     json: _builtins.bytes
-    """UTF-8, at most 256 KiB; the pieces in order are one document, one record a line (NDJSON), the first line says what it is about."""
+    """UTF-8, at most 256 KiB; the pieces in order are one document, a JSON object a line (NDJSON), each with its `kind`:
+
+    heimdall.subject_export: the first: what the document is about, and its `version`.
+    vault: a value in the vault. record: a stored record, with its provenance. dead_letter: bytes that couldn't be decoded, as text.
+    graph_entity: an entity that the subject is, who says so, labels, notes and merges. graph_sighting: where it was seen on a day.
+    graph_relation: an edge to another entity, or to the field of a dump in which it stands. graph_import: what STIX or MISP told of it.
+    graph_off: there never was a graph.
+    missing: something of a `part` isn't in the document, with the `reason`.
+    end: the last: counts of lines, and the parts of which something is missing. Without it the document was cut short.
+    """
     def __init__(
         self,
         *,

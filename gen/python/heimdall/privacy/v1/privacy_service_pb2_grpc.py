@@ -184,9 +184,12 @@ class PrivacyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportSubject(self, request, context):
-        """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces.
+        """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces: values in the vault,
+        all records, dead letters that hold its tokens, and what the graph has, whatever its marking. Records may be more than an answer to a
+        query ever has. A document without its last line is cut short: the call then ends with an error, and is to be made again.
 
-        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (BUDGET_EXCEEDED); UNAVAILABLE (STORE_FAILED).
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (BUDGET_EXCEEDED; OVERLOADED: the store hasn't taken in all acknowledged records, come
+        back later); UNAVAILABLE (STORE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,7 +199,8 @@ class PrivacyServiceServicer:
         """Erase makes a subject's values inaccessible at once and destroys the keys that could open them (crypto-shredding). Long-running:
         watch the operation. A dry run only counts.
 
-        Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED).
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: the store hasn't taken in all acknowledged records, so they can't be counted;
+        come back later); UNAVAILABLE (STORE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +210,11 @@ class PrivacyServiceServicer:
         """DeleteRecords deletes the records that a query finds, stored until now, from every store, index and rollup: a leaked secret, or what
         the rules missed. Long-running: watch the operation. A dry run only counts.
 
-        Errors: INVALID_ARGUMENT (QUERY_INVALID); UNAVAILABLE (STORE_FAILED).
+        Dead letters are no records: they aren't counted, and their bytes stay in the journal, encrypted, until its segment goes. When one
+        from before is decoded again (`heimdall.ingest.v1.IngestService.RetryDeadLetters`), what the query means of it is left out. Nothing
+        searches them: `ListDeadLetters` there tells sources and times, and `DeleteDeadLetters` deletes those that may hold what is meant.
+
+        Errors: INVALID_ARGUMENT (QUERY_INVALID); RESOURCE_EXHAUSTED (OVERLOADED: as Erase); UNAVAILABLE (STORE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -69,21 +69,29 @@ class PrivacyServiceStub:
     stood in another field), NOT_FOUND (VALUE_ERASED: its data key was destroyed).
     """
     ExportSubject: _grpc.UnaryStreamMultiCallable[_privacy_service_pb2.ExportSubjectRequest, _privacy_service_pb2.ExportSubjectResponse]
-    """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces.
+    """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces: values in the vault,
+    all records, dead letters that hold its tokens, and what the graph has, whatever its marking. Records may be more than an answer to a
+    query ever has. A document without its last line is cut short: the call then ends with an error, and is to be made again.
 
-    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (BUDGET_EXCEEDED); UNAVAILABLE (STORE_FAILED).
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (BUDGET_EXCEEDED; OVERLOADED: the store hasn't taken in all acknowledged records, come
+    back later); UNAVAILABLE (STORE_FAILED).
     """
     Erase: _grpc.UnaryUnaryMultiCallable[_privacy_service_pb2.EraseRequest, _privacy_service_pb2.EraseResponse]
     """Erase makes a subject's values inaccessible at once and destroys the keys that could open them (crypto-shredding). Long-running:
     watch the operation. A dry run only counts.
 
-    Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED).
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: the store hasn't taken in all acknowledged records, so they can't be counted;
+    come back later); UNAVAILABLE (STORE_FAILED).
     """
     DeleteRecords: _grpc.UnaryUnaryMultiCallable[_privacy_service_pb2.DeleteRecordsRequest, _privacy_service_pb2.DeleteRecordsResponse]
     """DeleteRecords deletes the records that a query finds, stored until now, from every store, index and rollup: a leaked secret, or what
     the rules missed. Long-running: watch the operation. A dry run only counts.
 
-    Errors: INVALID_ARGUMENT (QUERY_INVALID); UNAVAILABLE (STORE_FAILED).
+    Dead letters are no records: they aren't counted, and their bytes stay in the journal, encrypted, until its segment goes. When one
+    from before is decoded again (`heimdall.ingest.v1.IngestService.RetryDeadLetters`), what the query means of it is left out. Nothing
+    searches them: `ListDeadLetters` there tells sources and times, and `DeleteDeadLetters` deletes those that may hold what is meant.
+
+    Errors: INVALID_ARGUMENT (QUERY_INVALID); RESOURCE_EXHAUSTED (OVERLOADED: as Erase); UNAVAILABLE (STORE_FAILED).
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_privacy_service_pb2.ListKeysRequest, _privacy_service_pb2.ListKeysResponse]
     """ListKeys lists the keys, without anything secret.
@@ -174,21 +182,29 @@ class PrivacyServiceAsyncStub(PrivacyServiceStub):
     stood in another field), NOT_FOUND (VALUE_ERASED: its data key was destroyed).
     """
     ExportSubject: _aio.UnaryStreamMultiCallable[_privacy_service_pb2.ExportSubjectRequest, _privacy_service_pb2.ExportSubjectResponse]  # type: ignore[assignment]
-    """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces.
+    """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces: values in the vault,
+    all records, dead letters that hold its tokens, and what the graph has, whatever its marking. Records may be more than an answer to a
+    query ever has. A document without its last line is cut short: the call then ends with an error, and is to be made again.
 
-    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (BUDGET_EXCEEDED); UNAVAILABLE (STORE_FAILED).
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (BUDGET_EXCEEDED; OVERLOADED: the store hasn't taken in all acknowledged records, come
+    back later); UNAVAILABLE (STORE_FAILED).
     """
     Erase: _aio.UnaryUnaryMultiCallable[_privacy_service_pb2.EraseRequest, _privacy_service_pb2.EraseResponse]  # type: ignore[assignment]
     """Erase makes a subject's values inaccessible at once and destroys the keys that could open them (crypto-shredding). Long-running:
     watch the operation. A dry run only counts.
 
-    Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED).
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: the store hasn't taken in all acknowledged records, so they can't be counted;
+    come back later); UNAVAILABLE (STORE_FAILED).
     """
     DeleteRecords: _aio.UnaryUnaryMultiCallable[_privacy_service_pb2.DeleteRecordsRequest, _privacy_service_pb2.DeleteRecordsResponse]  # type: ignore[assignment]
     """DeleteRecords deletes the records that a query finds, stored until now, from every store, index and rollup: a leaked secret, or what
     the rules missed. Long-running: watch the operation. A dry run only counts.
 
-    Errors: INVALID_ARGUMENT (QUERY_INVALID); UNAVAILABLE (STORE_FAILED).
+    Dead letters are no records: they aren't counted, and their bytes stay in the journal, encrypted, until its segment goes. When one
+    from before is decoded again (`heimdall.ingest.v1.IngestService.RetryDeadLetters`), what the query means of it is left out. Nothing
+    searches them: `ListDeadLetters` there tells sources and times, and `DeleteDeadLetters` deletes those that may hold what is meant.
+
+    Errors: INVALID_ARGUMENT (QUERY_INVALID); RESOURCE_EXHAUSTED (OVERLOADED: as Erase); UNAVAILABLE (STORE_FAILED).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_privacy_service_pb2.ListKeysRequest, _privacy_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """ListKeys lists the keys, without anything secret.
@@ -312,9 +328,12 @@ class PrivacyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _privacy_service_pb2.ExportSubjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_privacy_service_pb2.ExportSubjectResponse], _abc.AsyncIterator[_privacy_service_pb2.ExportSubjectResponse]]:
-        """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces.
+        """ExportSubject gives everything that is held on a subject (article 15 GDPR) with its provenance, as JSON, in pieces: values in the vault,
+        all records, dead letters that hold its tokens, and what the graph has, whatever its marking. Records may be more than an answer to a
+        query ever has. A document without its last line is cut short: the call then ends with an error, and is to be made again.
 
-        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (BUDGET_EXCEEDED); UNAVAILABLE (STORE_FAILED).
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (BUDGET_EXCEEDED; OVERLOADED: the store hasn't taken in all acknowledged records, come
+        back later); UNAVAILABLE (STORE_FAILED).
         """
 
     @_abc_1.abstractmethod
@@ -326,7 +345,8 @@ class PrivacyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Erase makes a subject's values inaccessible at once and destroys the keys that could open them (crypto-shredding). Long-running:
         watch the operation. A dry run only counts.
 
-        Errors: INVALID_ARGUMENT; UNAVAILABLE (STORE_FAILED).
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: the store hasn't taken in all acknowledged records, so they can't be counted;
+        come back later); UNAVAILABLE (STORE_FAILED).
         """
 
     @_abc_1.abstractmethod
@@ -338,7 +358,11 @@ class PrivacyServiceServicer(metaclass=_abc_1.ABCMeta):
         """DeleteRecords deletes the records that a query finds, stored until now, from every store, index and rollup: a leaked secret, or what
         the rules missed. Long-running: watch the operation. A dry run only counts.
 
-        Errors: INVALID_ARGUMENT (QUERY_INVALID); UNAVAILABLE (STORE_FAILED).
+        Dead letters are no records: they aren't counted, and their bytes stay in the journal, encrypted, until its segment goes. When one
+        from before is decoded again (`heimdall.ingest.v1.IngestService.RetryDeadLetters`), what the query means of it is left out. Nothing
+        searches them: `ListDeadLetters` there tells sources and times, and `DeleteDeadLetters` deletes those that may hold what is meant.
+
+        Errors: INVALID_ARGUMENT (QUERY_INVALID); RESOURCE_EXHAUSTED (OVERLOADED: as Erase); UNAVAILABLE (STORE_FAILED).
         """
 
     @_abc_1.abstractmethod

@@ -173,10 +173,13 @@ class JournalDeletedSlice(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     DUMP_FIELD_NUMBER: _builtins.int
     DAYS_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The source. Empty: of none."""
     dump: _builtins.str
     """The dump. Empty: they are logs."""
+    whole: _builtins.bool
+    """Whether all records are meant that the dump still has of this source. The source may then be sent again."""
     @_builtins.property
     def days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Days of the records' time since 1970 UTC, ascending; none for a dump."""
@@ -187,10 +190,11 @@ class JournalDeletedSlice(_message.Message):
         source: _builtins.str = ...,
         dump: _builtins.str = ...,
         days: _abc.Iterable[_builtins.int] | None = ...,
+        whole: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "dump", b"dump", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "dump", b"dump", "source", b"source", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -204,19 +208,25 @@ class JournalSourceKey(_message.Message):
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    DUMP_SHA256_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """The identity: the URI of its certificate. Never empty."""
     source: _builtins.str
     """The source's id, as the client named it. Never empty."""
+    dump_sha256: _builtins.str
+    """Of a dump: SHA-256 of its content, as hexadecimals; the dumps of a source are fed apart. Empty: no dump, or one that was begun
+    before this was kept.
+    """
     def __init__(
         self,
         *,
         principal: _builtins.str = ...,
         source: _builtins.str = ...,
+        dump_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dump_sha256", b"dump_sha256", "principal", b"principal", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

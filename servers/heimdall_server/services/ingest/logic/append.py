@@ -87,8 +87,8 @@ class AppendUseCase:
             BudgetExceededError: Too many sources.
             OverloadedError: The older stream's last frame is still being written.
         """
-        key = self._key(principal, request.source)
-        context = replace(self._context(request), source=key.source)
+        key = self._key(principal, request.source, request.dump.content_sha256 if request.dump else "")
+        context = replace(self._context(request), source=key.source, principal=principal)
         if request.dump is not None:
             # The records name the dump as it came, and are protected by the policy; what is kept of the source isn't.
             request = replace(request, dump=replace(self._names.dump(request.dump), tlp=request.tlp))
@@ -120,21 +120,29 @@ class AppendUseCase:
         else:
             self._forget(session)
 
-    def get(self, principal: str, source: str) -> SourceState:
-        """Where a source stands; one never seen stands at 0. It is called as it is stored."""
-        key = self._key(principal, source)
-        return self._state.sources.get(key) or SourceState(key)
+    def get(self, principal: str, source: str, dump_sha256: str = "") -> SourceState:
+        """Where a source stands; one never seen stands at 0. It is called as it is stored.
+
+        Args:
+            principal: Whose it is.
+            source: Its name.
+            dump_sha256: Which of its dumps is meant, as hexadecimals; empty: what is no dump, if there is any, else the newest one.
+        """
+        key = self._key(principal, source, dump_sha256)
+        sources = self._state.sources
+        held = sources.get(key) if dump_sha256 else sources.newest(principal, key.source)
+        return held or SourceState(key)
 
     def stored_name(self, principal: str, source: str) -> str:
         """What a source is called where it is stored."""
-        return self._key(principal, source).source
+        sources = self._state.sources
+        if sources.knows(principal, source):
+            return source
+        return sources.by_digest(principal, self._names.digest(source)) or self._names.stored(source)
 
-    def _key(self, principal: str, source: str) -> SourceKey:
-        plain = SourceKey(principal, source)
-        if self._state.sources.get(plain) is not None:
-            return plain
-        known = self._state.sources.by_digest(principal, self._names.digest(source))
-        return known or SourceKey(principal, self._names.stored(source))
+    def _key(self, principal: str, source: str, dump_sha256: str = "") -> SourceKey:
+        name = self.stored_name(principal, source)
+        return self._state.sources.dump_key(principal, name, dump_sha256) if dump_sha256 else SourceKey(principal, name)
 
     def _forget(self, session: AppendSession) -> None:
         if self._sessions.get(session.key) is session:
@@ -161,11 +169,15 @@ class AppendUseCase:
         """The source that holds the dump already, if one does."""
         complete = self._state.sources.find_dump(key.principal, facts)
         state = self._state.sources.get(key)
-        if complete is None and state is not None and state.position:
-            if state.dump is None:
-                raise InvalidArgumentError("open.source_id", "the source holds records that are no dump; use another")
-            if (state.dump.name, state.dump.content_sha256) != (facts.name, facts.content_sha256):
-                raise InvalidArgumentError("open.source_id", "the source holds another dump; use another")
+        plain = self._state.sources.get(replace(key, dump_sha256=""))
+        if complete is None and plain is not None and plain.position and plain.dump is None:
+            raise InvalidArgumentError("open.source_id", "the source holds records that are no dump; use another")
+        if complete is None and state is not None and state.dump is not None:
+            if state.dump.name != facts.name:
+                raise InvalidArgumentError(
+                    "open.dump.name",
+                    f"the source's dump of this content was begun as {state.dump.name}; go on with that name",
+                )
             _check_marking(state.dump, facts, begun=True)
         if complete is not None and complete.dump is not None and facts.tlp:
             _check_marking(complete.dump, facts, begun=False)
@@ -208,6 +220,5 @@ def _check_marking(held: DumpFacts, facts: DumpFacts, *, begun: bool) -> None:
         raise InvalidArgumentError("open.defaults.tlp", f"the dump was begun as {was}; go on with that marking")
     raise InvalidArgumentError(
         "open.defaults.tlp",
-        f"the dump was taken in before as {was}, and what is stored keeps its marking; delete its records, and take it in again "
-        "as another identity",
+        f"the dump was taken in before as {was}, and what is stored keeps its marking; delete its records, and take it in again",
     )

@@ -13,7 +13,7 @@ from heimdall_server.domain.decoding import Format
 from heimdall_server.ports.journal import DeadLetter, SourceKey
 from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.dead_letters import letters_of
-from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room
+from heimdall_server.services.ingest.logic.jobs import Job, Notes, OwnProtection, Room
 from heimdall_server.services.ingest.logic.lane import Chunk, Fed, Lane
 from heimdall_server.services.ingest.model import Skip
 
@@ -87,9 +87,9 @@ class AppendJob:
         return id(self.lane)
 
     @property
-    def protected_before(self) -> bool:
+    def own_protection(self) -> OwnProtection | None:
         """See `Job`."""
-        return False
+        return None
 
     def absorb(self, later: Job) -> bool:
         """See `Job`. A flush takes effect where it was sent, so nothing is merged behind one."""
@@ -117,8 +117,10 @@ class AppendJob:
         fed = lane.feed(self.chunks, observed_time_ns=observed_time_ns, final=self.finish, flush=self.flush, room=room)
         errors = fed.errors
         if errors:
+            # A letter is listed by its source, whichever of its dumps it is of; its context names that.
+            key = replace(self.feeder.key, dump_sha256="")
             self.letters = letters_of(
-                errors, key=self.feeder.key, format_=lane.format, context=context, keep_raw=self.feeder.keep_raw
+                errors, key=key, format_=lane.format, context=context, keep_raw=self.feeder.keep_raw
             )
         self.fed = fed
         return [piece.batch for piece in fed.pieces]

@@ -29,15 +29,17 @@ _JOINED_COUNT: Final = 64
 
 
 def context_to_json(context: DecodeContext) -> str:
-    """For a dead letter, so that a retry decodes alike."""
-    return json.dumps(asdict(context), separators=(",", ":"))
+    """For a dead letter, so that a retry decodes alike. Whose the records are is told by the letter's key."""
+    told = {name: value for name, value in asdict(context).items() if name != "principal"}
+    return json.dumps(told, separators=(",", ":"))
 
 
 def context_of(letter: DeadLetter) -> DecodeContext:
-    """Back from a dead letter. One that a store made has none."""
+    """Back from a dead letter. One that a store made may have none. Records stay theirs who sent them, whoever retries."""
+    principal = letter.key.principal
     if not letter.context:
-        return DecodeContext(letter.key.source, DEFAULT_DATASET, letter.time_ns)
-    return DecodeContext(**json.loads(letter.context))
+        return DecodeContext(letter.key.source, DEFAULT_DATASET, letter.time_ns, principal=principal)
+    return DecodeContext(**json.loads(letter.context), principal=principal)
 
 
 def letters_of(

@@ -117,7 +117,10 @@ class ExportUseCase:
         principal, digest = key
         answer: asyncio.Future[Exported] = asyncio.get_running_loop().create_future()
         context = DecodeContext(
-            source=f"{self._door.name}/{name}", dataset=self._dataset, observed_time_ns=self._clock.now_ns()
+            source=f"{self._door.name}/{name}",
+            dataset=self._dataset,
+            observed_time_ns=self._clock.now_ns(),
+            principal=principal,
         )
         export = Export(principal, payload, digest, answer)
         try:

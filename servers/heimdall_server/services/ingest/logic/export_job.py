@@ -25,7 +25,7 @@ from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.dead_letters import context_to_json, letters_of
 from heimdall_server.services.ingest.logic.doors import Door
 from heimdall_server.services.ingest.logic.format_text import format_to_json
-from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room
+from heimdall_server.services.ingest.logic.jobs import Job, Notes, OwnProtection, Room
 from heimdall_server.services.ingest.logic.state import Counts
 
 LOG: Final = logging.getLogger(__name__)
@@ -93,9 +93,9 @@ class ExportJob:
         return self.door.name, self.exports[0].principal
 
     @property
-    def protected_before(self) -> bool:
+    def own_protection(self) -> OwnProtection | None:
         """See `Job`."""
-        return False
+        return None
 
     def absorb(self, later: Job) -> bool:
         """See `Job`."""

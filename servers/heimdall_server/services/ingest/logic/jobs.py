@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
 
 from heimdall_server.ports.journal import DeadLetter, RequestMark, SourceMark
+from heimdall_server.ports.protector import Protected, Protector
 
 
 @dataclass(slots=True)
@@ -48,6 +49,15 @@ class Notes:
         return bool(self.sources or self.requests or self.dead_letters or self.resolved_letters)
 
 
+OwnProtection = Callable[[Protector, pa.RecordBatch], Protected]
+"""Decoded records to what may be stored of them."""
+
+
+def protected(protector: Protector, records: pa.RecordBatch) -> Protected:
+    """As records are that come for the first time: an `OwnProtection`."""
+    return protector.protect(records)
+
+
 class Job(Protocol):
     """A piece of work: payload bytes that become records of one frame.
 
@@ -66,8 +76,8 @@ class Job(Protocol):
         ...
 
     @property
-    def protected_before(self) -> bool:
-        """Whether its payload was protected once: then what looks like a token in it is one."""
+    def own_protection(self) -> OwnProtection | None:
+        """How its records are protected, and which are left, if not with those of other jobs. Worker thread."""
         ...
 
     def absorb(self, later: Job) -> bool:

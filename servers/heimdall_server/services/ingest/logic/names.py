@@ -30,6 +30,11 @@ def digest_in(name: str) -> str:
     return found[1] if found else ""
 
 
+def as_masked(name: str) -> str:
+    """A name that was given here without its digest: what it reads where masks are all that the policy writes. Another name as it is."""
+    return _DIGEST.sub("", name)
+
+
 class StoredNames:
     """See the module. Thread-safe; some tens of microseconds a name."""
 

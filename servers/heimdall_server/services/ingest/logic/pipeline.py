@@ -31,7 +31,7 @@ from heimdall_server.ports.journal import Entry, Journal
 from heimdall_server.ports.protector import Protected, Protector
 from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.fair_queue import FairQueue
-from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room
+from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room, protected
 from heimdall_server.services.ingest.logic.throughput import Throughput
 
 LOG: Final = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ class Pipeline:
         return group
 
     def _protect(self, group: _Group, batches: list[pa.RecordBatch]) -> None:
-        if any(run.job.protected_before for run in group.runs):
+        if any(run.job.own_protection for run in group.runs):
             self._protect_one_by_one(group, batches)
         else:
             try:
@@ -265,7 +265,7 @@ class Pipeline:
                 metrics.PROTECTED.labels(name).inc(count)
 
     def _protect_one_by_one(self, group: _Group, batches: list[pa.RecordBatch]) -> None:
-        """Job by job: find those whose records can't be protected, and go on without them."""
+        """Job by job, as each wants it; those whose records can't be protected are left out."""
         good: list[Protected] = []
         settlers: tuple[Callable[[], None], ...] = ()
         row = 0
@@ -277,15 +277,16 @@ class Pipeline:
             while sum(int(batch.num_rows) for batch in own) < run.row_count:
                 own.append(next(pending))
             try:
-                one = self._protector.protect(_concat(own), again=run.job.protected_before)
+                one = (run.job.own_protection or protected)(self._protector, _concat(own))
             except BaseException as error:  # noqa: BLE001 - as above
                 _log_bug("protection of a job failed", error)
                 run.failure, run.row_count = error, 0
                 continue
-            good.append(one)
-            settlers += one.settlers
-            run.first_row = row
+            run.first_row, run.row_count = row, one.batch.num_rows
             row += run.row_count
+            if run.row_count:
+                good.append(one)
+                settlers += one.settlers
         if good:
             hits: dict[str, int] = {}
             sidecars: dict[str, bytes] = {}

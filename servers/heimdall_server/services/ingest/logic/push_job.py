@@ -15,7 +15,7 @@ from heimdall_server.domain.decoding import DecodeContext, Format, FormatKind, R
 from heimdall_server.domain.errors import HeimdallError
 from heimdall_server.ports.journal import SourceKey
 from heimdall_server.services.ingest.logic.dead_letters import letters_of
-from heimdall_server.services.ingest.logic.jobs import Job, Notes, Room
+from heimdall_server.services.ingest.logic.jobs import Job, Notes, OwnProtection, Room
 
 LOG: Final = logging.getLogger(__name__)
 _SLICE_BYTES_MAX: Final = 1024 * 1024
@@ -104,9 +104,9 @@ class PushJob:
         return id(self.owner)
 
     @property
-    def protected_before(self) -> bool:
+    def own_protection(self) -> OwnProtection | None:
         """See `Job`."""
-        return False
+        return None
 
     def absorb(self, later: Job) -> bool:  # noqa: ARG002 - as `Job`
         """See `Job`: the owner makes jobs as large as is good."""
@@ -142,7 +142,10 @@ class PushJob:
                 yield from self._decode_group(group, framing)
 
     def _decode_group(self, pushes: Sequence[Push], framing: str) -> Iterator[pa.RecordBatch]:
-        sent = [syslog_senders.Sent(push.origin.source, push.origin.address, push.payload) for push in pushes]
+        sent = [
+            syslog_senders.Sent(push.origin.source, push.origin.address, push.payload, push.origin.principal)
+            for push in pushes
+        ]
         try:
             decoded = syslog_senders.decode(sent, framing, self.context)
         except BaseException as error:  # a native library's panic is no Exception, and must cost its own payload only
@@ -182,7 +185,7 @@ class PushJob:
                 errors,
                 key=SourceKey(origin.principal, origin.source),
                 format_=Format(FormatKind.SYSLOG, {"framing": framing}),
-                context=replace(self.context, source=origin.source, host=origin.address),
+                context=replace(self.context, source=origin.source, host=origin.address, principal=origin.principal),
                 keep_raw=self.owner.keep_raw,
             )
 

@@ -4,6 +4,8 @@ The state is made from journal frames alone (`apply`), so that a restart rebuild
 opens the newest segment, then the marks behind it. It is held in memory, bounded by `source_count_max`: beyond it,
 of the identity with the most sources the one that was quiet longest is forgotten. So nobody's sources push out
 those of others.
+
+A source may have many dumps. Each is fed as if it were a source by itself: its key names its content.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from collections import Counter, OrderedDict, deque
 from typing import Final
 
 from heimdall_server.domain.errors import BudgetExceededError, InvalidArgumentError
-from heimdall_server.ports.journal import SourceKey, SourceMark
+from heimdall_server.ports.journal import Deletion, SourceKey, SourceMark
 from heimdall_server.services.ingest.logic import metrics
 from heimdall_server.services.ingest.logic.format_text import format_from_json, format_to_json
-from heimdall_server.services.ingest.logic.names import digest_in
+from heimdall_server.services.ingest.logic.names import as_masked, digest_in
 from heimdall_server.services.ingest.model import REPEAT_WINDOW_COUNT, DumpFacts, SourceState
 
 SNAPSHOT_BATCH_COUNT: Final = 8
@@ -34,7 +36,8 @@ class SourceTable:
         self._source_count_max = source_count_max
         self._streams: set[SourceKey] = set()
         self._counts: Counter[str] = Counter()
-        self._by_digest: dict[tuple[str, str], SourceKey] = {}
+        self._by_name: dict[tuple[str, str], dict[SourceKey, None]] = {}
+        self._by_digest: dict[tuple[str, str], str] = {}
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -43,9 +46,29 @@ class SourceTable:
         """What the journal says of a source, or None if it never was."""
         return self._sources.get(key)
 
-    def by_digest(self, principal: str, digest: str) -> SourceKey | None:
-        """The source of a principal whose name carries a digest (`names.StoredNames`)."""
+    def knows(self, principal: str, source: str) -> bool:
+        """Whether a principal has a source of this name, or a dump of it."""
+        return (principal, source) in self._by_name
+
+    def by_digest(self, principal: str, digest: str) -> str | None:
+        """The name of a principal's source that carries a digest (`names.StoredNames`)."""
         return self._by_digest.get((principal, digest))
+
+    def dump_key(self, principal: str, source: str, content_sha256: str) -> SourceKey:
+        """What a dump of a source is fed under; one that was begun before dumps had keys of their own keeps the source's."""
+        plain = SourceKey(principal, source)
+        held = self._sources.get(plain)
+        if held is not None and held.dump is not None and held.dump.content_sha256 == content_sha256:
+            return plain
+        return SourceKey(principal, source, content_sha256)
+
+    def newest(self, principal: str, source: str) -> SourceState | None:
+        """Where a source stands with what is no dump; if nothing of it is, the newest of its dumps."""
+        plain = self._sources.get(SourceKey(principal, source))
+        if plain is not None:
+            return plain
+        dumps = (self._sources[key] for key in self._by_name.get((principal, source), ()))
+        return max(dumps, key=lambda state: state.position, default=None)
 
     def open(self, key: SourceKey) -> SourceState:
         """A new stream takes the source: its epoch goes up, which fences the stream before.
@@ -110,6 +133,18 @@ class SourceTable:
                 )
         return found
 
+    def forget_deleted(self, deletion: Deletion) -> None:
+        """Forget dumps of which a deletion left nothing, so that they can be taken in again, also otherwise marked.
+
+        Only finished ones: a stream that is open would go on where it was. One whose records carry a token for a name stays known.
+        """
+        whole = {(one.source, one.dump) for one in deletion.slices or () if one.whole}
+        for state in list(self._sources.values()) if whole else ():
+            if state.dump is None or not state.finished or state.position > deletion.through:
+                continue
+            if (state.key.source, as_masked(state.dump.name)) in whole:
+                self._remove(state.key)
+
     def snapshot(self) -> bytes:
         """Everything, as a JSON array, least recently used first."""
         return b"[" + b",".join(state.row for state in self._sources.values() if state.position) + b"]"
@@ -118,6 +153,7 @@ class SourceTable:
         """Replace everything by a snapshot."""
         self._sources.clear()
         self._counts.clear()
+        self._by_name.clear()
         self._by_digest.clear()
         for (
             principal,
@@ -131,8 +167,9 @@ class SourceTable:
             finished,
             dump,
             batches,
+            *later,
         ) in json.loads(snapshot):
-            state = SourceState(SourceKey(principal, source), offset, epoch)
+            state = SourceState(SourceKey(principal, source, *later), offset, epoch)
             if format_:
                 state.format, state.skip = format_from_json(format_)
             state.accepted_count, state.rejected_count = accepted, rejected
@@ -145,13 +182,18 @@ class SourceTable:
     def _add(self, state: SourceState) -> SourceState:
         self._sources[state.key] = state
         self._counts[state.key.principal] += 1
+        self._by_name.setdefault((state.key.principal, state.key.source), {})[state.key] = None
         if digest := digest_in(state.key.source):
-            self._by_digest[state.key.principal, digest] = state.key
+            self._by_digest[state.key.principal, digest] = state.key.source
         return state
 
     def _remove(self, key: SourceKey) -> None:
         del self._sources[key]
-        self._by_digest.pop((key.principal, digest_in(key.source)), None)
+        named = self._by_name[key.principal, key.source]
+        del named[key]
+        if not named:
+            del self._by_name[key.principal, key.source]
+            self._by_digest.pop((key.principal, digest_in(key.source)), None)
         self._counts[key.principal] -= 1
         if not self._counts[key.principal]:
             del self._counts[key.principal]
@@ -182,5 +224,6 @@ def _row_of(state: SourceState) -> bytes:
         state.finished,
         state.dump.to_json() if state.dump else "",
         list(state.batches)[-SNAPSHOT_BATCH_COUNT:],
+        state.key.dump_sha256,
     ]
     return json.dumps(row, separators=(",", ":")).encode()

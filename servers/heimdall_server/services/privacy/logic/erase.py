@@ -26,7 +26,7 @@ CERTIFICATE_VERSION: Final = 1
 class EraseUseCase:
     """See the module. What is done then is the operation's own matter (its `Steps`).
 
-    Its parameters are `tokens`, `classes`, `block` and, to keep them out, the values' keyed `digests`.
+    Its parameters are `tokens`, the `epochs` that these are of, `classes`, `block` and, to keep them out, the values' keyed `digests`.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class EraseUseCase:
             identity=identity_of({"subject": sorted(subject.digests), "block": block}),
             parameters={
                 "tokens": list(scope.tokens),
+                "epochs": list(subject.epochs),
                 "classes": subject.classes,
                 "block": block,
                 # Those of values: what is known by its token alone can't be told again under another epoch's.

@@ -188,6 +188,10 @@ class OperationRunner:
         found = [one for one in self._operations.values() if not (running_only and one.ended)]
         return found[::-1]
 
+    def running(self, kind: OperationKind) -> Sequence[Operation]:
+        """Those of a kind that haven't ended. Costs what these cost, however many have."""
+        return [one for operation_id in self._tasks if (one := self._operations[operation_id]).kind is kind]
+
     async def watch(self, operation_id: str) -> AsyncGenerator[Operation, None]:
         """An operation as it is, and again whenever it changes, until it ends. Changes that come fast may be told as one.
 

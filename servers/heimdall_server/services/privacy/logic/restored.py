@@ -1,20 +1,28 @@
-"""Deletions of which a journal that was restored from a backup knows nothing: they are carried out once more.
+"""After a journal was restored from a backup: deletions of which it knows nothing are carried out once more, erasures reach no further than it.
 
 A deletion is a record of the journal, which every projection applies. A backup from before it brings back the records and not the deletion,
 which only the ledger has then. One that is under way goes back to where it is written; one that has ended never changes, so another
-operation takes its place. Erasures need nothing of the kind: the vault hears of all of them at each start.
+operation takes its place.
+
+Erasures need no repeating, for the vault hears of all of them at each start. But each reaches through a position of the journal, and behind
+the head of an older one that is where new frames will stand: what comes in there would be taken for erased. So its reach ends at that
+head. Whoever then puts the newer journal back all the same has its frames at these positions again, with what was erased in them: a
+frame that is older than the start at which the reach was cut tells so, and the reach is what it was.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from heimdall_server.domain.errors import BudgetExceededError
 from heimdall_server.domain.operations import Operation, OperationKind
+from heimdall_server.ports.journal import Journal
 from heimdall_server.ports.operations import OperationLog
 from heimdall_server.services.privacy.logic.delete import ACTION
+from heimdall_server.services.privacy.logic.kinds.model import SHARD
 from heimdall_server.services.privacy.logic.operations import OperationRunner
 from heimdall_server.services.privacy.logic.trail import AuditTrail
 from heimdall_server.services.privacy.model import Caller
@@ -22,6 +30,10 @@ from heimdall_server.services.privacy.model import Caller
 ACTOR: Final = "system"
 _AGAIN: Final = "again"
 """Parameter of a repetition: which deletion it repeats."""
+_REACHES: Final = ("through", "last_sealed")
+"""Facts of erasures and rotations that are positions."""
+_CUT: Final = "cut"
+"""Fact: what they were before an older journal cut them, its head then, and when that was."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -85,3 +97,55 @@ class DeletionsAfterRestore:
     def _facts(self, one: Operation) -> dict[str, Any]:
         """Of a deletion that is to be written anew, and reaches no further than the journal does."""
         return {**one.facts, "through": min(int(one.facts["through"]), self.head), "position": None}
+
+
+@dataclass(frozen=True, slots=True)
+class ErasuresAfterRestore:
+    """What is to be done at a start, before anybody hears of erasures and before anything new comes in. Rotations of data keys are cut, too."""
+
+    log: OperationLog
+    journal: Journal
+
+    async def cut(self, now_ns: int) -> None:
+        """Let none reach behind the journal's head; one whose newer journal is back reaches as far as before.
+
+        Raises:
+            CorruptionError, StoreError: The ledger or the journal can't be used.
+        """
+        is_back: dict[tuple[int, int], bool] = {}
+        for one in await self.log.load():
+            if one.kind not in (OperationKind.ERASE, OperationKind.ROTATE_DEK):
+                continue
+            cut = dict(one.facts.get(_CUT) or {})
+            if cut and (place := (cut["head"], cut["time_ns"])) not in is_back:
+                is_back[place] = await self._holds_older(*place)
+            facts = self._facts(one, cut, now_ns, is_back=bool(cut) and is_back[place])
+            if facts != dict(one.facts):
+                # It may have ended, and what it did stays as it is: only the journal's positions are other ones.
+                await self.log.write(replace(one, facts=facts))
+                _LOG.warning(
+                    "the journal is another one than before: how far an erasure or a rotation reaches follows it",
+                    extra={"operation": one.operation_id},
+                )
+
+    def _facts(self, one: Operation, cut: dict[str, int], now_ns: int, *, is_back: bool) -> dict[str, Any]:
+        head = self.journal.head().get(SHARD, 0)
+        facts = {**one.facts}
+        if is_back:
+            facts |= {name: max(facts[name], cut[name]) for name in _REACHES if name in cut}
+            cut = {}
+        beyond = {name: facts[name] for name in _REACHES if (facts.get(name) or 0) > head}
+        if beyond:
+            first = {name: max(position, cut.get(name, 0)) for name, position in beyond.items()}
+            cut = {**cut, **first, "head": head, "time_ns": now_ns}
+        if cut or one.facts.get(_CUT):
+            facts[_CUT] = cut
+        return {**facts, **dict.fromkeys(beyond, head)}
+
+    async def _holds_older(self, head: int, time_ns: int) -> bool:
+        """Whether the first frame behind a head is from before a time: it isn't what came in behind it."""
+        after = max(head, self.journal.tail().get(SHARD, 1) - 1)
+        async with aclosing(self.journal.read_control(SHARD, after=after)) as frames:  # type: ignore[type-var]
+            async for frame in frames:
+                return frame.time_ns < time_ns
+        return False

@@ -25,6 +25,8 @@ class Subject:
     """Its tokens under all live epochs, distinct, in the order of what was named."""
     digests: Sequence[str]
     """Keyed digests of the values, the same in each epoch: what a repeat of a request is known by."""
+    epochs: Sequence[int]
+    """That the tokens are of."""
 
     @property
     def classes(self) -> list[str]:
@@ -124,6 +126,7 @@ class SubjectNames:
     ) -> Subject:
         names: dict[TokenName, None] = {}
         digests: dict[str, None] = {}
+        epochs = tuple(self._tokeniser.live_epochs)  # before: one that begins meanwhile may be among none of the tokens
         for one, name in zip(values, tokens, strict=True):
             if name is not None:
                 names[name] = None
@@ -136,7 +139,7 @@ class SubjectNames:
             digests[self._tokeniser.digests(one.data_class, [form])[0]] = None
             for word in self._tokeniser.words_of_all_epochs(one.data_class, form):
                 names[TokenName(one.data_class, word)] = None
-        return Subject(tuple(names), tuple(digests))
+        return Subject(tuple(names), tuple(digests), epochs)
 
 
 def _of_classes(one: PersonalValue) -> list[PersonalValue]:

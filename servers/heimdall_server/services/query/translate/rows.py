@@ -16,8 +16,8 @@ from heimdall_server.services.query.watch_model import Packed
 
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
 """No response message is larger: other people's clients refuse 4 MiB, and large ones stall a stream."""
-_PAYLOAD_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 64 * 1024
-"""Room for what stands around the rows."""
+_PAYLOAD_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 32 * 1024
+"""Room for what stands around the rows: twice a token of at most 4 KiB."""
 _ROW_OVERHEAD_BYTES: Final = 8
 """Tag and length of a JSON row."""
 _CHUNK_ROWS: Final = 8_192

@@ -8,8 +8,9 @@ from collections.abc import Collection
 from typing import Final
 
 from heimdall_server.domain.graph import EDGE_KINDS, EdgeKind, VertexKind
-from heimdall_server.storage.postgres.graph.dumps import forget_records, forget_samples
+from heimdall_server.storage.postgres.graph.dumps import forget_samples
 from heimdall_server.storage.postgres.graph.import_log import erase_imports
+from heimdall_server.storage.postgres.graph.known_records import forget_records
 from heimdall_server.storage.postgres.graph.labels import are_there, table
 from heimdall_server.storage.postgres.graph.transaction import lock_writers
 from heimdall_server.storage.postgres.pool import PostgresPool

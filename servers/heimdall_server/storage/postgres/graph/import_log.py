@@ -6,14 +6,23 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from heimdall_server.domain.graph import Tlp
-from heimdall_server.domain.graph_imports import ImportedEntity, ImportedFacts, ImportRow
+from heimdall_server.domain.graph_imports import ImportedEntity, ImportedFacts, ImportRow, KeptObject
 from heimdall_server.storage.postgres.graph.staging import Connection
 from heimdall_server.storage.postgres.pool import PostgresPool
 
 _TIME_S: Final = 60.0
 _INSERT: Final = (
-    b"INSERT INTO graph_import (sequence, digest, ref, source, entity, tlp, counted, tokens, people, actor, create_time_ns, facts, kept) "
-    b"VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::uuid[], %s, %s, %s, %s)"
+    b"INSERT INTO graph_import (sequence, digest, ref, source, entity, tlp, counted, tokens, people, actor, create_time_ns, facts, kept, fact) "
+    b"VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::uuid[], %s, %s, %s, %s, %s)"
+)
+# The newest version of each object, with what all of them added; one from before objects were kept has no fact.
+_KEPT_OF_FACTS: Final = (
+    b"SELECT fact, ref, sequence, kept, tlp, (SELECT coalesce(sum(o.counted), 0)::bigint FROM graph_import o WHERE o.ref = newest.ref "
+    b"AND o.source = newest.source AND o.tlp <= %(tlp)s AND (o.fact = newest.fact OR o.fact IS NULL)) FROM ("
+    b"SELECT *, row_number() OVER (PARTITION BY fact ORDER BY sequence DESC) AS place FROM ("
+    b"SELECT DISTINCT ON (fact, ref) fact, ref, source, sequence, kept, tlp FROM graph_import "
+    b"WHERE fact = ANY(%(facts)s::uuid[]) AND tlp <= %(tlp)s ORDER BY fact, ref, sequence DESC) told) newest "
+    b"WHERE place <= %(count)s ORDER BY fact, place"
 )
 # As `PostgresGraphCuration.add_label`; of several that differ in their marking the least strict one is seen by all who may.
 _LABEL: Final = (
@@ -105,7 +114,18 @@ class PostgresImportLog:
         )
         return {entity.bytes: (kept, Tlp(tlp)) for entity, kept, tlp in rows}
 
-    async def _rows(self, statement: bytes, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    async def kept_of_facts(
+        self, facts: Collection[bytes], *, tlp_max: Tlp, count_max: int
+    ) -> Mapping[bytes, Sequence[KeptObject]]:
+        """See the port."""
+        found: dict[bytes, list[KeptObject]] = {}
+        asked = {"facts": [one.hex() for one in facts], "tlp": tlp_max.value, "count": count_max}
+        for fact, ref, number, text, tlp, counted in await self._rows(_KEPT_OF_FACTS, asked):
+            one = KeptObject(bytes(ref), int(number), text, Tlp(tlp), int(counted))
+            found.setdefault(fact.bytes, []).append(one)
+        return found
+
+    async def _rows(self, statement: bytes, values: Sequence[object] | Mapping[str, object]) -> list[tuple[Any, ...]]:
         async with self._pool.connection() as connection:
             return await (await connection.execute(statement, values)).fetchall()
 
@@ -131,7 +151,8 @@ def _values(sequence: int, row: ImportRow, actor: str, time_ns: int) -> tuple[ob
     entity = row.entity.hex() or None
     tokens, people = [token for token, _ in facts.people], [id_.hex() for _, id_ in facts.people]
     about = (sequence, row.digest, row.ref, facts.source, entity, row.tlp.value, row.counted)
-    return (*about, tokens, people, actor, time_ns, facts.to_json(), row.kept)
+    fact = row.fact.hex() if row.kept else ""  # what says nothing more needn't be found by it
+    return (*about, tokens, people, actor, time_ns, facts.to_json(), row.kept, fact or None)
 
 
 def _row(row: Sequence[Any]) -> ImportRow:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -39,22 +39,20 @@ _LABELS: Final[tuple[VertexKind | EdgeKind, ...]] = (*EDGE_KINDS, *VERTEX_KINDS)
 _SIGHTING, _OF_ENTITY, _ENTITY = table(VertexKind.SIGHTING), table(EdgeKind.OF_ENTITY), table(VertexKind.ENTITY)
 _SUMS: Final = "first_ns bigint, last_ns bigint, count bigint, first_place bigint, last_place bigint"
 _TOLD: Final = (
-    f"graph_told (uid uuid, tlp smallint, {_SUMS}, hours integer[], PRIMARY KEY (uid, tlp))",
-    f"graph_telling (uid uuid, tlp smallint, {_SUMS}, hours integer[])",
+    f"graph_told (uid uuid, teller integer, {_SUMS}, hours integer[], PRIMARY KEY (uid, teller))",
+    f"graph_telling (uid uuid, teller integer, {_SUMS}, hours integer[])",
     f"graph_differs (fact ag_catalog.graphid, uid uuid, provenance integer, {_SUMS}, hours integer[], is_left boolean)",
     "graph_touched (sighting uuid, entity ag_catalog.graphid, provenance integer)",
 )
 _ADD: Final = f"""
-INSERT INTO graph_told AS t (uid, tlp, {SUM_COLUMNS}, hours) SELECT uid, tlp, {SUM_COLUMNS}, hours FROM graph_telling
-ON CONFLICT (uid, tlp) DO UPDATE SET
+INSERT INTO graph_told AS t (uid, teller, {SUM_COLUMNS}, hours) SELECT uid, teller, {SUM_COLUMNS}, hours FROM graph_telling
+ON CONFLICT (uid, teller) DO UPDATE SET
     first_ns = least(t.first_ns, excluded.first_ns), last_ns = greatest(t.last_ns, excluded.last_ns), count = t.count + excluded.count,
     first_place = coalesce(least(nullif(t.first_place, 0), nullif(excluded.first_place, 0)), 0),
     last_place = greatest(t.last_place, excluded.last_place),
     hours = (SELECT array_agg(a + b ORDER BY n) FROM unnest(t.hours, excluded.hours) WITH ORDINALITY AS u (a, b, n))
 """
-_OURS: Final = (
-    "SELECT provenance_id FROM graph_provenance WHERE instance = %s AND source = %s AND dump = %s AND method = ANY(%s)"
-)
+_OURS: Final = "SELECT provenance_id, actor, tlp FROM graph_provenance WHERE instance = %s AND source = %s AND dump = %s AND method = ANY(%s)"
 _IS_HELD: Final = (
     f"SELECT EXISTS (SELECT FROM {_SIGHTING} s WHERE s.day = %s AND (s.provenance = ANY(%s) OR s.provenance = 0 AND EXISTS "
     "(SELECT FROM graph_fact_provenance f WHERE f.fact = s.id AND f.provenance = ANY(%s))))"
@@ -62,8 +60,8 @@ _IS_HELD: Final = (
 _PAIR: Final = ", ".join(f"f.{name}" for name in SUM_COLUMNS.split(", "))
 _ROW: Final = ", ".join(f"s.{name}" for name in SUM_COLUMNS.split(", "))
 _OF_TOLD: Final = ", ".join(f"t.{name}" for name in SUM_COLUMNS.split(", "))
-_NUMBERED: Final = "row_number() OVER (PARTITION BY h.uid, v.tlp ORDER BY h.provenance)"
-# Provenances of one source and marking differ by the program's version, or by what warninglists said when they were made: what is told now is
+_NUMBERED: Final = "row_number() OVER (PARTITION BY h.uid, v.teller ORDER BY h.provenance)"
+# Provenances of one source, actor and marking differ by the program's version, or by what warninglists said when they were made: what is told now is
 # kept by the first of them.
 _DIFFER: Final = f"""
 INSERT INTO graph_differs
@@ -72,10 +70,11 @@ WITH held AS (
     UNION ALL SELECT s.id, s.uid, f.provenance, {_PAIR}, f.hours FROM {_SIGHTING} s
     JOIN graph_fact_provenance f ON f.fact = s.id AND f.provenance = ANY(%(ours)s) WHERE s.day = %(day)s AND s.provenance = 0
 ), marked AS (
-    SELECT h.*, v.tlp, {_NUMBERED} AS number FROM held h JOIN graph_provenance v ON v.provenance_id = h.provenance
+    SELECT h.*, v.teller, {_NUMBERED} AS number FROM held h JOIN unnest(%(ours)s::integer[], %(tellers)s::integer[]) AS v (provenance, teller)
+    ON v.provenance = h.provenance
 )
 SELECT h.id, h.uid, h.provenance, {_OF_TOLD}, t.hours, t.uid IS NOT NULL
-FROM marked h LEFT JOIN graph_told t ON t.uid = h.uid AND t.tlp = h.tlp AND h.number = 1
+FROM marked h LEFT JOIN graph_told t ON t.uid = h.uid AND t.teller = h.teller AND h.number = 1
 WHERE t.uid IS NULL OR ({", ".join(f"h.{name}" for name in SUM_COLUMNS.split(", "))}, h.hours) IS DISTINCT FROM ({_OF_TOLD}, t.hours)
 """
 _TOUCH: Final = f"INSERT INTO graph_touched SELECT d.uid, e.end_id, d.provenance FROM graph_differs d JOIN {_OF_ENTITY} e ON e.start_id = d.fact"
@@ -114,11 +113,23 @@ _DUMPS: Final = (
 )
 
 
+class _Tellers:
+    """What tells provenances of one source apart, as numbers: who brought its records in, and their marking."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, int], int] = {}
+
+    def number(self, actor: str, tlp: int) -> int:
+        """From 0, in the order in which they are asked for."""
+        return self._numbers.setdefault((actor, tlp), len(self._numbers))
+
+
 class Day:
     """Implements `ports.graph_making.DayTold` in the block's transaction."""
 
-    def __init__(self, connection: Connection, *, is_held: bool) -> None:
+    def __init__(self, connection: Connection, tellers: _Tellers, *, is_held: bool) -> None:
         self._connection = connection
+        self._tellers = tellers
         self._is_held = is_held
 
     @property
@@ -131,22 +142,28 @@ class Day:
         rows = np.flatnonzero(numbers(vertices, "kind") == VERTEX_KINDS.index(VertexKind.SIGHTING))
         if not len(rows):
             return
-        columns = await asyncio.to_thread(_told_columns, vertices, rows, provenances)
-        await copy_in(self._connection, f"graph_telling (uid, tlp, {SUM_COLUMNS}, hours)", columns)
+        tellers = np.array([self._tellers.number(one.actor, int(one.tlp)) for one in provenances], np.int64)
+        columns = await asyncio.to_thread(_told_columns, vertices, rows, tellers)
+        await copy_in(self._connection, f"graph_telling (uid, teller, {SUM_COLUMNS}, hours)", columns)
         await self._connection.execute(_ADD.encode())
         await self._connection.execute("TRUNCATE graph_telling")
 
 
-def _told_columns(vertices: pa.RecordBatch, rows: Longs, provenances: Sequence[Provenance]) -> list[Column]:
-    """Sightings by id and marking, summed up, as `graph_telling` has them."""
-    markings = np.array([int(one.tlp) for one in provenances], np.int64)
+def _told_columns(vertices: pa.RecordBatch, rows: Longs, tellers: Longs) -> list[Column]:
+    """Sightings by id and teller, summed up, as `graph_telling` has them.
+
+    Args:
+        vertices: `VERTEX_SCHEMA`.
+        rows: Those of them that are sightings.
+        tellers: By what `provenance` indexes.
+    """
     encoded = vertices.column("id").take(pa.array(rows)).dictionary_encode()
-    told = markings[numbers(vertices, "provenance")[rows].astype(np.int64)]
+    told = tellers[numbers(vertices, "provenance")[rows].astype(np.int64)]
     sums = row_sums(vertices, rows, count=True, with_hours=True)
     pairs = Pairs.of(encoded.indices.to_numpy().astype(np.int64), told, sums)
     columns: list[Column] = [
         octets(encoded.dictionary)[pairs.fact],
-        pairs.provenance.astype(np.int16),
+        pairs.provenance.astype(np.int32),
         *sum_columns(pairs.sums),
     ]
     return columns if pairs.sums.hours is None else [*columns, hours_column(pairs.sums.hours)]
@@ -184,12 +201,15 @@ class PostgresGraphSlices:
         """See the port."""
         async with self._pool.connection(timeout_s=_TIME_S) as connection:
             await _allow_time(connection)
-            numbered = await _ours(connection, instance, source, "")
-            row = await (await connection.execute(_IS_HELD.encode(), (day, numbered, numbered))).fetchone()
+            ours = await _ours(connection, instance, source, "")
+            tellers = _Tellers()
+            numbered = {number: tellers.number(actor, tlp) for number, actor, tlp in ours}
+            held = (day, list(numbered), list(numbered))
+            row = await (await connection.execute(_IS_HELD.encode(), held)).fetchone()
             is_held = bool(row and row[0])
             for definition in _TOLD if is_held else ():
                 await connection.execute(f"CREATE TEMPORARY TABLE {definition} ON COMMIT DROP".encode())
-            yield Day(connection, is_held=is_held)
+            yield Day(connection, tellers, is_held=is_held)
             await lock_writers(connection)
             if is_held:
                 await _replace_day(connection, source, day, numbered)
@@ -201,7 +221,7 @@ class PostgresGraphSlices:
             await _allow_time(connection)
             await prepare_cut(connection)
             await lock_writers(connection)
-            numbered = await _ours(connection, instance, source, dump)
+            numbered = [number for number, _, _ in await _ours(connection, instance, source, dump)]
             for kind in _LABELS:
                 await connection.execute(
                     f"INSERT INTO graph_cut SELECT id, provenance FROM {table(kind)} WHERE provenance = ANY(%s)".encode(),
@@ -235,10 +255,18 @@ class PostgresGraphSlices:
             await forget_streams(connection, streams)
 
 
-async def _replace_day(connection: Connection, source: str, day: int, numbered: Sequence[int]) -> None:
+async def _replace_day(connection: Connection, source: str, day: int, numbered: Mapping[int, int]) -> None:
+    """Put what is told in the place of what is held.
+
+    Args:
+        connection: With `graph_told` filled.
+        source: Whose.
+        day: Since 1970.
+        numbered: Provenances of the source's records, and their tellers.
+    """
     await prepare_cut(connection)
     await connection.execute("ANALYZE graph_told")
-    await connection.execute(_DIFFER.encode(), {"day": day, "ours": list(numbered)})
+    await connection.execute(_DIFFER.encode(), {"day": day, "ours": list(numbered), "tellers": list(numbered.values())})
     await connection.execute("ANALYZE graph_differs")
     await connection.execute(_TOUCH.encode())
     for statement in _CUT_SIGHTINGS:
@@ -252,10 +280,10 @@ async def _replace_day(connection: Connection, source: str, day: int, numbered: 
     await connection.execute("DELETE FROM graph_content")
 
 
-async def _ours(connection: Connection, instance: str, source: str, dump: str) -> list[int]:
-    """Numbers of the provenances of some records."""
+async def _ours(connection: Connection, instance: str, source: str, dump: str) -> list[tuple[int, str, int]]:
+    """The provenances of some records: number, actor and marking."""
     cursor = await connection.execute(_OURS, (instance, source, dump, list(FACT_METHODS)))
-    return [int(number) for (number,) in await cursor.fetchall()]
+    return [(int(number), str(actor), int(tlp)) for number, actor, tlp in await cursor.fetchall()]
 
 
 async def _allow_time(connection: Connection) -> None:

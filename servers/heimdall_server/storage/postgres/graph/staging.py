@@ -26,6 +26,7 @@ _TABLES: Final = (
     f"graph_edge_change (kind smallint, start_id ag_catalog.graphid, end_id ag_catalog.graphid, relation integer, {_FACT}, rank integer)",
     "graph_vertex_text (kind smallint, id ag_catalog.graphid, mark smallint, properties ag_catalog.agtype)",
     f"graph_pair (fact ag_catalog.graphid, provenance integer, {_SUMS}, hours integer[])",
+    "graph_record_key (ordinal integer, number bigint, hash bigint)",
 )
 SUM_COLUMNS: Final = "first_ns, last_ns, count, first_place, last_place"
 FACT_COLUMNS: Final = f"{SUM_COLUMNS}, provenance, confidence, tlp_min, tlp_max"

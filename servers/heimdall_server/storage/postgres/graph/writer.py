@@ -14,12 +14,20 @@ from psycopg import errors as pg
 
 from heimdall_server.domain.errors import StoreError
 from heimdall_server.domain.graph import EDGE_KINDS, VERTEX_KINDS, Provenance
-from heimdall_server.domain.graph_batches import Applied, CheckedBatch, GraphBatch, Origin, checked, content_digest
+from heimdall_server.domain.graph_batches import (
+    Applied,
+    CheckedBatch,
+    Flags,
+    GraphBatch,
+    Origin,
+    checked,
+    content_digest,
+)
 from heimdall_server.domain.graph_profiles import Hashes
 from heimdall_server.storage.postgres.config import STORE
 from heimdall_server.storage.postgres.graph.dumps import TABLES as DUMP_TABLES
-from heimdall_server.storage.postgres.graph.dumps import marks_of
 from heimdall_server.storage.postgres.graph.facts import Longs
+from heimdall_server.storage.postgres.graph.known_records import known_records
 from heimdall_server.storage.postgres.graph.labels import table
 from heimdall_server.storage.postgres.graph.news import News
 from heimdall_server.storage.postgres.graph.progress import missing_of
@@ -99,10 +107,10 @@ class PostgresGraphWriter:
         async with self._pool.connection() as connection:
             return await missing_of(connection, origin)
 
-    async def marks(self, provenance: Provenance, numbers: Longs) -> Hashes:
+    async def knows(self, provenance: Provenance, numbers: Longs, hashes: Hashes) -> Flags:
         """See the port."""
         async with self._pool.connection() as connection:
-            return await marks_of(connection, provenance, numbers)
+            return await known_records(connection, provenance, numbers, hashes)
 
     async def apply(self, batch: GraphBatch) -> Applied:
         """See the port."""

@@ -74,6 +74,8 @@ class LinkDraft:
     saying: Saying
     within: bool = False
     """Said by an object besides what it is, not by an object of its own."""
+    kept: bytes = field(default=b"", repr=False)
+    """The object without its ends, JSON, where it is one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class SightingDraft:
     of_ref: str
     saying: Saying
     within: bool = False
+    kept: bytes = field(default=b"", repr=False)
+    """The object without what was seen, JSON, where it says more than that."""
 
 
 @dataclass(frozen=True, slots=True)

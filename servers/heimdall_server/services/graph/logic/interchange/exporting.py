@@ -15,6 +15,7 @@ from typing import Final
 
 from heimdall_server.domain.errors import InvalidArgumentError
 from heimdall_server.domain.graph import EdgeKind, Tlp, VertexKind
+from heimdall_server.domain.graph_imports import KeptObject
 from heimdall_server.domain.graph_reading import Edge, EdgeKey, GraphFilter, GraphLimits, Level, Vertex
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.ports.audit import Act, AuditLog
@@ -27,7 +28,10 @@ from heimdall_server.services.graph.logic.interchange.stix_objects import (
     entity_object,
     personal_object,
     relation_object,
+    renamed,
     sighting_object,
+    told_relation,
+    told_sighting,
 )
 from heimdall_server.services.graph.model import Ceiling, Curator, Named
 
@@ -42,6 +46,8 @@ _SIGHTINGS_MAX: Final = 1_000
 """Of one entity, the most relevant."""
 _ASKED: Final = 500
 """Facts whose provenances are asked for together."""
+_TOLD_MAX: Final = 100
+"""Objects that one relation, or one sighting, is given out as; what else was counted is one more."""
 _DEGREE: Final = 1_000
 _SURE: Final = 20
 """What is believed less is given out and not walked on through, as everywhere."""
@@ -184,6 +190,8 @@ class _Export:
         self._told = Exported()
         self._objects: dict[bytes, str] = {}
         """Ids of the objects that were given out, by vertex."""
+        self._given: set[str] = set()
+        """Ids of the relations and sightings that were given out as they were told."""
         self._related: set[EdgeKey] = set()
         self._stands_for: dict[bytes, bytes] = {}
         """Of vertices that were merged into others: those."""
@@ -267,15 +275,37 @@ class _Export:
         self._related.update(edge.key for edge in edges)
         await self._learn_merged(edges)
         markings = await self._markings([edge.key for edge in edges])
+        kept = await self._kept([edge.key.id for edge in edges])
         for edge in edges:
             ends = [self._objects.get(self._stands_for.get(end, end)) for end in (edge.key.start, edge.key.end)]
             start, end = ends
             if start is None or end is None:
                 self._told.left_out_count += 1
-            else:
-                marked = replace(edge, seen=replace(edge.seen, tlp=markings[edge.key]))
+                continue
+            tlp, told_as = markings[edge.key], kept.get(edge.key.id, ())
+            for one in told_as:
+                marked = replace(edge, seen=replace(edge.seen, tlp=max(tlp, one.tlp)))
+                self._add_told(told_relation(one, marked, start, end), edge.key.id, one.ref)
+            if not told_as:
+                marked = replace(edge, seen=replace(edge.seen, tlp=tlp))
                 self._bundle.add(relation_object(marked, start, end))
-                self._told.relation_count += 1
+            self._told.relation_count += max(1, len(told_as))
+
+    async def _kept(self, facts: Sequence[bytes]) -> dict[bytes, Sequence[KeptObject]]:
+        """The objects that relations and sightings were told of as."""
+        found: dict[bytes, Sequence[KeptObject]] = {}
+        for start in range(0, len(facts), _ASKED):
+            some = facts[start : start + _ASKED]
+            found |= await self._ports.log.kept_of_facts(some, tlp_max=self._tlp_max, count_max=_TOLD_MAX)
+        self._told.truncated |= any(len(one) >= _TOLD_MAX for one in found.values())
+        return found
+
+    def _add_told(self, object_: StixObject, fact: bytes, ref: bytes) -> None:
+        """An object that somebody told. If another one has its id, an earlier version spoke of something else."""
+        if object_["id"] in self._given:
+            object_ = renamed(object_, fact, ref)
+        self._given.add(object_["id"])
+        self._bundle.add(object_)
 
     async def _learn_merged(self, edges: Sequence[Edge]) -> None:
         """Edges name the ends that they were told with, also where these are part of others now."""
@@ -301,12 +331,36 @@ class _Export:
             markings = await self._markings([one.id for one in found])
             sightings.update((one.id, _marked(one, markings[one.id])) for one in found)
             await self._learn_merged([edge for edge in level.edges if edge.key.end not in objects])
+            seen = []
             for edge in level.edges:
                 of = objects.get(self._stands_for.get(edge.key.end, edge.key.end))
                 sighting = sightings.get(edge.key.start)
                 if of is not None and sighting is not None:
-                    self._bundle.add(sighting_object(sighting, of))
+                    seen.append((sighting, of))
+            self._add_sightings(seen, await self._kept([sighting.id for sighting, _ in seen]))
+
+    def _add_sightings(
+        self, seen: Sequence[tuple[Vertex, StixObject]], kept: Mapping[bytes, Sequence[KeptObject]]
+    ) -> None:
+        """Sightings as they were told, and what was counted besides."""
+        newest: dict[tuple[str, bytes], int] = {}
+        for sighting, of in seen:
+            for one in kept.get(sighting.id, ()):
+                newest[of["id"], one.ref] = max(one.number, newest.get((of["id"], one.ref), 0))
+        for sighting, of in seen:
+            rest, is_told = sighting.seen.count, False
+            for one in kept.get(sighting.id, ()):
+                told = told_sighting(one, _marked(sighting, max(sighting.seen.tlp, one.tlp)), of)
+                if told is None:
+                    continue
+                is_told, rest = True, rest - one.counted
+                # An earlier version may be of another day: the newest one counts what both do.
+                if newest[of["id"], one.ref] == one.number:
+                    self._add_told(told, sighting.id, one.ref)
                     self._told.sighting_count += 1
+            if rest > 0 or not is_told:
+                self._bundle.add(sighting_object(replace(sighting, seen=replace(sighting.seen, count=rest)), of))
+                self._told.sighting_count += 1
 
 
 def _objects_of(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -34,6 +35,7 @@ from heimdall_server.services.graph.logic.interchange.drafts import (
     ThingDraft,
 )
 from heimdall_server.services.graph.logic.interchange.json_pieces import JsonPieces, NoObject
+from heimdall_server.services.graph.logic.interchange.references import refs_within
 from heimdall_server.services.graph.logic.interchange.resolving import Resolver, Who
 from heimdall_server.services.graph.model import Curator
 
@@ -41,7 +43,8 @@ PERMISSION: Final = "graph.import"
 IMPORT_BYTES_MAX: Final = 256 * 1024 * 1024
 """Of one import. ATT&CK's largest bundle has 50 MB."""
 DEFERRED_MAX: Final = 500_000
-"""Objects, relations and sightings of one import; half a kilobyte each, since relations wait until all else has come."""
+"""Objects, relations and sightings of one import; half a kilobyte each, since relations wait until all else has come, those that are objects of their
+own with their JSON."""
 _TOO_MANY: Final = f"an import has at most {DEFERRED_MAX} objects and relations; split it"
 IMPORTS_MAX: Final = 2
 """Imports at the same time; each holds what it has to refer to."""
@@ -289,12 +292,24 @@ class _Import:
     async def _take_deferred(self, drafts: Sequence[LinkDraft | SightingDraft]) -> None:
         if self._ports.draining():
             raise DrainingError
-        await self._look_up(drafts)
+        objects, refs = await asyncio.to_thread(_objects_of, drafts)
+        await self._look_up(refs)
+        sighted = {self._resolver.ref(one.ref) for one in drafts if isinstance(one, SightingDraft)}
+        counted = await self._ports.log.counted(self._options.source, list(sighted)) if sighted else {}
+        async with self._sections.section():
+            rows, protected = await asyncio.to_thread(self._deferred_rows, drafts, objects, dict(counted))
+            await self._keep(rows, protected)
+
+    def _deferred_rows(
+        self,
+        drafts: Sequence[LinkDraft | SightingDraft],
+        objects: Sequence[Mapping[str, Any]],
+        before: dict[bytes, int],
+    ) -> tuple[Sequence[ImportRow], Protected | None]:
+        """Rows of relations and sightings, with the objects that they were told of as."""
         now_ns = self._ports.clock.now_ns()
-        refs = {self._resolver.ref(one.ref): one for one in drafts if isinstance(one, SightingDraft)}
-        before = dict(await self._ports.log.counted(self._options.source, list(refs))) if refs else {}
-        rows: list[ImportRow] = []
-        for draft in drafts:
+        rows: list[tuple[ImportRow, Mapping[str, Any]]] = []
+        for draft, object_ in zip(drafts, objects, strict=True):
             if isinstance(draft, LinkDraft):
                 made = self._resolver.link(draft, self._entities, now_ns)
             elif draft.saying.count == 0:
@@ -308,17 +323,15 @@ class _Import:
                 if not (draft.within and self._unkept.intersection(_refs(draft))):
                     self._refuse([made])
             else:
-                rows.append(made)
+                rows.append((made, object_))
                 before[made.ref] = before.get(made.ref, 0) + made.counted
-        async with self._sections.section():
-            await self._keep(rows, None)
+        return self._resolver.with_objects(rows, self._entities, now_ns)
 
-    async def _look_up(self, drafts: Sequence[LinkDraft | SightingDraft]) -> None:
+    async def _look_up(self, refs: Collection[str]) -> None:
         """Find what was imported earlier and is referred to now."""
-        refs = [one for draft in drafts for one in _refs(draft) if one not in self._entities]
-        if not refs:
+        keyed = {self._resolver.ref(ref): ref for ref in refs if ref not in self._entities}
+        if not keyed:
             return
-        keyed = {self._resolver.ref(ref): ref for ref in refs}
         found = await self._ports.log.entities(list(keyed), tlp_max=self._ceiling)
         self._entities.update((keyed[ref], entity) for ref, entity in found.items())
 
@@ -343,6 +356,13 @@ class _Import:
         self._unkept.update(one.ref for one in refused)
         self.counts.refused_count += len(refused)
         self.counts.refused += refused[: max(0, REFUSED_TOLD - len(self.counts.refused))]
+
+
+def _objects_of(drafts: Sequence[LinkDraft | SightingDraft]) -> tuple[list[Mapping[str, Any]], set[str]]:
+    """The objects that some were told of as, and all that they and these refer to."""
+    objects: list[Mapping[str, Any]] = [json.loads(one.kept) if one.kept else {} for one in drafts]
+    refs = {ref for draft in drafts for ref in _refs(draft)}
+    return objects, refs.union(ref for object_ in objects for _, ref in refs_within(object_))
 
 
 def _refs(draft: LinkDraft | SightingDraft) -> tuple[str, ...]:

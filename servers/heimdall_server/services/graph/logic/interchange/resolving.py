@@ -24,7 +24,7 @@ from heimdall_server.domain.graph_imports import (
     ImportRow,
     Told,
 )
-from heimdall_server.domain.personal import TokenName
+from heimdall_server.domain.personal import TOKEN, TokenName
 from heimdall_server.ports.protector import Protected, Protector
 from heimdall_server.services.graph.logic.interchange.drafts import (
     THINGS_MAX,
@@ -43,6 +43,7 @@ from heimdall_server.services.graph.logic.interchange.protecting import (
     texts_of,
     with_texts,
 )
+from heimdall_server.services.graph.logic.interchange.references import without_refs
 
 SAME_AS: Final = "same-as"
 DAY_NS: Final = 86_400 * 10**9
@@ -143,7 +144,7 @@ class Resolver:
             return self._above(draft.ref, draft.number, told.tlp)
         if start.id == end.id:
             return Refusal(draft.ref, draft.number, "both of its ends are the same thing")
-        said = [draft.ref, start.id.hex(), end.id.hex(), relation]
+        said = [draft.ref, start.id.hex(), end.id.hex(), relation, *_objects_of(draft)]
         facts = self._facts([start, end], [ImportedRelation(0, 1, relation, told)])
         return ImportRow(self._digest("relation", said, draft.saying), self.ref(draft.ref), facts, told.tlp)
 
@@ -168,8 +169,28 @@ class Resolver:
         counted = max(0, draft.saying.count - before)
         seen = ImportedSighting(0, told.last_ns // DAY_NS, replace(told, count=counted))
         facts = self._facts([entity.restated], (), [seen])
-        digest = self._digest("sighting", [draft.ref, entity.id.hex()], draft.saying)
+        digest = self._digest("sighting", [draft.ref, entity.id.hex(), *_objects_of(draft)], draft.saying)
         return ImportRow(digest, self.ref(draft.ref), facts, told.tlp, counted=counted)
+
+    def with_objects(
+        self, rows: Sequence[tuple[ImportRow, Mapping[str, Any]]], entities: Mapping[str, ImportedEntity], now_ns: int
+    ) -> tuple[list[ImportRow], Protected | None]:
+        """Relations and sightings with the objects that they were told of as, and what must be durable before them.
+
+        Args:
+            rows: Each with its object, empty where it has none of its own.
+            entities: What is meant by ids.
+            now_ns: The time.
+        """
+        objects = [_without_people(object_, row.facts, entities) for row, object_ in rows]
+        texts = distinct(text for object_ in objects for text in texts_of(object_))
+        treated, protected = protect_all(self._protector, self._who.source, texts, now_ns)
+        spoken = {text: kept for (_, text), kept in zip(texts, treated, strict=True)}
+        told = [
+            replace(row, kept=_kept(object_, spoken)) if object_ else row
+            for (row, _), object_ in zip(rows, objects, strict=True)
+        ]
+        return told, protected
 
     def _thing(
         self,
@@ -195,9 +216,7 @@ class Resolver:
         is_personal = TokenName.parse(main.value) is not None and main.value.startswith("[")
         names = [] if is_personal else [label for name in draft.names if (label := label_of(spoken.get(name) or ""))]
         labels = [ImportLabel(main.id, name, draft.saying.tlp) for name in dict.fromkeys(names) if name != main.value]
-        kept = (
-            "" if draft.kept is None else json.dumps(with_texts(draft.kept, spoken), ensure_ascii=False, sort_keys=True)
-        )
+        kept = "" if draft.kept is None else _kept(draft.kept, spoken)
         said: list[Any] = [draft.ref, [one.id.hex() for one in entities], list(draft.names), draft.kept]
         digest = self._digest("thing", said, draft.saying)
         facts = self._facts(entities, same)
@@ -287,6 +306,27 @@ class Resolver:
         return ImportedFacts(
             who.instance, who.source, who.method, who.method_version, who.actor, entities, relations, sightings
         )
+
+
+def _kept(object_: Mapping[str, Any], spoken: Mapping[str, str | None]) -> str:
+    return json.dumps(with_texts(object_, spoken), ensure_ascii=False, sort_keys=True)
+
+
+def _objects_of(draft: LinkDraft | SightingDraft) -> list[str]:
+    return [draft.kept.decode()] if draft.kept else []
+
+
+def _without_people(
+    object_: Mapping[str, Any], facts: ImportedFacts, entities: Mapping[str, ImportedEntity]
+) -> Mapping[str, Any]:
+    """Without ids that may be hashes of what is personal: its own, where it speaks of somebody, and those of persons."""
+
+    def is_person(value: object) -> bool:
+        entity = entities.get(value) if isinstance(value, str) else None
+        return entity is not None and TOKEN.fullmatch(entity.value) is not None
+
+    kept: Mapping[str, Any] = without_refs(object_, is_person)
+    return {key: value for key, value in kept.items() if key != "id" or not facts.people}
 
 
 def _told(saying: Saying, now_ns: int, *about: ImportedEntity) -> Told:

@@ -4,8 +4,8 @@
     entity told of by an import        the object that it was told of as
     entity known by a name             an object of its type, where the standard asks for no more than that
     any other entity                   `x-heimdall-entity` with its type and value
-    relation                           relationship
-    sighting                           observed-data of an observable, sighting of what isn't one
+    relation                           relationship: each that it was told as, or one
+    sighting                           observed-data of an observable, sighting of what isn't one: as it was told, and one of what else was counted
 
 Ids that the standard doesn't fix follow from the facts', so the same export twice gives the same objects.
 """
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from heimdall_server.canonical.stix import properties_of, sco_ids
 from heimdall_server.domain.graph import Tlp
+from heimdall_server.domain.graph_imports import KeptObject
 from heimdall_server.domain.graph_reading import Edge, Seen, Vertex
 from heimdall_server.domain.personal import ENCRYPTED, HASHED, TOKEN
 from heimdall_server.services.graph.logic.interchange.stix_markings import MARKING_IDS
@@ -58,9 +59,7 @@ def entity_object(vertex: Vertex, kept: str = "") -> StixObject:
         kept: The object that it was told of as, JSON; empty: it wasn't.
     """
     if kept:
-        # What stands for personal values in its texts would leave a pseudonym with whoever gets it.
-        text = HASHED.sub(r"[\1]", ENCRYPTED.sub(r"[\1]", TOKEN.sub(r"[\1]", kept)))
-        told: StixObject = json.loads(text)
+        told = _told(kept)
         if told["type"] not in _ABOUT or told.get("object_refs"):
             return {**told, **_marked(vertex.seen.tlp)}
     return _valued(vertex, vertex.type, vertex.value)
@@ -76,6 +75,34 @@ def personal_object(vertex: Vertex, value: str) -> StixObject:
     if vertex.type == "name":
         return _domain_object(vertex, "identity", {"name": value, "identity_class": "individual"})
     return _valued(vertex, vertex.type, value)
+
+
+def told_relation(kept: KeptObject, edge: Edge, source_ref: str, target_ref: str) -> StixObject:
+    """A relation between two objects, as it was told.
+
+    Args:
+        kept: As which.
+        edge: It, with the marking that it goes out with.
+        source_ref: What it begins at, as that is given out.
+        target_ref: What it ends at.
+    """
+    ends = {"source_ref": source_ref, "target_ref": target_ref}
+    return {"id": _id("relationship", kept.ref), **_told(kept.text), **ends, **_marked(edge.seen.tlp)}
+
+
+def told_sighting(kept: KeptObject, sighting: Vertex, of: StixObject) -> StixObject | None:
+    """When an object was seen, as it was told; None: what it is given out as can't be seen so.
+
+    Args:
+        kept: As which.
+        sighting: It, with the marking that it goes out with.
+        of: What was seen, as it is given out.
+    """
+    told = _told(kept.text)
+    if (told["type"] == "observed-data") != is_observable(of):
+        return None
+    seen = {"object_refs": [of["id"]]} if is_observable(of) else {"sighting_of_ref": of["id"]}
+    return {"id": _id(told["type"], kept.ref), **told, **seen, **_marked(sighting.seen.tlp)}
 
 
 def relation_object(edge: Edge, source_ref: str, target_ref: str) -> StixObject:
@@ -121,9 +148,21 @@ def sighting_object(sighting: Vertex, of: StixObject) -> StixObject:
     }
 
 
+def renamed(object_: StixObject, *facts: bytes) -> StixObject:
+    """The same with an id that follows from facts' ids, where another object has its own."""
+    return {**object_, "id": _id(object_["type"], b"".join(facts))}
+
+
 def is_observable(object_: StixObject) -> bool:
     """Whether an object is an observable: these say nothing of who made them and when."""
     return "created" not in object_
+
+
+def _told(kept: str) -> StixObject:
+    # What stands for personal values in its texts would leave a pseudonym with whoever gets it.
+    text = HASHED.sub(r"[\1]", ENCRYPTED.sub(r"[\1]", TOKEN.sub(r"[\1]", kept)))
+    told: StixObject = json.loads(text)
+    return told
 
 
 def _valued(vertex: Vertex, type_: str, value: str) -> StixObject:

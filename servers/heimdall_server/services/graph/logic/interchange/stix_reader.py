@@ -13,6 +13,7 @@ object as it is kept. What was revoked is as unsure as can be, and says so by a 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from heimdall_server.services.graph.logic.interchange.drafts import (
     Thing,
     ThingDraft,
 )
+from heimdall_server.services.graph.logic.interchange.references import is_ref, refs_within, without_refs
 from heimdall_server.services.graph.logic.interchange.stix_markings import Markings
 from heimdall_server.services.graph.logic.interchange.stix_times import time_ns
 from heimdall_server.services.graph.logic.interchange.stix_values import (
@@ -49,11 +51,12 @@ _CATALOGUES: Final = ("mitre-", "capec")
 _BY_ID: Final = frozenset({"report", "grouping", "note", "opinion", "malware-analysis", "incident"})
 """Titles of these are no names: two of them may have the same."""
 _MAKERS: Final = ("created_by_ref", "x_mitre_modified_by_ref", "object_marking_refs", "granular_markings")
-_OWN_REFS: Final[Mapping[str, Sequence[str]]] = {
+_FACTS: Final[Mapping[str, Sequence[str]]] = {
     "relationship": ("source_ref", "target_ref"),
-    "sighting": ("sighting_of_ref", "observed_data_refs", "where_sighted_refs"),
-    "observed-data": ("object_refs",),
+    "sighting": ("sighting_of_ref",),
+    "observed-data": ("object_refs", "objects"),
 }
+"""Types of what is no entity, and the properties that the fact says."""
 _RELATIONS: Final = {
     "object": "refers-to",
     "resolves-to": "resolves-to",
@@ -114,9 +117,12 @@ class StixReader:
     def _drafts(self, object_: Mapping[str, Any], ref: str, type_: str, number: int, saying: Saying) -> Iterator[Draft]:
         if type_ == "relationship":
             relation = str(object_["relationship_type"])
-            yield LinkDraft(ref, number, relation, object_["source_ref"], object_["target_ref"], saying)
+            kept = _waiting(_kept(object_, *_FACTS[type_]))
+            yield LinkDraft(ref, number, relation, object_["source_ref"], object_["target_ref"], saying, kept=kept)
         elif type_ == "sighting":
-            yield SightingDraft(ref, number, object_["sighting_of_ref"], _counted(saying, object_.get("count", 1)))
+            counted = _counted(saying, object_.get("count", 1))
+            kept = _waiting(_kept(object_, *_FACTS[type_]))
+            yield SightingDraft(ref, number, object_["sighting_of_ref"], counted, kept=kept)
         elif type_ == "observed-data":
             yield from self._observed(object_, ref, number, _counted(saying, object_["number_observed"]))
         elif type_ in OBSERVABLE_TYPES or (type_ == OURS) or "created" not in object_:
@@ -141,8 +147,10 @@ class StixReader:
             raise ValueError("observed-data needs object_refs or objects")
         if len(targets) > SIGHTED_MAX:
             raise ValueError(f"observed-data of more than {SIGHTED_MAX} objects")
+        # One of several objects becomes one for each, which can't all have its id.
+        kept = _waiting(_kept(object_, *_FACTS["observed-data"], *(["id"] if len(targets) > 1 else ())))
         for target in targets:
-            yield SightingDraft(f"{ref}/{target}", number, target, saying, within=True)
+            yield SightingDraft(f"{ref}/{target}", number, target, saying, within=True, kept=kept)
 
     def _saying(self, object_: Mapping[str, Any]) -> Saying:
         tlp: Tlp = self._markings.of(object_, unmarked=self._defaults.tlp)
@@ -217,10 +225,9 @@ def _observable_names(object_: Mapping[str, Any]) -> list[str]:
 
 
 def _references(object_: Mapping[str, Any], ref: str, type_: str, number: int, saying: Saying) -> Iterator[Draft]:
-    own = _OWN_REFS.get(type_, ())
-    if type_ in _OWN_REFS:
+    if type_ in _FACTS:
         return  # what is related or sighted is no vertex, so neither are its references edges
-    for key, target in _refs_within(object_, own):
+    for key, target in refs_within(object_, _MAKERS):
         name = key.removesuffix("_refs").removesuffix("_ref").replace("_", "-").lower()
         relation = _RELATIONS.get(name, name)
         if relation == "belongs-to" and target.startswith("autonomous-system--"):
@@ -229,47 +236,24 @@ def _references(object_: Mapping[str, Any], ref: str, type_: str, number: int, s
             yield LinkDraft(f"{ref}/{key}/{target}", number, relation, ref, target, saying, within=True)
 
 
-def _refs_within(value: Any, own: Sequence[str]) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any JSON
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key in _MAKERS or key in own:
-                continue
-            if key.endswith("_ref") and _is_ref(inner):
-                yield key, inner
-            elif key.endswith("_refs") and isinstance(inner, list):
-                yield from ((key, one) for one in inner if _is_ref(one))
-            elif isinstance(inner, Mapping | list):
-                yield from _refs_within(inner, own)
-    elif isinstance(value, list):
-        for inner in value:
-            if isinstance(inner, Mapping | list):
-                yield from _refs_within(inner, own)
+def _kept(object_: Mapping[str, Any], *but: str) -> dict[str, Any]:
+    """The object without ids that may be hashes of personal values, and without what markings say, which is the fact's TLP.
 
-
-def _is_ref(value: Any) -> bool:  # noqa: ANN401 - any JSON
-    return isinstance(value, str) and "--" in value and len(value) < 200
-
-
-def _kept(object_: Mapping[str, Any]) -> dict[str, Any]:
-    """The object without ids that may be hashes of personal values, and without what markings say, which is the fact's TLP."""
-    dropped = {"object_marking_refs", "granular_markings"}
-    kept: dict[str, Any] = _without_observables({key: value for key, value in object_.items() if key not in dropped})
+    Args:
+        object_: As it came.
+        but: Further properties to leave out: what the fact says.
+    """
+    dropped = {"object_marking_refs", "granular_markings", *but}
+    kept: dict[str, Any] = without_refs(
+        {key: value for key, value in object_.items() if key not in dropped}, _is_observable
+    )
     return kept
 
 
-def _without_observables(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Without references to observables, and without lists that nothing is left of: STIX has no empty ones."""
-    if isinstance(value, Mapping):
-        kept = {
-            key: _without_observables(inner)
-            for key, inner in value.items()
-            if not (key.endswith("_ref") and _is_observable(inner))
-        }
-        return {key: inner for key, inner in kept.items() if inner != []}
-    if isinstance(value, list):
-        return [_without_observables(inner) for inner in value if not _is_observable(inner)]
-    return value
+def _waiting(kept: Mapping[str, Any]) -> bytes:
+    """An object that waits until all have come: a fraction of what it takes as a mapping."""
+    return json.dumps(kept, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _is_observable(value: Any) -> bool:  # noqa: ANN401 - any JSON
-    return isinstance(value, str) and value.partition("--")[0] in OBSERVABLE_TYPES and _is_ref(value)
+    return isinstance(value, str) and value.partition("--")[0] in OBSERVABLE_TYPES and is_ref(value)

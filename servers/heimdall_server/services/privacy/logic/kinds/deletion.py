@@ -19,6 +19,11 @@ _GRAPH_WAIT_S: Final = 1.0
 _GRAPH: Final = "deleted from the stores; taking out of the graph what only these records told"
 
 
+def is_written(operation: Operation) -> bool:
+    """Whether the journal holds a deletion: before that nobody who makes records of what came in earlier knows it."""
+    return operation.facts.get("position") is not None
+
+
 class RecordDeletion:
     """Deletes what a filter finds. See `Steps`."""
 
@@ -77,7 +82,7 @@ class RecordDeletion:
             facts = {"through": through, "journal_id": self._journal.journal_id}
             await progress.note(stage=_DELETING, facts=facts)
         through = int(progress.operation.facts["through"])
-        if progress.operation.facts.get("position") is None:
+        if not is_written(progress.operation):
             if self._reach is not None and not await self._wait_stored(through, _STORED_WAIT_S):
                 return Wait(_RETRY_S, "waiting for the store to have everything that came before")
             # A crash right behind this writes it twice: the second one finds nothing.

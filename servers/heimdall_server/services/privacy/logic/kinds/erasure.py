@@ -1,7 +1,8 @@
 """Erasure: a subject's values become inaccessible at once, go from the graph, and the keys that could open them are destroyed.
 
-The tokens are in the operation before anything is done, so they outlive the vault: from there the tombstones of every
-erasure come back where a vault was restored from a backup.
+The tokens are in the operation before anything is deleted, so they outlive the vault: from there the tombstones of every
+erasure come back where a vault was restored from a backup. They are those of every epoch that something may have been protected under up to
+the position through which is erased, whichever epoch began on the way.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from heimdall_server.domain.errors import IntegrityError, KeyDestroyedError
+from heimdall_server.domain.errors import IntegrityError, KeyDestroyedError, OperationStateError
 from heimdall_server.domain.operations import ErasureScope, Operation, OperationKind
 from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.ports.vault import Tombstone
-from heimdall_server.services.privacy.logic.kinds.model import SHARD, VAULT_LANE, PrivacyPorts, data_classes
+from heimdall_server.services.privacy.logic.kinds.model import VAULT_LANE, PrivacyPorts, data_classes
 from heimdall_server.services.privacy.logic.kinds.shredding import shred
 from heimdall_server.services.privacy.logic.steps import Progress, Wait
 
 _GRAPH_WAIT_S: Final = 5.0
+_VAULT_WAIT_S: Final = 5.0
+_RETRY_S: Final = 0.1
 
 
 def names_of(operation: Operation) -> list[TokenName]:
@@ -68,20 +71,15 @@ class Erasure:
         if not operation.inaccessible_time_ns:
             ports.blocklist.block(*blocked_by(operation))
             if "through" not in operation.facts:
-                # A new epoch may have begun since it was asked for.
-                tokens = await self._tokens(names_of(operation))
-                scope = replace(operation.scope or ErasureScope(), tokens=tokens)
-                head = ports.journal.head().get(SHARD, 0)
-                await progress.note(stage="making the values inaccessible", facts={"through": head}, scope=scope)
-            names = names_of(progress.operation)
-            deleted = int(operation.facts.get("values_deleted", 0))
-            deleted += await ports.vault.bury(tombstones_of(progress.operation))
-            ports.erased.add(tombstones_of(progress.operation))
-            # Values that were sealed before this moment may still be on their way into the journal.
-            ports.sealed_lately.forget(names)
-            await progress.note(facts={"through": await ports.barrier(), "values_deleted": deleted})
-            deleted += await ports.vault.bury(tombstones_of(progress.operation))
-            ports.erased.add(tombstones_of(progress.operation))
+                found = await self._reach(operation)
+                if isinstance(found, Wait):
+                    return found
+                names, through = found
+                scope = replace(operation.scope or ErasureScope(), tokens=tuple(map(str, names)))
+                await progress.note(stage="making the values inaccessible", facts={"through": through}, scope=scope)
+            tombstones = tombstones_of(progress.operation)
+            deleted = int(operation.facts.get("values_deleted", 0)) + await ports.vault.bury(tombstones)
+            ports.erased.add(tombstones)
             await progress.note(
                 inaccessible_time_ns=ports.clock.now_ns(), stage="inaccessible", facts={"values_deleted": deleted}
             )
@@ -96,11 +94,36 @@ class Erasure:
             await progress.note(shredded_time_ns=ports.clock.now_ns(), stage="shredded")
         return Wait(wait.seconds, f"inaccessible, {wait.stage}") if wait is not None and wait.stage else wait
 
-    async def _tokens(self, names: Sequence[TokenName]) -> tuple[str, ...]:
-        """The tokens that were named, and those of the same values under all epochs that live now."""
-        found = await self._ports.vault.get(names)
-        also = await asyncio.to_thread(self._of_all_epochs, list(found.values()))
-        return tuple(map(str, dict.fromkeys((*names, *also))))
+    async def _reach(self, operation: Operation) -> tuple[Sequence[TokenName], int] | Wait:
+        """All tokens that the values may have up to a position, and that position; a wait: the vault isn't as far.
+
+        Nothing may be deleted before: what a value's token is under an epoch that began since it was asked for, only the value itself tells.
+
+        Raises:
+            OperationStateError: An epoch has begun, and a value is known by none of its tokens, so that nobody can tell the one it has now.
+        """
+        ports, names = self._ports, names_of(operation)
+        known = operation.parameters.get("epochs")
+        while True:
+            ports.sealed_lately.forget(names)
+            # Values that were sealed before this moment may still be on their way into the journal.
+            through = await ports.barrier()
+            is_newer = known is not None and not set(ports.tokeniser.live_epochs) <= set(known)
+            if known is not None and not is_newer:
+                return names, through
+            if is_newer and not await ports.follower.wait_applied(through, _VAULT_WAIT_S):
+                return Wait(_RETRY_S, f"an epoch has begun; waiting for the vault to be as far as position {through}")
+            values = (await ports.vault.get(names)).values()
+            told = await asyncio.to_thread(self._of_all_epochs, list(values))
+            if is_newer and not set(told).issuperset(names):
+                problem = (
+                    "the index key was rotated before it began, and newer records have other tokens; begin it again"
+                )
+                raise OperationStateError(operation.operation_id, "out of date", problem)
+            also = [name for name in dict.fromkeys(told) if name not in names]
+            if not also:
+                return names, through
+            names = [*names, *also]
 
     def _of_all_epochs(self, values: Sequence[SealedValue]) -> list[TokenName]:
         names: list[TokenName] = []

@@ -1,0 +1,41 @@
+"""What else than records is held on a subject, as parts of its export: each gives lines of the document, and says what it can't give."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from heimdall_server.domain.expression.tree import TimeRange
+from heimdall_server.domain.personal import TokenName
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something of a part isn't in the document."""
+
+    reason: str
+    """A sentence for a person: what, and what to do."""
+
+
+Lines = AsyncGenerator[Mapping[str, Any] | Missing, None]
+"""JSON objects with a `kind`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an export."""
+
+    name: str
+    """As the document calls it."""
+    lines: Callable[[Sequence[TokenName], TimeRange], Lines]
+    """What is held on a subject with some tokens. Where its engine fails (StoreError, QueryTimeoutError) the document says that it is missing."""
+
+
+def time_text(ns: int | None) -> str | None:
+    """RFC 3339 in UTC with nanoseconds; None for none."""
+    if ns is None:
+        return None
+    whole = dt.datetime.fromtimestamp(ns // 1_000_000_000, dt.UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000:09d}Z"
