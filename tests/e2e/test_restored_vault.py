@@ -1,4 +1,4 @@
-"""A PostgreSQL that is put back from before a rotation: what nobody can open any more makes room, and holds nothing up."""
+"""What is put back from before a rotation or an erasure: what nobody can open makes room, and what comes in then isn't taken for erased."""
 
 from __future__ import annotations
 
@@ -70,3 +70,33 @@ def test_dead_values_make_room_for_fresh_ones_and_hold_up_no_rotation(server: Se
     assert "values whose keys are gone" in server.log_text()
     rotate(server)
     assert revealed(server, tokens) == {ALICE}
+
+
+@pytest.mark.timeout(240)
+def test_who_comes_into_an_older_journal_again_is_found_and_can_be_revealed(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    (alice,) = set(ingest(server, tmp_path / "before.ndjson", ALICE))
+    server.stop()
+    parts = [server.data_dir / name for name in ("journal", "warm", "checkpoints")]
+    for part in parts:
+        shutil.copytree(part, tmp_path / "backup" / part.name, symlinks=True)
+    server.start()
+    for number in range(20):  # so that the erasure reaches far beyond
+        ingest(server, tmp_path / f"more{number}.ndjson", BOB)
+    with server.client() as client:
+        begun = client.erase([("email", ALICE)], reason="art. 17").operation
+        assert any(operation.HasField("inaccessible_time") for operation in client.watch_operation(begun.operation_id))
+        assert list(client.search(f"email:{ALICE}", consistent=True)) == []
+    server.stop()
+    for part in parts:
+        shutil.rmtree(part)
+        shutil.copytree(tmp_path / "backup" / part.name, part, symlinks=True)
+    server.start()
+    assert ingest(server, tmp_path / "again.ndjson", ALICE) == [alice]
+    with server.client() as client:
+        (found,) = client.search(f"email:{ALICE}", consistent=True)
+    assert "from again" in str(found["body"])
+    # Of a token that nobody knows it is told once the vault has everything; of one that was erased, at once.
+    assert revealed(server, [f"[email:0{'a' * 26}]"]) == set()
+    assert revealed(server, [alice]) == {ALICE}

@@ -213,9 +213,14 @@ class IngestCalls(Connection):
                 **source,
             )
 
-    async def get_source(self, source_id: str) -> source_pb2.Source:
-        """What the server knows of a source; one never seen is at offset 0."""
-        request = ingest_service_pb2.GetSourceRequest(source_id=source_id)
+    async def get_source(self, source_id: str, *, dump_content_sha256: bytes = b"") -> source_pb2.Source:
+        """What the server knows of a source; one never seen is at offset 0.
+
+        Args:
+            source_id: The source.
+            dump_content_sha256: Which of its dumps is meant; empty: what is no dump, if there is any, else its newest dump.
+        """
+        request = ingest_service_pb2.GetSourceRequest(source_id=source_id, dump_content_sha256=dump_content_sha256)
         return (await self._unary(self._ingest.GetSource, request)).source
 
     async def list_dead_letters(

@@ -169,9 +169,9 @@ class Client(
             )
         )
 
-    def get_source(self, source_id: str) -> source_pb2.Source:
-        """What the server knows of a source."""
-        return self._run(self._twin.get_source(source_id))
+    def get_source(self, source_id: str, *, dump_content_sha256: bytes = b"") -> source_pb2.Source:
+        """What the server knows of a source; see `AsyncClient.get_source`."""
+        return self._run(self._twin.get_source(source_id, dump_content_sha256=dump_content_sha256))
 
     def list_dead_letters(self, *, source_id: str = "", limit: int = 100) -> ingest_service_pb2.ListDeadLettersResponse:
         """What couldn't be decoded, newest first; see `AsyncClient.list_dead_letters`."""

@@ -4,7 +4,7 @@
        ├──────► failed        it may be asked for again, as another operation
        └──────► cancelled     where its kind can be stopped
 
-What has ended never changes.
+What has ended never changes, but for the positions of a journal that was put back from a backup (`services/privacy/logic/restored.py`).
 """
 
 from __future__ import annotations

@@ -18,17 +18,17 @@ import pyarrow.compute as pc
 
 from heimdall_server.decode.mapping import target_of
 from heimdall_server.domain.expression.literals import number_text
+from heimdall_server.domain.records import default_column
 from heimdall_server.protect.columns import FlatMap, Indices, text_bytes
 from heimdall_server.protect.names import class_of_name
 from heimdall_server.protect.structured import SAMPLE_VALUES, classify_column
 
-_TEXT_TARGETS: Final[Mapping[str, str]] = {
-    **{
-        name: name for name in ("body", "service", "host", "severity_text", "event_name", "scope_name", "scope_version")
-    },
+_BESIDE: Final[Mapping[str, str]] = {
+    **{name: name for name in ("body", "service", "host", "event_name", "scope_name", "scope_version")},
+    **{name: name for name in ("severity_text", "trace_id", "span_id", "flags")},
     "severity": "severity_text",
 }
-"""Core columns, as `decode.mapping` names them, and the texts of a record that they are."""
+"""Core columns, as `decode.mapping` names them, and where a record has what was said; a time and a severity's number tell of nobody."""
 COLUMNS_MAX: Final = 20_000
 """Of all sources, remembered; the longest unused are forgotten."""
 _BATCH_COLUMNS_MAX: Final = 1_000
@@ -136,8 +136,8 @@ class DumpColumns:
 
 def without_personal(
     columns: Mapping[str, pa.Array], mapping: FlatMap, learnt: Iterable[Learnt]
-) -> dict[str, pa.StringArray]:
-    """Empty texts of dumps' records that are columns, where the column is treated.
+) -> dict[str, pa.Array]:
+    """Empty what records of dumps have as core columns, where the column is treated.
 
     `host`, `message` and their like are an attribute, too: that is what becomes of the column, and these would keep its values.
 
@@ -147,16 +147,16 @@ def without_personal(
         learnt: Columns in it that are treated.
 
     Returns:
-        The texts that changed, by name.
+        The columns that changed, by name.
     """
-    changed: dict[str, pa.StringArray] = {}
+    changed: dict[str, pa.Array] = {}
     for one in learnt:
         target = target_of(one.key)
-        name = _TEXT_TARGETS.get(target, "") if target else ""
+        name = _BESIDE.get(target, "") if target else ""
         if name:
             kept = np.ones(len(mapping.offsets) - 1, np.bool_)
             kept[mapping.rows()[one.entries]] = False
-            changed[name] = pc.if_else(pa.array(kept), changed.get(name, columns[name]), "")
+            changed[name] = pc.if_else(pa.array(kept), changed.get(name, columns[name]), default_column(name, 1)[0])
     return changed
 
 

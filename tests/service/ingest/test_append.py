@@ -233,6 +233,28 @@ async def test_a_dump_is_recognised_when_it_comes_again(server: IngestServer) ->
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_each_dump_of_a_source_is_asked_about_by_its_content(server: IngestServer) -> None:
+    contents = {bytes([n]) * 32: b"name\n" + b"ada\n" * (n + 1) for n in range(2)}
+    for sha256, data in contents.items():
+        facts = source_pb2.Dump(name=f"d{sha256[0]}", content_sha256=sha256)
+        await server.send("osint", data, kind=source_pb2.Format.KIND_CSV, dump=facts)
+
+    async def asked(sha256: bytes) -> source_pb2.Source:
+        request = pb.GetSourceRequest(source_id="osint", dump_content_sha256=sha256)
+        source: source_pb2.Source = (await server.stub.GetSource(request)).source
+        return source
+
+    for sha256, data in contents.items():
+        told = await asked(sha256)
+        assert (told.source_id, told.next_offset, told.dump.content_sha256) == ("osint", len(data), sha256)
+        assert told.finished
+    assert (await asked(bytes([7]) * 32)).next_offset == 0
+    assert (await asked(b"")).dump.name == "d1"  # the newest
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asked(b"short")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_get_source_says_where_to_go_on(server: IngestServer) -> None:
     unseen = (await server.stub.GetSource(pb.GetSourceRequest(source_id="app"))).source
     assert (unseen.next_offset, unseen.epoch) == (0, 0)

@@ -170,18 +170,25 @@ def test_a_finished_dump_of_which_a_deletion_left_nothing_is_forgotten_and_any_o
     state = IngestState(source_count_max=10)
     principal = "spiffe://test/client/a"
     facts = {name: DumpFacts(name, name * 32, f"{name}.csv", "", principal, START_NS) for name in "abcd"}
-    other = DumpFacts("other", "ef" * 32)
+    other, masked = DumpFacts("other", "ef" * 32), DumpFacts(f"[card]~{'0f' * 8}", "0e" * 32)
     for position, name in enumerate("abcd", start=1):
         marks = [mark(name, dump=facts[name].to_json(), finished=name != "c"), mark(f"log-{name}")]
         state.apply(frame(position, marks=marks, letters=[], requests=[]))
     twin = SourceMark(SourceKey(principal, "a", "ef" * 32), 1, 0, 100, 3, 1, dump=other.to_json(), finished=True)
-    state.apply(frame(3, marks=[twin], letters=[], requests=[]))
-    slices = (DeletedSlice("a", "a", whole=True), DeletedSlice("b", "b"), DeletedSlice("c", "c", whole=True))
+    renamed = SourceMark(SourceKey(principal, "a", "0e" * 32), 1, 0, 100, 3, 1, dump=masked.to_json(), finished=True)
+    state.apply(frame(3, marks=[twin, renamed], letters=[], requests=[]))
+    slices = (
+        DeletedSlice("a", "a", whole=True),
+        DeletedSlice("a", "[card]", whole=True),
+        DeletedSlice("b", "b"),
+        DeletedSlice("c", "c", whole=True),
+    )
     later = (*slices, DeletedSlice("d", "d", whole=True))
     entry = Entry(None, deletions=(Deletion("d", "dump:*", None, None, (), 3, later),))
     state.apply(Frame(0, 5, START_NS, entry, 100))
     assert state.sources.get(SourceKey(principal, "a")) is None
     assert state.sources.find_dump(principal, facts["a"]) is None
+    assert state.sources.find_dump(principal, masked) is None  # its records carry its name without the digest
     assert state.sources.find_dump(principal, other) is not None  # another dump of the same source
     for name in ("b", "c", "d", "log-a"):  # in part, not finished, sent again meanwhile, no dump
         assert state.sources.get(SourceKey(principal, name)) is not None

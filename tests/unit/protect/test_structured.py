@@ -12,6 +12,7 @@ from stdnum.pl import pesel
 from heimdall_server.decode import csv
 from heimdall_server.domain.decoding import Format, FormatKind
 from heimdall_server.protect import dump_columns
+from heimdall_server.protect.checks import plausible_card
 from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
 from heimdall_server.protect.structured import SAMPLE_VALUES, ColumnClass, classify_column
@@ -157,7 +158,9 @@ def test_what_a_column_was_once_it_stays_for_its_source() -> None:
 
 def test_what_a_column_holds_does_not_stand_beside_it_where_its_name_is_one_of_ours() -> None:
     phones = cells("local_phone", 20)
-    table = {"Host": phones, "message": phones[::-1], "level": phones, "n": ["7"] * 20}
+    cards = ["4111111111111111", *("411111111111" + f"{number:04}" for number in range(3000))]
+    cards = list(filter(plausible_card, cards))[:20]
+    table = {"Host": phones, "message": phones[::-1], "level": phones, "span_id": cards, "n": ["7"] * 20}
     data = "\n".join([",".join(table), *map(",".join, zip(*table.values(), strict=True))]).encode() + b"\n"
     format_ = Format(FormatKind.CSV, {"header": json.dumps(list(table)), "header_row": "true"})
     decoded = csv.decode(data, format_, context(dump="customers", service="shop"), at_start=True).batch
@@ -168,6 +171,9 @@ def test_what_a_column_holds_does_not_stand_beside_it_where_its_name_is_one_of_o
         assert column(done, name) == ["[phone]"] * 20
     assert not any(phone in str(done.to_pylist()) for phone in phones)
     assert done.column("service").to_pylist() == ["shop"] * 20
+    assert column(done, "span_id") == ["[card]"] * 20
+    assert set(done.column("span_id").to_pylist()) == {bytes(8)}
+    assert set(decoded.column("span_id").to_pylist()) == set(map(bytes.fromhex, cards))
     kept = PolicyProtector(PrivacyPolicy(rules=(PrivacyRule("keep"),))).protect(decoded).batch
     assert kept.column("host").to_pylist() == phones
 
