@@ -134,6 +134,30 @@ async def test_positions_that_are_known_in_part_are_refused(graph: GraphStores) 
     assert await graph.writer.missing(Origin(STREAM, 1, 20)) == [(1, 4), (13, 20)]
 
 
+async def test_a_stream_that_is_rewound_is_noted_no_further_and_tells_what_was_lost_until_the_graph_is_forgotten(
+    graph: GraphStores,
+) -> None:
+    rows, other = f"{STREAM}/rows/", Origin(f"{STREAM}/1", 90, 99)
+    parts = [Origin(f"{rows}{position}", 0, 4) for position in (7, 8, 10, 30)]
+    facts = Facts()
+    id_ = facts.vertex("a", count=2)
+    await graph.tell(facts, 1, last=3, counted=[*parts, other])
+    assert await graph.writer.rewind(STREAM, 30, parts=rows) == []
+    await graph.tell(facts, 5, last=9)
+    await graph.tell(facts, 20)
+    for _ in range(2):
+        assert await graph.writer.rewind(STREAM, 8, parts=rows) == [(9, 30)]
+        assert await graph.writer.missing(Origin(STREAM, 1, 40)) == [(4, 4), (9, 40)]
+        assert [bool(await graph.writer.missing(part)) for part in parts] == [False, False, True, True]
+        assert await graph.writer.missing(other) == []
+    assert (await seen(graph, id_))[2] == 6, "facts stay"
+    await graph.tell(facts, 9, last=40)
+    assert await graph.writer.rewind(STREAM, 2**62, parts=rows) == [(9, 30)]
+    assert await graph.writer.rewind(STREAM, 35, parts=rows) == [(9, 30), (36, 40)]
+    await graph.writer.forget()
+    assert await graph.writer.rewind(STREAM, 2**62, parts=rows) == []
+
+
 async def test_every_provenance_of_a_fact_is_kept_apart(graph: GraphStores) -> None:
     third = Provenance(instance="here", source="csv", method="csv-column", dump="leak", confidence=10, tlp=Tlp.CLEAR)
     facts = Facts([OURS, THEIRS, third])

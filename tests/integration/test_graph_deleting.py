@@ -194,6 +194,14 @@ async def test_a_graph_that_nobody_follows_any_more_loses_what_was_deleted_of_wh
     assert await bench.graph() == by_and_by
 
 
+async def test_a_rebuild_that_was_to_go_further_than_a_restored_journal_ends_with_it(bench: MakingBench) -> None:
+    await bench.journal.append([frame([log("192.0.2.1")])])
+    rebuilds = PostgresGraphRebuilds(bench.pool)
+    await rebuilds.begin(Rebuild("b" * 32, "ann", "", bench.journal.head()[0] + 5, 1))
+    await bench.follow()
+    assert await rebuilds.current() is None
+
+
 async def test_without_a_rebuild_the_notice_names_the_command(
     bench: MakingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

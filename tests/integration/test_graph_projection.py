@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -53,6 +54,9 @@ class Unsteady:
 
     async def knows(self, provenance: Provenance, numbers: Numbers, hashes: Hashes) -> Flags:
         return await self._writer.knows(provenance, numbers, hashes)
+
+    async def rewind(self, stream: str, through: int, *, parts: str) -> Sequence[tuple[int, int]]:
+        return await self._writer.rewind(stream, through, parts=parts)
 
     async def apply(self, batch: GraphBatch) -> Applied:
         self.calls += 1
@@ -207,6 +211,92 @@ async def test_frames_that_the_journal_let_go_are_passed_over_and_said(
     async with running(projection(journal, postgres_pool)) as found:
         assert await found.wait_applied(7, 10)
         assert found.progress.state is ProjectionState.RUNNING
+
+
+@contextlib.asynccontextmanager
+async def restored(folder: Path, pool: PostgresPool) -> AsyncIterator[EmbeddedJournal]:
+    """A journal of two frames, put back from a backup after the graph had come to five."""
+    journal, backup = folder / "journal", folder / "backup"
+    async with opened(small_config(journal)) as newer:
+        await newer.append([frame(1)])
+        await newer.append([frame(2)])
+    shutil.copytree(journal, backup)
+    async with opened(small_config(journal)) as newer:
+        for number in range(3, 6):
+            await newer.append([frame(number)])
+        async with running(projection(newer, pool)) as found:
+            assert await found.wait_applied(5, 10)
+            assert not found.progress.notice
+    shutil.rmtree(journal)
+    shutil.move(backup, journal)
+    async with opened(small_config(journal)) as older:
+        assert older.head() == {0: 2}
+        yield older
+
+
+def new_frame(number: int) -> Entry:
+    """One whose address no other has."""
+    rows = [record(row, source="late", body=f"198.51.100.{number} asked for {row}") for row in range(6)]
+    return Entry(pa.RecordBatch.from_pylist(rows, schema=RECORD_SCHEMA))
+
+
+async def late_addresses(pool: PostgresPool) -> int:
+    graph = str([row for row in await canonical_dump(pool) if row[0] == "Entity"])
+    return sum(f'"198.51.100.{number}"' in graph for number in range(10))
+
+
+@pytest.mark.usefixtures("postgres_clean")
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_what_comes_into_a_restored_journal_is_not_taken_for_applied(
+    tmp_path: Path, postgres_pool: PostgresPool, monkeypatch: pytest.MonkeyPatch, *, in_parts: bool
+) -> None:
+    if in_parts:
+        monkeypatch.setattr("heimdall_server.projections.graph.follower.ROWS_MAX", 20)
+        monkeypatch.setattr("heimdall_server.projections.graph.follower._PART_ROWS", 2)
+    told = "journal positions 3 to 5"
+    async with restored(tmp_path, postgres_pool) as journal:
+        async with running(projection(journal, postgres_pool)) as found:
+            assert await found.wait_applied(2, 10)
+            await journal.append([new_frame(0)])
+            assert await found.wait_applied(3, 10)
+            assert await late_addresses(postgres_pool) == 1
+            assert told in found.progress.notice
+        before = await canonical_dump(postgres_pool)
+        async with running(projection(journal, postgres_pool)) as found:
+            assert await found.wait_applied(3, 10)
+            assert told in found.progress.notice, "what the lost records told stands still"
+        assert await canonical_dump(postgres_pool) == before, "nothing is applied twice"
+        await PostgresGraphWriter(postgres_pool).forget()
+        async with running(projection(journal, postgres_pool)) as found:
+            assert await found.wait_applied(3, 10)
+            assert not found.progress.notice
+
+
+@pytest.mark.usefixtures("postgres_clean")
+async def test_where_a_restored_journal_ended_counts_however_long_the_graph_is_away(
+    tmp_path: Path, postgres_pool: PostgresPool
+) -> None:
+    class Away(Unsteady):
+        is_away = True
+        asked = asyncio.Event()
+
+        async def rewind(self, stream: str, through: int, *, parts: str) -> Sequence[tuple[int, int]]:
+            self.asked.set()
+            if self.is_away:
+                raise StoreError("postgres", "it can't be reached")
+            return await super().rewind(stream, through, parts=parts)
+
+    writer = Away(PostgresGraphWriter(postgres_pool))
+    async with restored(tmp_path, postgres_pool) as journal:
+        found = projection(journal, postgres_pool, writer)
+        async with running(found):
+            await asyncio.wait_for(writer.asked.wait(), 10)
+            for number in range(5):
+                await journal.append([new_frame(number)])
+        async with running(found):  # as when a rebuild couldn't be begun
+            writer.is_away = False
+            assert await found.wait_applied(7, 10)
+    assert await late_addresses(postgres_pool) == 5
 
 
 def _without_progress(graph: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:

@@ -41,6 +41,22 @@ class GraphWriter(Protocol):
         """The parts of a range that weren't applied (or counted), in order: (first, last), both inclusive."""
         ...
 
+    async def rewind(self, stream: str, through: int, *, parts: str) -> Sequence[tuple[int, int]]:
+        """Hear where a stream ended before anything new came in: nothing that is noted of later positions holds.
+
+        After a journal was restored from a backup its next positions are other frames' than those that were applied, and would be taken
+        for applied. Idempotent; facts stay.
+
+        Args:
+            stream: Whose positions.
+            through: The last one.
+            parts: What names of streams begin with that are a position's parts; the position follows.
+
+        Returns:
+            Positions that were applied and lost since facts were last forgotten, in order: (first, last), both inclusive.
+        """
+        ...
+
     async def knows(self, provenance: Provenance, numbers: Numbers, hashes: Hashes) -> Flags:
         """Which records of a dump were applied (`GraphBatch.records`). They are a set: what came between, or in which order, doesn't matter.
 

@@ -28,7 +28,7 @@ from heimdall_server.projections.graph.fitting import Fitting
 from heimdall_server.projections.graph.identities import Identities
 from heimdall_server.projections.graph.making import DeletionOfFacts, MakingPorts, Patiently
 from heimdall_server.projections.graph.one_ahead import OneAhead
-from heimdall_server.projections.graph.progress import GraphProgress
+from heimdall_server.projections.graph.progress import GraphProgress, lost, never_applied
 from heimdall_server.projections.graph.stored import Found
 from heimdall_server.projections.graph.work import LARGE_FACTS, FactWork, give_back
 from heimdall_server.projections.optional import OptionalProjection
@@ -39,6 +39,9 @@ LOG: Final = logging.getLogger(__name__)
 SHARD: Final = 0
 DEFAULT_READ: Final = ReadLimits(batch_rows=65_536, linger_s=1.0, held_rows_max=131_072, held_bytes_max=8 << 20)
 _ROWS_END: Final = 2**40
+_NEVER: Final = 2**62
+_ROWS: Final = "/rows/"
+"""Before a frame's position: the part of the stream that its rows are."""
 _PART_ROWS: Final = 8_192
 """Records of one part of a frame that has more facts than a batch may hold."""
 
@@ -86,6 +89,8 @@ class GraphProjection(OptionalProjection):
         self._on_applied = on_applied
         self._deleted = DeletedRecords(journal)
         self._notice = ""
+        self._end: int | None = None
+        """Where the journal ended before anything came in, however long the graph is away; `_NEVER` once the graph has heard of it."""
         self._oldest_ns = 0
         self._vertices = self._edges = self._refused = 0
         self._worked_s = 0.0
@@ -120,10 +125,11 @@ class GraphProjection(OptionalProjection):
             CorruptionError: The journal is damaged at the next position.
         """
         self._state = ProjectionState.STARTING
+        self._end = self._journal.head()[SHARD] if self._end is None else self._end
         try:
             while True:
                 try:
-                    await self._follow(await self._begin())
+                    await self._follow(await self._begin(self._end))
                 except NotFoundError:
                     self._state = ProjectionState.STARTING  # frames went while we were behind
         except asyncio.CancelledError:
@@ -151,11 +157,16 @@ class GraphProjection(OptionalProjection):
             work = DeletionOfFacts(self._making, instance, make=self._pieces, apply=self._apply_again)
             await work.take_out(deletion, position, through=through, patiently=patiently)
 
-    async def _begin(self) -> int:
+    async def _begin(self, end: int) -> int:
         """Where to go on. What the journal no longer has is made from the store in a rebuild; else it is passed over, and said."""
+        stream, parts = self.origin(0, 0).stream, self.origin(0, 0, part=_ROWS).stream
+        gone = await self._patiently(lambda: self._writer.rewind(stream, end, parts=parts))
+        self._end = _NEVER
+        notices = [lost(gone[0][0], gone[-1][1])] if gone else []
         if self._making is not None:
             self._rebuild = await self._patiently(self._making.rebuilds.current)
         if self._rebuild is not None:
+            self._rebuild = replace(self._rebuild, through=min(self._rebuild.through, self._journal.head()[SHARD]))
             self._applied = 0
         head, tail = self._journal.head()[SHARD], self._journal.tail()[SHARD]
         if self._making is not None and await self._patiently(self._making.slices.is_empty):
@@ -166,14 +177,11 @@ class GraphProjection(OptionalProjection):
         gone = await self._refilled()
         head, tail = self._journal.head()[SHARD], self._journal.tail()[SHARD]
         missing = await self._missing(tail, head)
-        self._notice = ""
         if gone:
-            first, last = gone[0][0], gone[-1][1]
-            self._notice = (
-                f"the graph misses what journal positions {first} to {last} held: the journal let go of them before they were applied; "
-                "`heimdall graph rebuild` makes what the store still has of it"
-            )
-            LOG.warning("graph is left behind", extra={"first": first, "last": last})
+            notices.append(never_applied(gone[0][0], gone[-1][1]))
+        self._notice = "; ".join(notices)
+        if notices:
+            LOG.warning("graph isn't what the journal held", extra={"notice": self._notice})
         first = missing[0][0] if missing else head + 1
         self._deleted.begin(first - 1)
         self._may_be_begun = True
@@ -267,7 +275,7 @@ class GraphProjection(OptionalProjection):
         if not self._may_be_begun:
             return False
         self._may_be_begun = False
-        whole = self.origin(0, _ROWS_END, part=_rows_of(position))
+        whole = self.origin(0, _ROWS_END, part=f"{_ROWS}{position}")
         return await self._patiently(lambda: self._writer.missing(whole)) != [(0, _ROWS_END)]
 
     async def _take_in_parts(self, first: int, last: int, position: int, records: pa.RecordBatch) -> None:
@@ -275,7 +283,7 @@ class GraphProjection(OptionalProjection):
 
         Rows are counted with those that are deleted, so that parts are the same ones whenever a deletion comes.
         """
-        rows = _rows_of(position)
+        rows = f"{_ROWS}{position}"
         missing = await self._patiently(lambda: self._writer.missing(self.origin(0, len(records) - 1, part=rows)))
         size = _PART_ROWS
         for begin, end in missing:
@@ -390,8 +398,3 @@ class GraphProjection(OptionalProjection):
     def origin(self, first: int, last: int, *, part: str = "") -> Origin:
         """Of the facts of some positions; of the rows of one of them, if a part is named."""
         return Origin(f"journal/{self._journal.journal_id}/{SHARD}{part}", first, last)
-
-
-def _rows_of(position: int) -> str:
-    """The part of the stream that the rows of a frame are."""
-    return f"/rows/{position}"

@@ -7,6 +7,22 @@ from dataclasses import dataclass
 from heimdall_server.projections.warm import ProjectionState
 
 
+def never_applied(first: int, last: int) -> str:
+    """What is said of positions that the journal let go of too early."""
+    return (
+        f"the graph misses what journal positions {first} to {last} held: the journal let go of them before they were applied; "
+        "`heimdall graph rebuild` makes what the store still has of it"
+    )
+
+
+def lost(first: int, last: int) -> str:
+    """What is said of positions that a restored journal hasn't any more, or has anew."""
+    return (
+        f"the journal was restored from a backup: what it had held at journal positions {first} to {last} stands in the graph, and logs "
+        "that came in again count twice; `heimdall graph rebuild` makes it of what is there"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class GraphProgress:
     """How far the projection has come."""

@@ -15,6 +15,14 @@ _ASK: Final = (
     "SELECT first_position, last_position FROM graph_applied "
     "WHERE stream = %s AND last_position >= %s - 1 AND first_position <= %s + 1 ORDER BY first_position"
 )
+_BEYOND: Final = """
+DELETE FROM graph_applied WHERE stream = %(stream)s AND last_position > %(through)s
+    OR CASE WHEN starts_with(stream, %(parts)s::text) THEN substr(stream, length(%(parts)s::text) + 1)::bigint END > %(through)s
+RETURNING stream, first_position, last_position
+"""
+_RANGES: Final = "SELECT first_position, last_position FROM graph_applied WHERE stream = %s ORDER BY first_position"
+_LOST: Final = "/lost"
+"""Behind a stream's name: the stream of its positions that were applied and lost."""
 
 
 async def missing_of(connection: Connection, origin: Origin) -> list[Range]:
@@ -54,6 +62,20 @@ async def note(connection: Connection, origin: Origin) -> None:
 async def forget_streams(connection: Connection, beginning: str) -> None:
     """Forget what was applied of the streams that begin with a text."""
     await connection.execute("DELETE FROM graph_applied WHERE starts_with(stream, %s)", (beginning,))
+
+
+async def rewind(connection: Connection, stream: str, through: int, *, parts: str) -> Sequence[Range]:
+    """See `ports.graph.GraphWriter.rewind`."""
+    cursor = await connection.execute(_BEYOND.encode(), {"stream": stream, "through": through, "parts": parts})
+    last = through
+    for name, first, end in await cursor.fetchall():
+        last = max(last, int(end) if name == stream else int(name.removeprefix(parts)))
+        if name == stream and first <= through:
+            await note(connection, Origin(stream, int(first), through))
+    if last > through:
+        await note(connection, Origin(f"{stream}{_LOST}", through + 1, last))
+    cursor = await connection.execute(_RANGES, (f"{stream}{_LOST}",))
+    return [(int(first), int(end)) for first, end in await cursor.fetchall()]
 
 
 async def _held(connection: Connection, origin: Origin) -> Sequence[Range]:

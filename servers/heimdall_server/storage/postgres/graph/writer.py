@@ -30,7 +30,7 @@ from heimdall_server.storage.postgres.graph.facts import Longs
 from heimdall_server.storage.postgres.graph.known_records import known_records
 from heimdall_server.storage.postgres.graph.labels import table
 from heimdall_server.storage.postgres.graph.news import News
-from heimdall_server.storage.postgres.graph.progress import missing_of
+from heimdall_server.storage.postgres.graph.progress import missing_of, rewind
 from heimdall_server.storage.postgres.graph.ranges import Range
 from heimdall_server.storage.postgres.graph.staging import Connection
 from heimdall_server.storage.postgres.graph.terms import Provenances, Terms
@@ -106,6 +106,12 @@ class PostgresGraphWriter:
         """See the port."""
         async with self._pool.connection() as connection:
             return await missing_of(connection, origin)
+
+    async def rewind(self, stream: str, through: int, *, parts: str) -> Sequence[Range]:
+        """See the port."""
+        async with self._pool.connection() as connection:
+            await lock_writers(connection)
+            return await rewind(connection, stream, through, parts=parts)
 
     async def knows(self, provenance: Provenance, numbers: Longs, hashes: Hashes) -> Flags:
         """See the port."""
