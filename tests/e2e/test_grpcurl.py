@@ -150,14 +150,18 @@ def test_get_source_tells_where_to_go_on(curl: Grpcurl, appended: list[dict[str,
     assert source["next_offset"] == appended[-1]["finished"]["next_offset"]
 
 
-def test_dead_letters_are_listed_and_retried(curl: Grpcurl) -> None:
+def test_dead_letters_are_listed_retried_and_deleted(curl: Grpcurl) -> None:
     _append(curl, "grpcurl/letters", b'{"msg": broken\n')
     (letter,) = curl.one(f"{INGEST}/ListDeadLetters", {"sourceId": "grpcurl/letters"})["dead_letters"]
     assert letter["raw_bytes_count"] == str(len(b'{"msg": broken'))
     retry = {"deadLetterIds": [letter["dead_letter_id"]], "format": {"kind": "KIND_TEXT"}, "requestId": "grpcurl-1"}
     (outcome,) = curl.one(f"{INGEST}/RetryDeadLetters", retry)["outcomes"]
     assert outcome["accepted_count"] == "1"
-    assert not curl.one(f"{INGEST}/ListDeadLetters", {"sourceId": "grpcurl/letters"}).get("dead_letters")
+    _append(curl, "grpcurl/more-letters", b'{"msg": broken\n')
+    (letter,) = curl.one(f"{INGEST}/ListDeadLetters", {"sourceId": "grpcurl/more-letters"})["dead_letters"]
+    curl.one(f"{INGEST}/DeleteDeadLetters", {"deadLetterIds": [letter["dead_letter_id"]]})
+    for source in ("grpcurl/letters", "grpcurl/more-letters"):
+        assert not curl.one(f"{INGEST}/ListDeadLetters", {"sourceId": source}).get("dead_letters")
 
 
 @pytest.mark.usefixtures("appended")

@@ -100,7 +100,7 @@ async def test_the_last_matching_records_come_first(server: QueryServer, count: 
 
 
 async def test_a_watch_goes_on_behind_any_row(server: QueryServer) -> None:
-    await server.put(*[records([f"{number}/{row}".ljust(200_000, "x") for row in range(7)]) for number in range(2)])
+    await server.put(*[records([f"{number}/{row}".ljust(250_000, "x") for row in range(7)]) for number in range(2)])
     async with server.watching() as watching:
         watching.create("w", since_time=stamp(0))
         await watching.until_rows(14)
