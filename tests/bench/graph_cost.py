@@ -122,8 +122,9 @@ def measure_graph_cost(ndjson: bytes, *, pairs: int, seconds: float) -> list[Cos
 
 def _side(instance: Instance, rounds: Sequence[corpus.Round], paced: corpus.Round, seconds: float) -> CostSide:
     postgres_cpu_s = instance.vault_cpu_s()
-    offered = load.offered(instance, paced, rows_per_s=OFFERED_ROWS_PER_S, seconds=seconds, settle=wait_stored)
+    # In this order: behind a steady load the graph would catch up in the calm before the next, which isn't what that one costs.
     saturated = load.append(instance, "NDJSON", rounds, seconds=seconds, settle=wait_stored)
+    offered = load.offered(instance, paced, rows_per_s=OFFERED_ROWS_PER_S, seconds=seconds, settle=wait_stored)
     with instance.channel() as channel:
         stub = admin_service_pb2_grpc.AdminServiceStub(channel)
         status = stub.GetStatus(admin_service_pb2.GetStatusRequest(), timeout=60)

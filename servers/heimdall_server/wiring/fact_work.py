@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
 from typing import Final
 
 from heimdall_server.config import Config
@@ -13,6 +16,42 @@ from heimdall_server.wiring.parts import Parts
 
 _BUSY_WAIT_S: Final = 0.1
 """Ingest is busy while what it holds takes so long to become durable: it no longer takes at once what comes."""
+_HEAVY: Final = 0.5
+"""Ingest takes much of the machine while the process takes more."""
+_SPAN_S: Final = 1.0
+
+
+class ProcessorShare:
+    """How much of the machine's processors this process took of late. For one event loop."""
+
+    def __init__(
+        self,
+        now_s: Callable[[], float] = time.monotonic,
+        taken_s: Callable[[], float] = time.process_time,
+        core_count: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    ) -> None:
+        """Begin now.
+
+        Args:
+            now_s: A clock.
+            taken_s: Of the process so far, all cores together.
+            core_count: That it may use.
+        """
+        self._now_s = now_s
+        self._taken_s = taken_s
+        self._core_count = core_count
+        self._since = now_s(), taken_s()
+        self._share = 0.0
+
+    def now(self) -> float:
+        """From 0 to 1, over a second or longer. Cheap."""
+        since_s, before_s = self._since
+        now_s = self._now_s()
+        if now_s - since_s >= _SPAN_S:
+            taken_s = self._taken_s()
+            self._share = (taken_s - before_s) / (now_s - since_s) / self._core_count
+            self._since = now_s, taken_s
+        return self._share
 
 
 def open_warninglists(config: Config) -> WarninglistFolder:
@@ -30,15 +69,19 @@ def make_fact_work(config: Config, parts: Parts, warninglists: WarninglistFolder
     """Make it; the projection that uses it closes it."""
     graph = config.graph
 
+    taken = ProcessorShare()
+
     def load() -> Load:
         if any(pipeline.wait_estimate_s() >= _BUSY_WAIT_S for pipeline in parts.pipelines):
             return Load.BUSY
-        return Load.ACTIVE if any(pipeline.held_bytes for pipeline in parts.pipelines) else Load.CALM
+        if not any(pipeline.held_bytes for pipeline in parts.pipelines):
+            return Load.CALM
+        return Load.HEAVY if taken.now() > _HEAVY else Load.ACTIVE
 
     budgets = Budgets(
         wanted=wanted_of(config),
         lists=lambda: warninglists.loaded().lists,
-        pace=Pace(graph.share, graph.active_share, graph.busy_share, load),
+        pace=Pace(graph.share, graph.active_share, graph.heavy_share, graph.busy_share, load),
         nice=graph.nice,
     )
     return FactWork(parts.journal.journal_id, budgets)

@@ -85,7 +85,7 @@ def open_graph(config: Config, privacy: PrivacyParts, parts: Parts, stack: conte
     making = make_making(privacy, parts)
     projection = GraphProjection(
         parts.journal,
-        PostgresGraphWriter(privacy.postgres.background_pool.used_by("graph_writer"), news=hunts.news),
+        PostgresGraphWriter(privacy.postgres.pool.used_by("graph_writer"), news=hunts.news),
         identities,
         parts.clock,
         work=make_fact_work(config, parts, warninglists),

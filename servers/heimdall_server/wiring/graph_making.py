@@ -36,7 +36,7 @@ def make_making(privacy: PrivacyParts, parts: Parts) -> MakingPorts:
         stored=StoredRecords(parts.store),
         slices=PostgresGraphSlices(pool.used_by("graph_making")),
         rebuilds=PostgresGraphRebuilds(pool.used_by("graph_making")),
-        quiet=PostgresGraphWriter(privacy.postgres.background_pool.used_by("graph_writer")),
+        quiet=PostgresGraphWriter(pool.used_by("graph_writer")),
         wait_stored=stored,
     )
 

@@ -6,6 +6,7 @@ import pytest
 
 from heimdall_server.projections.graph.pace import Load, Pace
 from heimdall_server.projections.graph.work import Budgets, FactWork
+from heimdall_server.wiring.fact_work import ProcessorShare
 
 
 class Time:
@@ -22,11 +23,13 @@ class Time:
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def pace(self, share: float = 1.0, active_share: float = 0.25, busy_share: float = 0.02) -> Pace:
+    def pace(
+        self, share: float = 1.0, active_share: float = 0.25, heavy_share: float = 0.1, busy_share: float = 0.02
+    ) -> Pace:
         def load_now() -> Load:
             return self.load if self.now < self.load_until else Load.CALM
 
-        return Pace(share, active_share, busy_share, load_now, self.now_s, self.sleep)
+        return Pace(share, active_share, heavy_share, busy_share, load_now, self.now_s, self.sleep)
 
     async def work(self, pace: Pace, *pieces_s: float) -> float:
         """Do pieces of work; the time that was rested before and between them."""
@@ -49,6 +52,7 @@ async def test_nothing_rests_while_ingest_keeps_up() -> None:
         (0.5, Load.CALM, 2.0),
         (0.5, Load.ACTIVE, 6.0),
         (1.0, Load.ACTIVE, 6.0),
+        (1.0, Load.HEAVY, 18.0),
         (1.0, Load.BUSY, 98.0),
         (0.01, Load.BUSY, 198.0),
         (0.01, Load.CALM, 198.0),
@@ -97,3 +101,15 @@ async def test_looking_at_records_rests_no_more_so_that_a_rest_is_never_counted_
     await work.rest()
     assert pace.rested_s == pytest.approx(3.0, rel=0.01)
     work.close()
+
+
+def test_the_share_of_the_processors_is_that_of_the_last_second_or_more() -> None:
+    clock = {"now": 100.0, "taken": 7.0}
+    share = ProcessorShare(lambda: clock["now"], lambda: clock["taken"], core_count=2)
+    assert share.now() == 0
+    clock.update(now=102.0, taken=10.0)
+    assert share.now() == 0.75
+    clock.update(now=102.5, taken=11.0)
+    assert share.now() == 0.75
+    clock.update(now=104.0, taken=11.0)
+    assert share.now() == 0.25

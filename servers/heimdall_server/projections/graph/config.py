@@ -53,6 +53,8 @@ class GraphConfig:
     """Of the time that the projection may be at work, 0.01 to 1; the rest it rests. 1: it doesn't."""
     active_share: float = 0.25
     """The same while records come in, 0.01 to 1. Where there are cores to spare, 1 is right."""
+    heavy_share: float = 0.1
+    """The same while records come in and the process takes more than half of the machine, 0.01 to 1."""
     busy_share: float = 0.02
     """The same while records come in faster than they become durable, 0.005 to 1: then it lags, so that no acknowledgement is later for it."""
     nice: int = 0
@@ -70,6 +72,7 @@ class GraphConfig:
             <= 1_048_576,
             "graph.share: from 0.01 to 1": 0.01 <= self.share <= 1,
             "graph.active_share: from 0.01 to 1": 0.01 <= self.active_share <= 1,
+            "graph.heavy_share: from 0.01 to 1": 0.01 <= self.heavy_share <= 1,
             "graph.busy_share: from 0.005 to 1": 0.005 <= self.busy_share <= 1,
             "graph.nice: from 0 to 19": 0 <= self.nice <= 19,
         } | {

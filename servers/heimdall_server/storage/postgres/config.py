@@ -37,9 +37,6 @@ class PostgresConfig:
     """The embedded one gets this long to shut down cleanly, then it is killed, which loses nothing."""
     shared_buffers_bytes: int = 64 * 1024 * 1024
     """Page cache of the embedded one."""
-    background_nice: int = 10
-    """Niceness of the embedded one's processes that keep what nothing waits for, as the graph's facts: under load they leave the processor to
-    what acknowledgements wait for. From 0 to 19."""
     slow_statement_s: float = 0.5
     """A statement that takes longer goes to the slow log, with its plan and without its values; 0: none does."""
     slow_statement_count: int = 200
@@ -54,7 +51,6 @@ class PostgresConfig:
             "postgres.start_timeout_s: more than 0": self.start_timeout_s > 0,
             "postgres.stop_timeout_s: more than 0": self.stop_timeout_s > 0,
             "postgres.shared_buffers_bytes: at least 1 MiB": self.shared_buffers_bytes >= 1 << 20,
-            "postgres.background_nice: from 0 to 19": 0 <= self.background_nice <= 19,
             "postgres.slow_statement_s: at least 0.01, or 0": self.slow_statement_s == 0
             or self.slow_statement_s >= 0.01,
             "postgres.slow_statement_count: from 1 to 10,000": 1 <= self.slow_statement_count <= 10_000,

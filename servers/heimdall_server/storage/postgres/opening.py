@@ -33,8 +33,7 @@ from heimdall_server.storage.postgres.slow_log import SlowLog
 LOG: Final = logging.getLogger(__name__)
 PASSWORD_FILE: Final = "postgres.password"  # noqa: S105 - a name
 CYPHER_PASSWORD_FILE: Final = "postgres-cypher.password"  # noqa: S105 - a name
-_FEW: Final = 3
-"""Connections of a pool that a single part of the server uses."""
+_CYPHER_POOL_SIZE: Final = 3
 _FIRST_WAIT_S: Final = 0.2
 _WAIT_S_MAX: Final = 15.0
 
@@ -48,15 +47,12 @@ class Postgres:
         embedded: EmbeddedPostgres | None,
         app_password: str,
         *,
-        background_pool: PostgresPool | None = None,
         cypher_pool: PostgresPool | None = None,
         cypher_password: str = "",
         serves_graph: bool = True,
     ) -> None:
         self.pool = pool
         """For adapters. Until PostgreSQL was there once, and is set up, calls fail with `StoreError`."""
-        self.background_pool = background_pool or pool
-        """For what nothing waits for: its processes give way to all others where PostgreSQL is embedded."""
         self.cypher_pool = cypher_pool
         """Under the role that only reads the graph; None: there is no such role, so Cypher can't be run."""
         self._embedded = embedded
@@ -108,9 +104,8 @@ class Postgres:
                 await migrate(connection, graph=self._serves_graph or await has_graph(connection))
         if not self._prepared:
             await self.pool.open()
-            for pool in (self.background_pool, self.cypher_pool):
-                if pool not in (None, self.pool):
-                    await pool.open()
+            if self.cypher_pool is not None:
+                await self.cypher_pool.open()
             self._prepared = True
 
     async def prepare_patiently(self) -> None:
@@ -163,9 +158,8 @@ async def open_postgres(
     """
     embedded: EmbeddedPostgres | None = None
     password = cypher_password = ""
-    background_pool: PostgresPool | None = None
     cypher_pool: PostgresPool | None = None
-    few = replace(config, pool_size=_FEW)
+    few = replace(config, pool_size=_CYPHER_POOL_SIZE)
     slow = SlowLog(config.slow_statement_s, config.slow_statement_count)
     if config.dsn_file is not None:
         conninfo = await asyncio.to_thread(_read_dsn, config.dsn_file)
@@ -178,12 +172,9 @@ async def open_postgres(
         cypher_password = await asyncio.to_thread(load_or_mint, keys_dir / CYPHER_PASSWORD_FILE)
         server = await EmbeddedPostgres.start(config, data_dir=data_dir, keys_dir=keys_dir, places=places)
         stack.push_async_callback(server.stop)
-
-        def address() -> str:
-            return server.conninfo(user=APP_ROLE, password=password, database=DATABASE)
-
-        pool = PostgresPool(address, config, slow_log=slow)
-        background_pool = PostgresPool(address, few, name="background", slow_log=slow, nice=config.background_nice)
+        pool = PostgresPool(
+            lambda: server.conninfo(user=APP_ROLE, password=password, database=DATABASE), config, slow_log=slow
+        )
         cypher_pool = PostgresPool(
             lambda: server.conninfo(user=CYPHER_ROLE, password=cypher_password, database=DATABASE),
             few,
@@ -191,14 +182,13 @@ async def open_postgres(
             slow_log=slow,
         )
         embedded = server
-    for opened in (pool, background_pool, cypher_pool):
-        if opened is not None:
-            stack.push_async_callback(opened.close)
+    stack.push_async_callback(pool.close)
+    if cypher_pool is not None:
+        stack.push_async_callback(cypher_pool.close)
     postgres = Postgres(
         pool,
         embedded,
         password,
-        background_pool=background_pool,
         cypher_pool=cypher_pool,
         cypher_password=cypher_password,
         serves_graph=serves_graph,

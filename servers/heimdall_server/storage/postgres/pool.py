@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
@@ -38,7 +37,6 @@ class PostgresPool:
         *,
         name: str = APPLICATION_NAME,
         slow_log: SlowLog | None = None,
-        nice: int = 0,
     ) -> None:
         """Connect to nothing yet.
 
@@ -47,14 +45,12 @@ class PostgresPool:
             config: Bounds.
             name: Of the pool in metrics, and of who uses it where nobody says more (`used_by`).
             slow_log: Where slow statements go; None: one of its own.
-            nice: Niceness of the server's processes behind the connections. Only where it runs on this machine: they are found by their numbers.
         """
         self._address = conninfo
         self._config = config
         self._name = name
         self._slow_log = slow_log or SlowLog(config.slow_statement_s, config.slow_statement_count)
         self._watch = Watch(name, self._slow_log)
-        self._nice = nice
         self._turn: asyncio.Semaphore | None = None
         self._held = _Held()
         self._breaker = Breaker()
@@ -65,7 +61,6 @@ class PostgresPool:
             min_size=1,
             max_size=config.pool_size,
             timeout=config.connect_timeout_s,
-            configure=self._give_way if nice else None,
             check=WatchedConnection.check,
             open=False,
             name=name,
@@ -147,11 +142,6 @@ class PostgresPool:
             connect_timeout=max(2, int(self._config.connect_timeout_s)),
             options=options,
         )
-
-    async def _give_way(self, connection: WatchedConnection) -> None:
-        # It may be over already, or belong to another account; then it is as quick as all others.
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, connection.info.backend_pid, self._nice)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
