@@ -238,6 +238,8 @@ class EmbeddedPostgres:
             "password_encryption": "scram-sha-256",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # Keys of the graph are random: behind each checkpoint nearly every page that is touched is logged whole.
+            "max_wal_size": "4GB",
             "jit": "off",
             "logging_collector": "off",
             "log_line_prefix": "",
