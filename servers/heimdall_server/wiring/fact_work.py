@@ -16,8 +16,8 @@ from heimdall_server.wiring.parts import Parts
 
 _BUSY_WAIT_S: Final = 0.1
 """Ingest is busy while what it holds takes so long to become durable: it no longer takes at once what comes."""
-_HEAVY: Final = 0.5
-"""Ingest takes much of the machine while the process takes more."""
+_MUCH: Final = 0.5
+"""So is it while records come in and the process takes more of the machine: whatever else is done delays acknowledgements then."""
 _SPAN_S: Final = 1.0
 
 
@@ -72,16 +72,15 @@ def make_fact_work(config: Config, parts: Parts, warninglists: WarninglistFolder
     taken = ProcessorShare()
 
     def load() -> Load:
-        if any(pipeline.wait_estimate_s() >= _BUSY_WAIT_S for pipeline in parts.pipelines):
-            return Load.BUSY
         if not any(pipeline.held_bytes for pipeline in parts.pipelines):
             return Load.CALM
-        return Load.HEAVY if taken.now() > _HEAVY else Load.ACTIVE
+        keeps_up = all(pipeline.wait_estimate_s() < _BUSY_WAIT_S for pipeline in parts.pipelines)
+        return Load.ACTIVE if keeps_up and taken.now() <= _MUCH else Load.BUSY
 
     budgets = Budgets(
         wanted=wanted_of(config),
         lists=lambda: warninglists.loaded().lists,
-        pace=Pace(graph.share, graph.active_share, graph.heavy_share, graph.busy_share, load),
+        pace=Pace(graph.share, graph.active_share, graph.busy_share, load),
         nice=graph.nice,
     )
     return FactWork(parts.journal.journal_id, budgets)

@@ -23,13 +23,11 @@ class Time:
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def pace(
-        self, share: float = 1.0, active_share: float = 0.25, heavy_share: float = 0.1, busy_share: float = 0.02
-    ) -> Pace:
+    def pace(self, share: float = 1.0, active_share: float = 0.25, busy_share: float = 0.02) -> Pace:
         def load_now() -> Load:
             return self.load if self.now < self.load_until else Load.CALM
 
-        return Pace(share, active_share, heavy_share, busy_share, load_now, self.now_s, self.sleep)
+        return Pace(share, active_share, busy_share, load_now, self.now_s, self.sleep)
 
     async def work(self, pace: Pace, *pieces_s: float) -> float:
         """Do pieces of work; the time that was rested before and between them."""
@@ -52,7 +50,6 @@ async def test_nothing_rests_while_ingest_keeps_up() -> None:
         (0.5, Load.CALM, 2.0),
         (0.5, Load.ACTIVE, 6.0),
         (1.0, Load.ACTIVE, 6.0),
-        (1.0, Load.HEAVY, 18.0),
         (1.0, Load.BUSY, 98.0),
         (0.01, Load.BUSY, 198.0),
         (0.01, Load.CALM, 198.0),

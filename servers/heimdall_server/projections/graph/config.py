@@ -53,10 +53,8 @@ class GraphConfig:
     """Of the time that the projection may be at work, 0.01 to 1; the rest it rests. 1: it doesn't."""
     active_share: float = 0.25
     """The same while records come in, 0.01 to 1. Where there are cores to spare, 1 is right."""
-    heavy_share: float = 0.1
-    """The same while records come in and the process takes more than half of the machine, 0.01 to 1."""
     busy_share: float = 0.02
-    """The same while records come in faster than they become durable, 0.005 to 1: then it lags, so that no acknowledgement is later for it."""
+    """The same while records come in faster than they become durable, or the process takes more than half of the machine meanwhile, 0.005 to 1: then it lags, so that no acknowledgement is later for it."""
     nice: int = 0
     """Niceness of its thread (Linux), 0 to 19. More leaves the processor to others sooner, and lets them wait longer for the interpreter's
     lock while this thread has it and isn't run: at 10, beside a busy machine, the longest waits of the event loop were half as long again."""
@@ -72,7 +70,6 @@ class GraphConfig:
             <= 1_048_576,
             "graph.share: from 0.01 to 1": 0.01 <= self.share <= 1,
             "graph.active_share: from 0.01 to 1": 0.01 <= self.active_share <= 1,
-            "graph.heavy_share: from 0.01 to 1": 0.01 <= self.heavy_share <= 1,
             "graph.busy_share: from 0.005 to 1": 0.005 <= self.busy_share <= 1,
             "graph.nice: from 0 to 19": 0 <= self.nice <= 19,
         } | {

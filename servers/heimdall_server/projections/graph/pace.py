@@ -22,10 +22,8 @@ class Load(enum.IntEnum):
     CALM = 0
     ACTIVE = 1
     """Something is on its way to be durable."""
-    HEAVY = 2
-    """The same, and it takes much of the machine: whatever else is done delays it."""
-    BUSY = 3
-    """More comes than becomes durable."""
+    BUSY = 2
+    """More comes than becomes durable, or so much that whatever else is done delays it."""
 
 
 @dataclass(slots=True)
@@ -39,8 +37,6 @@ class Pace:
     """Of the time, at most."""
     active_share: float = 1.0
     """Of the time, while ingest is active."""
-    heavy_share: float = 1.0
-    """Of the time, while it takes much of the machine."""
     busy_share: float = 1.0
     """Of the time, while it is busy."""
     load_now: Callable[[], Load] = lambda: Load.CALM
@@ -72,7 +68,7 @@ class Pace:
         if self.load is Load.BUSY and not self._was_busy:
             self._owed_s, idle_s = max(self._owed_s, _FIRST_S), 0.0
         while self._owed_s > 0:
-            share = min(self.share, (1.0, self.active_share, self.heavy_share, self.busy_share)[self.load])
+            share = min(self.share, (1.0, self.active_share, self.busy_share)[self.load])
             if share >= 1:
                 break
             cost = share / (1 - share)
