@@ -128,6 +128,10 @@ def test_what_lies_above_the_ceiling_is_neither_counted_nor_listed(server: Serve
         assert counted(client, tlp="amber+strict") == 4
         assert not client.pivot("severity:>=ERROR AND 203.0.113.7", tlp="green").entities, "unmarked is amber"
         assert client.sum_sightings("ip:203.0.113.7", by="source").total.count == 7
+        whole, lowered = (client.vertex("ip:203.0.113.7", tlp=tlp) for tlp in ("", "amber+strict"))
+        assert (whole.vertex.seen.count, lowered.vertex.seen.count) == (7, 6)
+        assert len(lowered.provenances) < len(whole.provenances)
+    assert " 6 times, " in heimdall(server, "show", "ip:203.0.113.7", "--tlp", "amber+strict")[0]
     with server.client("writer") as client:
         assert counted(client) == 4
         assert client.sum_sightings("ip:203.0.113.7", by="source").total.count == 6

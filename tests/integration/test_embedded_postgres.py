@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import pwd
 import shutil
@@ -94,6 +95,17 @@ async def test_it_wants_a_password_of_everybody_and_listens_on_loopback_only(fol
         b"PGLOCALEDIR",
         b"PG_GRANDPARENT_PID",
     }
+
+
+async def test_its_log_has_nothing_of_a_statement_that_is_wrong(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with running(folder) as embedded:
+        with pytest.raises(psycopg.errors.SyntaxError, match="zelda"):
+            await execute(embedded, "SELECT 'a' 'zelda4711@example.com'")
+        await execute(embedded, "CHECKPOINT")
+    said = [str(vars(record).get("line")) for record in caplog.records if record.getMessage() == "postgres says"]
+    assert any("ready to accept connections" in line for line in said)
+    assert not any("zelda" in line for line in said)
 
 
 async def test_it_is_started_again_when_it_is_killed_and_nothing_committed_is_lost(folder: Path) -> None:

@@ -55,9 +55,15 @@ def to_tlp(tlp: Tlp) -> graph_pb2.Tlp.ValueType:
 class GraphCalls(Connection):
     """See the module; a part of `AsyncClient`."""
 
-    async def vertex(self, vertex: VertexLike) -> pb.GetVertexResponse:
-        """A vertex with its provenance, labels and notes."""
-        return await self._unary(self._graph.GetVertex, pb.GetVertexRequest(vertex=to_vertex_ref(vertex)))
+    async def vertex(self, vertex: VertexLike, *, tlp: Tlp = "") -> pb.GetVertexResponse:
+        """A vertex with its provenance, labels and notes.
+
+        Args:
+            vertex: Which.
+            tlp: A lower ceiling than your own.
+        """
+        request = pb.GetVertexRequest(vertex=to_vertex_ref(vertex), tlp_max=to_tlp(tlp))
+        return await self._unary(self._graph.GetVertex, request)
 
     async def traverse(
         self,

@@ -25,9 +25,9 @@ class SyncGraphCalls:
     def _run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         return self._portal.run(coroutine)
 
-    def vertex(self, vertex: VertexLike) -> pb.GetVertexResponse:
+    def vertex(self, vertex: VertexLike, *, tlp: Tlp = "") -> pb.GetVertexResponse:
         """A vertex; see `AsyncClient.vertex`."""
-        return self._run(self._twin.vertex(vertex))
+        return self._run(self._twin.vertex(vertex, tlp=tlp))
 
     def neighbourhood(
         self,

@@ -133,8 +133,8 @@ def show(
     from heimdall_client.cli import graph_dumps, graph_export, graph_hunts, graph_rows
 
     with link.client() as client:
-        about = client.vertex(vertex)
-        matches = graph_hunts.matches_of(client, about.vertex)
+        about = client.vertex(vertex, tlp=parse_tlp(tlp))
+        matches = graph_hunts.matches_of(client, about.vertex, parse_tlp(tlp))
         pieces = client.neighbourhood(
             vertex,
             depth=depth,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heimdall.graph.v1 import graph_pb2
     from heimdall.graph.v1 import hunting_pb2 as pb
     from heimdall_client.errors import HeimdallError
+    from heimdall_client.graph_calls import Tlp
     from heimdall_client.sync_client import Client
 
 _HUNT: Final = "Needs the permission graph.hunt, and is audited."
@@ -182,13 +183,15 @@ def matches(
     note(plural(len(found), "match", "matches") + (", perhaps more: --limit" if len(found) == limit else ""))
 
 
-def matches_of(client: Client, vertex: graph_pb2.Vertex) -> list[pb.Match]:
+def matches_of(client: Client, vertex: graph_pb2.Vertex, tlp: Tlp = "") -> list[pb.Match]:
     """The newest matches of a dump or an entity that is shown."""
     from heimdall.graph.v1 import graph_pb2
 
     if vertex.kind == graph_pb2.KIND_DUMP:
-        return client.matches(dump=vertex.value, limit=SHOWN_MATCHES)
-    return client.matches(vertex.vertex_id, limit=SHOWN_MATCHES) if vertex.kind == graph_pb2.KIND_ENTITY else []
+        return client.matches(dump=vertex.value, limit=SHOWN_MATCHES, tlp=tlp)
+    return (
+        client.matches(vertex.vertex_id, limit=SHOWN_MATCHES, tlp=tlp) if vertex.kind == graph_pb2.KIND_ENTITY else []
+    )
 
 
 def show_matches(found: Sequence[pb.Match]) -> None:

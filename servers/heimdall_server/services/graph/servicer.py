@@ -50,7 +50,8 @@ class GraphServicer(HuntCalls, WarninglistCalls, ViewCalls, DumpCalls, pb_grpc.G
 
     async def GetVertex(self, request: pb.GetVertexRequest, context: Context) -> pb.GetVertexResponse:
         """See the contract."""
-        return translate.described_out(await self._reading.describe(translate.named_in(request.vertex), ceiling()))
+        about = await self._reading.describe(translate.named_in(request.vertex), ceiling(request.tlp_max))
+        return translate.described_out(about)
 
     async def Traverse(self, request: pb.TraverseRequest, context: Context) -> AsyncIterator[pb.TraverseResponse]:
         """See the contract."""

@@ -243,7 +243,8 @@ class EmbeddedPostgres:
             "jit": "off",
             "logging_collector": "off",
             "log_line_prefix": "",
-            # Statements and details can hold values.
+            # Statements and details can hold values, and so can what is wrong with a statement, which its sender is told.
+            "log_min_messages": "log",
             "log_statement": "none",
             "log_error_verbosity": "terse",
             "log_min_error_statement": "panic",

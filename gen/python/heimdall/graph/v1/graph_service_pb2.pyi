@@ -30,6 +30,9 @@ class GetVertexRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VERTEX_FIELD_NUMBER: _builtins.int
+    TLP_MAX_FIELD_NUMBER: _builtins.int
+    tlp_max: _graph_pb2.Tlp.ValueType
+    """A lower ceiling than the caller's own."""
     @_builtins.property
     def vertex(self) -> _graph_pb2.VertexRef:
         """Which."""
@@ -38,10 +41,11 @@ class GetVertexRequest(_message.Message):
         self,
         *,
         vertex: _graph_pb2.VertexRef | None = ...,
+        tlp_max: _graph_pb2.Tlp.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vertex", b"vertex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["vertex", b"vertex"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tlp_max", b"tlp_max", "vertex", b"vertex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
