@@ -433,13 +433,19 @@ async def test_a_dump_does_not_change_its_marking_by_coming_again(ingest: Ingest
     await close(ingest, stream, unmarked, *same)
 
 
-async def test_records_of_a_source_do_not_become_a_dump_later(ingest: Ingest) -> None:
+async def test_a_dump_of_a_source_that_has_logs_is_fed_apart_from_them(ingest: Ingest) -> None:
     stream = await ingest.open("s")
     stream.send(0, lines(2))
     await ingest.settle()
-    with pytest.raises(InvalidArgumentError, match="no dump"):
-        await ingest.open("s", dump=DumpFacts("people", "ab" * 32))
-    await close(ingest, stream)
+    dump = await ingest.open("s", dump=DumpFacts("people", "ab" * 32))
+    dump.send(0, lines(3))
+    stream.send(len(lines(2)), lines(1))
+    await ingest.settle()
+    dump.finish()
+    await ingest.settle()
+    assert ingest.append.get(PRINCIPAL, "s").next_offset == len(lines(2)) + len(lines(1))
+    assert ingest.append.get(PRINCIPAL, "s", "ab" * 32).next_offset == len(lines(3))
+    await close(ingest, stream, dump)
 
 
 async def test_held_bytes_sent_again_are_told_how_far_the_stream_is(ingest: Ingest) -> None:

@@ -169,9 +169,6 @@ class AppendUseCase:
         """The source that holds the dump already, if one does."""
         complete = self._state.sources.find_dump(key.principal, facts)
         state = self._state.sources.get(key)
-        plain = self._state.sources.get(replace(key, dump_sha256=""))
-        if complete is None and plain is not None and plain.position and plain.dump is None:
-            raise InvalidArgumentError("open.source_id", "the source holds records that are no dump; use another")
         if complete is None and state is not None and state.dump is not None:
             if state.dump.name != facts.name:
                 raise InvalidArgumentError(
