@@ -6,6 +6,7 @@ confidence of one.
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -228,3 +229,8 @@ class GraphState:
     edge_count: int
     size_bytes: int
     stream_count: int
+
+
+def day_text(day: int) -> str:
+    """A day since 1970 as ISO 8601 writes it."""
+    return (dt.date(1970, 1, 1) + dt.timedelta(days=day)).isoformat()

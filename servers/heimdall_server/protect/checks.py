@@ -273,7 +273,7 @@ def ipv6(match: re.Match[str]) -> int:
 
 
 def _digit(character: str) -> bool:
-    return character in _DIGITS  # no text isn't
+    return character in _DIGITS  # not so the empty text
 
 
 def _digit_count(text: str) -> int:

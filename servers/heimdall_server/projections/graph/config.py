@@ -54,7 +54,8 @@ class GraphConfig:
     active_share: float = 0.25
     """The same while records come in, 0.01 to 1. Where there are cores to spare, 1 is right."""
     busy_share: float = 0.02
-    """The same while records come in faster than they become durable, or the process takes more than half of the machine meanwhile, 0.005 to 1: then it lags, so that no acknowledgement is later for it."""
+    """The same while records come in faster than they become durable, or the process takes more than half of the machine meanwhile, 0.005 to 1:
+    then it lags, so that no acknowledgement is later for it."""
     nice: int = 0
     """Niceness of its thread (Linux), 0 to 19. More leaves the processor to others sooner, and lets them wait longer for the interpreter's
     lock while this thread has it and isn't run: at 10, beside a busy machine, the longest waits of the event loop were half as long again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -27,6 +26,7 @@ from heimdall_server.domain.graph_reading import (
     SightingRow,
     Vertex,
     Witnesses,
+    day_text,
 )
 from heimdall_server.domain.warninglists import WALK_CONFIDENCE
 from heimdall_server.services.graph.model import Connected, Described, Labelled, Named, Sighted
@@ -128,7 +128,7 @@ def vertex_out(vertex: Vertex, labels: Sequence[str] = ()) -> graph_pb2.Vertex:
         kind=_KINDS[vertex.kind],
         type=vertex.type,
         value=vertex.value,
-        day=_day(vertex.day) if vertex.kind is VertexKind.SIGHTING else "",
+        day=day_text(vertex.day) if vertex.kind is VertexKind.SIGHTING else "",
         labels=labels,
     )
     _see(told.seen, vertex.seen)
@@ -246,7 +246,7 @@ def _sighting_out(row: SightingRow) -> graph_pb2.Vertex:
         vertex_id=row.id.hex(),
         kind=graph_pb2.KIND_SIGHTING,
         value=row.source,
-        day=_day(row.day),
+        day=day_text(row.day),
         hour_counts=row.hours,
     )
     _see(told.seen, row.seen)
@@ -325,7 +325,3 @@ def range_in(time_range: time_range_pb2.TimeRange) -> tuple[int, int]:
 def time_out(ns: int) -> Timestamp:
     """A time, from nanoseconds since 1970."""
     return Timestamp(seconds=ns // _NS, nanos=ns % _NS)
-
-
-def _day(day: int) -> str:
-    return (dt.date(1970, 1, 1) + dt.timedelta(days=day)).isoformat()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -11,6 +10,7 @@ from heimdall.graph.v1 import graph_pb2
 from heimdall.graph.v1 import hunting_pb2 as pb
 from heimdall_server.domain.graph import Tlp
 from heimdall_server.domain.graph_hunting import EventKind, Found, Hunt, HuntState, Match, SightingEvent
+from heimdall_server.domain.graph_reading import day_text
 from heimdall_server.services.graph.model_hunting import HuntPage, MatchPage, Told, WatchAsked
 from heimdall_server.services.graph.translate import named_in, time_out
 
@@ -98,7 +98,7 @@ def match_out(match: Match) -> pb.Match:
         dump_id=match.dump.hex(),
         dump=match.dump_name,
         source=match.source,
-        day=_day(match.day),
+        day=day_text(match.day),
         found=_FOUND[match.found],
         tlp=_TLPS[match.tlp],
         count=match.count,
@@ -115,14 +115,10 @@ def _sighting_out(seen: SightingEvent) -> pb.WatchedSighting:
         value=seen.value,
         source=seen.source,
         in_dump=seen.in_dump,
-        day=_day(seen.day),
+        day=day_text(seen.day),
         tlp=_TLPS[seen.tlp],
         count=seen.count,
         first_time=time_out(seen.first_ns),
         last_time=time_out(seen.last_ns),
         find_time=time_out(seen.time_ns),
     )
-
-
-def _day(day: int) -> str:
-    return (dt.date(1970, 1, 1) + dt.timedelta(days=day)).isoformat()

@@ -274,7 +274,7 @@ async def _relay(process: asyncio.subprocess.Process, said: list[str]) -> None:
             return
         text = line.decode(errors="replace").rstrip()
         said[:] = [*said[-19:], text]
-        is_bad = text.startswith(("WARNING", "ERROR", "FATAL", "PANIC")) and "starting up" not in text
+        is_bad = text.startswith(("FATAL", "PANIC")) and "starting up" not in text
         LOG.log(logging.WARNING if is_bad else logging.DEBUG, "postgres says", extra={"line": text})
 
 

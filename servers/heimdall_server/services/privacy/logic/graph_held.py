@@ -5,7 +5,6 @@ All of it is told, how far it may go is marked on each: a request under article 
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from heimdall_server.domain.graph_reading import (
     SightingRow,
     Vertex,
     Witnesses,
+    day_text,
 )
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.ports.graph import GraphCuration, GraphReader
@@ -33,7 +33,6 @@ _ALL: Final = max(Tlp)
 _AT_ONCE: Final = 1_000
 """Facts whose provenances are asked for together, and rows of imports."""
 _SIGHTINGS: Final = 10_000
-_EPOCH: Final = dt.date(1970, 1, 1)
 _LIMITS: Final = GraphLimits(degree_max=10_000, vertex_count_max=100_000, edge_scan_max=2_000_000, time_s=120.0)
 _RELATED: Final = GraphFilter(
     _ALL,
@@ -79,12 +78,11 @@ class GraphHeld:
             for filter_, depth in _WALKS:
                 async for line in self._relations(id_, filter_, replace(_LIMITS, depth_max=depth)):
                     yield line
-        after, rows = 0, list[NamedImport]()
-        while not after or len(rows) == _AT_ONCE:
-            rows = list(await self.subjects.imports(tokens, ids, after=after, count_max=_AT_ONCE))
+        after = 0
+        while rows := await self.subjects.imports(tokens, ids, after=after, count_max=_AT_ONCE):
             for row in rows:
                 yield _import(row)
-            after = rows[-1].number if rows else 1
+            after = rows[-1].number
 
     async def _entity(self, id_: bytes) -> Mapping[str, Any]:
         vertices = await self.reader.get((id_,), tlp_max=_ALL)
@@ -202,8 +200,7 @@ def _provenances(witnesses: Witnesses) -> list[dict[str, Any]]:
 
 
 def _sighting(id_: bytes, row: SightingRow, said: Witnesses) -> dict[str, Any]:
-    day = (_EPOCH + dt.timedelta(days=row.day)).isoformat()
-    sighting = {"source": row.source, "day": day} | _seen(row.seen)
+    sighting = {"source": row.source, "day": day_text(row.day)} | _seen(row.seen)
     return {
         "kind": "graph_sighting",
         "entity_id": id_.hex(),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from heimdall_server.domain.expression.tree import TimeRange
 from heimdall_server.domain.personal import TokenName
+from heimdall_server.language.instants import instant_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,4 @@ class Part:
 
 def time_text(ns: int | None) -> str | None:
     """RFC 3339 in UTC with nanoseconds; None for none."""
-    if ns is None:
-        return None
-    whole = dt.datetime.fromtimestamp(ns // 1_000_000_000, dt.UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000:09d}Z"
+    return None if ns is None else instant_text(ns)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from heimdall_server.domain.errors import OperationStateError
 from heimdall_server.domain.operations import Operation
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import DeletedSlice, Deletion, Entry, Journal
-from heimdall_server.services.privacy.logic.kinds.model import SHARD, tail_wait
+from heimdall_server.services.privacy.logic.kinds.model import SHARD, out_of_date, tail_wait
 from heimdall_server.services.privacy.logic.steps import Progress, Wait
 
 _STORED_WAIT_S: Final = 5.0
@@ -111,8 +110,7 @@ class RecordDeletion:
         """
         planned = operation.parameters.get("epochs")
         if planned is not None and not set(self._live_epochs()) <= set(planned):
-            problem = "the index key was rotated before it began, and newer records have other tokens; begin it again"
-            raise OperationStateError(operation.operation_id, "out of date", problem)
+            raise out_of_date(operation)
 
     async def _write(self, operation: Operation, through: int) -> int:
         parameters = operation.parameters

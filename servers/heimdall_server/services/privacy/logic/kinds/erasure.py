@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from heimdall_server.domain.errors import IntegrityError, KeyDestroyedError, OperationStateError
+from heimdall_server.domain.errors import IntegrityError, KeyDestroyedError
 from heimdall_server.domain.operations import ErasureScope, Operation, OperationKind
 from heimdall_server.domain.personal import SealedValue, TokenName
 from heimdall_server.ports.vault import Tombstone
-from heimdall_server.services.privacy.logic.kinds.model import VAULT_LANE, PrivacyPorts, data_classes
+from heimdall_server.services.privacy.logic.kinds.model import VAULT_LANE, PrivacyPorts, data_classes, out_of_date
 from heimdall_server.services.privacy.logic.kinds.shredding import shred
 from heimdall_server.services.privacy.logic.steps import Progress, Wait
 
@@ -116,10 +116,7 @@ class Erasure:
             values = (await ports.vault.get(names)).values()
             told = await asyncio.to_thread(self._of_all_epochs, list(values))
             if is_newer and not set(told).issuperset(names):
-                problem = (
-                    "the index key was rotated before it began, and newer records have other tokens; begin it again"
-                )
-                raise OperationStateError(operation.operation_id, "out of date", problem)
+                raise out_of_date(operation)
             also = [name for name in dict.fromkeys(told) if name not in names]
             if not also:
                 return names, through

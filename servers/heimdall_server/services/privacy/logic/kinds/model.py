@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from heimdall_server.domain.errors import OperationStateError
+from heimdall_server.domain.operations import Operation
 from heimdall_server.domain.personal import TokenName
 from heimdall_server.ports.clock import Clock
 from heimdall_server.ports.journal import Entry, Journal
@@ -124,3 +126,9 @@ def gone_by(time_ns: int, ports: PrivacyPorts) -> str:
     """When the journal has let go of what came in until a time, for a person."""
     latest_ns = time_ns + int((ports.age_max_s + ports.nudge_s + 2 * ports.tail_s) * 1e9)
     return f"about {dt.datetime.fromtimestamp(latest_ns // 1_000_000_000, dt.UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def out_of_date(operation: Operation) -> OperationStateError:
+    """What an operation ends with that names tokens, where newer records have others that it can't know."""
+    problem = "the index key was rotated before it began, and newer records have other tokens; begin it again"
+    return OperationStateError(operation.operation_id, "out of date", problem)
