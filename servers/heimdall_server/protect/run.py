@@ -16,6 +16,7 @@ from heimdall_server.protect.gates import passed_gates
 from heimdall_server.protect.places import Ledger, MaskedTexts, Placement, Written
 from heimdall_server.protect.readable import Readable
 from heimdall_server.protect.rules import Rule
+from heimdall_server.protect.shapes import Answers
 from heimdall_server.protect.view import Steps
 
 _ROUNDS_MAX = 3
@@ -30,8 +31,8 @@ class Found:
     indices: Indices
     values: pl.Series
     steps: Steps
-    labelled: Flags | None = None
-    """Which may hold a sparse rule's label; None: any."""
+    answers: Answers | None = None
+    """Which gates they pass, as far as is known."""
     disguised: bool = False
     """Whether they read otherwise than they stand."""
 
@@ -53,10 +54,11 @@ class Group:
         # What was protected before was escaped then; what looks like a token in it is one.
         escaped = texts if steps and steps[0][0] is ours.RULE else lookalikes.escape(texts)
         self._masked: MaskedTexts | None = None
-        labelled = np.concatenate([_labelled(one) for one in members])
+        # Escaping may have made something that passes another gate.
+        answers = Answers.joined([(one.answers, len(one.values)) for one in members]) if escaped is texts else None
         disguised = members[0].disguised
         if not disguised and all(action.masks or action.drops for _, action in steps):
-            self._texts = _mask(steps, escaped, labelled, effects)
+            self._texts = _mask(steps, escaped, answers, effects)
             return
         self._masked = MaskedTexts(escaped, ledger)
         theirs = [step for step in steps if step[0] is not ours.RULE]
@@ -64,7 +66,7 @@ class Group:
             # First: what nobody sees in the middle of a value would end it for the rules, which would leave its front.
             self._run(steps[: len(steps) - len(theirs)], effects)
             self._run(theirs, effects, read=True, escapes=False)
-        self._run(steps, effects, labelled)
+        self._run(steps, effects, answers)
         if not disguised:
             return
         for _ in range(_ROUNDS_MAX):
@@ -79,7 +81,7 @@ class Group:
         self,
         steps: Sequence[tuple[Rule, Action]],
         effects: Effects,
-        labelled: Flags | None = None,
+        answers: Answers | None = None,
         *,
         read: bool = False,
         escapes: bool = True,
@@ -89,16 +91,16 @@ class Group:
             return
         rules = [rule for rule, _ in steps]
 
-        def gates() -> tuple[Readable | None, dict[str, pl.Series]]:
+        def gates(known: Answers | None = None) -> tuple[Readable | None, dict[str, Flags]]:
             reading = Readable(masked.texts, escapes=escapes) if read else None
-            return reading, passed_gates(rules, masked.texts if reading is None else reading.texts, labelled)
+            return reading, passed_gates(rules, masked.texts if reading is None else reading.texts, known)
 
-        reading, passed = gates()
+        reading, passed = gates(answers)
         for rule, action in steps:
-            if not passed[rule.gate].any():
+            if rule.gate not in passed:
                 continue
             before = masked.texts.clone() if read else masked.texts
-            gone = masked.apply(rule, action, passed[rule.gate], effects, reading)
+            gone = masked.apply(rule, action, pl.Series(passed[rule.gate]), effects, reading)
             if gone or (read and not masked.texts.eq_missing(before).all()):
                 reading, passed = gates()
 
@@ -134,28 +136,24 @@ def grouped(found: Sequence[Found], ledger: Ledger, effects: Effects) -> list[Gr
     return [Group(steps, members, ledger, effects) for (steps, _), members in alike.items()]
 
 
-def _labelled(one: Found) -> Flags:
-    return np.ones(len(one.values), np.bool_) if one.labelled is None else one.labelled
-
-
-def _mask(steps: Steps, texts: pl.Series, labelled: Flags, effects: Effects) -> pl.Series:
+def _mask(steps: Steps, texts: pl.Series, answers: Answers | None, effects: Effects) -> pl.Series:
     """The short way where nothing but masks is written."""
     if not steps:
         return texts
     values = texts.clone()
     rules = [rule for rule, _ in steps]
-    gates = passed_gates(rules, values, labelled)
+    gates = passed_gates(rules, values, answers)
     for rule, action in steps:
-        passed = gates[rule.gate]
-        if not passed.any():
+        if rule.gate not in gates:
             continue
-        before = values.filter(passed)
+        passed = np.flatnonzero(gates[rule.gate])
+        before = values.gather(passed)
         after = rule.substitute(before, mask(rule.data_class))
         found = after != before
         effects.hits[rule.data_class] += int(found.sum())
         if action.drops:
             after = before.set(found, None)
-        values.scatter(np.flatnonzero(passed.to_numpy()), after)
+        values.scatter(passed, after)
         if action.drops and found.any():
-            gates = passed_gates(rules, values, labelled)
+            gates = passed_gates(rules, values)
     return values

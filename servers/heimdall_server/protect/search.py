@@ -17,6 +17,7 @@ from heimdall_server.protect.columns import Flags, FlatMap, Indices, gather, joi
 from heimdall_server.protect.disguises import decoded_base64, disguised
 from heimdall_server.protect.readable import Readable
 from heimdall_server.protect.run import Found
+from heimdall_server.protect.shapes import Answers
 from heimdall_server.protect.view import PolicyView, Steps
 
 MAPS: Final = ("attributes", "resource")
@@ -45,7 +46,7 @@ def search(texts: Mapping[str, pa.StringArray], flat: Mapping[str, FlatMap], vie
     start = 0
     for name, column in searched.items():
         here = slice(start, start + len(column))
-        passed, labelled = gated.any[here], None if gated.labelled is None else gated.labelled[here]
+        passed = gated.any[here]
         start += len(column)
         if name in flat:
             found += _of_map(name, flat[name], passed, view)
@@ -57,8 +58,8 @@ def search(texts: Mapping[str, pa.StringArray], flat: Mapping[str, FlatMap], vie
             found.append(Found(name, hidden, gather(column, hidden), view.steps(name), disguised=True))
         if passed.any():
             indices = np.flatnonzero(passed)
-            labelled = None if labelled is None else labelled[indices]
-            found.append(Found(name, indices, gather(column, indices), view.steps(name), labelled))
+            answers = gated.answers.take(indices + here.start)
+            found.append(Found(name, indices, gather(column, indices), view.steps(name), answers))
     return found
 
 
@@ -83,9 +84,10 @@ def _of_map(name: str, mapping: FlatMap, rows: Flags, view: PolicyView) -> list[
         entries = mapping.entries(rows)
         entries = np.setdiff1d(entries, np.union1d(hidden, encoded)) if len(hidden) or len(encoded) else entries
         gated = view.gate.passed([mapping.items.take(pa.array(entries))])
-        labelled = None if gated.labelled is None else gated.labelled[gated.any]
-        entries = entries[gated.any]
-        found += _by_steps(name, mapping, entries, gather(mapping.items, entries), view, labelled)
+        chosen = np.flatnonzero(gated.any)
+        entries = entries[chosen]
+        answers = gated.answers.take(chosen)
+        found += _by_steps(name, mapping, entries, gather(mapping.items, entries), view, answers)
     if len(hidden):
         found += _by_steps(name, mapping, hidden, gather(mapping.items, hidden), view, disguised=True)
     if len(encoded):
@@ -99,7 +101,7 @@ def _by_steps(
     entries: Indices,
     values: pl.Series,
     view: PolicyView,
-    labelled: Flags | None = None,
+    answers: Answers | None = None,
     *,
     disguised: bool = False,
 ) -> list[Found]:
@@ -113,6 +115,6 @@ def _by_steps(
     found = []
     for steps, wanted in by_steps.items():
         chosen = whole if len(by_steps) == 1 else np.flatnonzero(np.isin(codes, wanted))
-        flags = None if labelled is None else labelled[chosen]
-        found.append(Found(name, entries[chosen], values.gather(chosen), steps, flags, disguised=disguised))
+        theirs = None if answers is None else answers.take(chosen)
+        found.append(Found(name, entries[chosen], values.gather(chosen), steps, theirs, disguised=disguised))
     return found

@@ -130,7 +130,7 @@ def _by_rules(sample: Sequence[str]) -> Counter[str]:
     gates = passed_gates(RULES, series)
     whole: dict[str, set[int]] = {}
     for rule in RULES:
-        for row in np.flatnonzero(gates[rule.gate].to_numpy()).tolist():
+        for row in np.flatnonzero(gates.get(rule.gate, ())).tolist():
             if rule.substitute_text(sample[row], _PLACE) == _PLACE:
                 whole.setdefault(rule.data_class, set()).add(row)
     return Counter({data_class: len(rows) for data_class, rows in whole.items()})

@@ -2,24 +2,29 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heimdall_server.protect import gates, lookalikes, shapes
 from heimdall_server.protect.catalogue import RULES
-from heimdall_server.protect.columns import string_bytes
-from heimdall_server.protect.gates import Gate
+from heimdall_server.protect.columns import Flags, string_bytes
+from heimdall_server.protect.gates import Gate, passed_gates
 from heimdall_server.protect.rules import SPARSE
 from heimdall_server.protect.stems import folded, literals
 from heimdall_server.protect.windows import Windows, suits
+from tests.unit.protect.corpus import Corpus
 
 STEMS = tuple(dict.fromkeys(stem for rule in RULES if rule.group == SPARSE for stem in rule.stems))
 SUITING = tuple(filter(suits, STEMS))
 WINDOWS = Windows(SUITING)
 GATE = Gate(RULES)
+POSITIVES = [line for _, _, line in Corpus(3).personal(200)]
 
 
 def held(texts: list[str]) -> list[set[str]]:
@@ -68,32 +73,114 @@ def test_what_the_regex_finds_in_the_middle_of_a_text_the_windows_find(texts: li
         assert flag or not re.search(folded(SUITING), text, re.ASCII), text
 
 
+WORDY = [
+    "dob: 1985-03-12",
+    "passport no C1234567",
+    "lat=48.85661",
+    "order",
+    "status 200",
+    "a@b.example",
+    "x" * 90,
+    "11.22.33-444.55",
+]
+
+
 def test_a_large_column_passes_as_its_pieces_do() -> None:
     draw = random.Random(7)
-    words = [
-        "dob: 1985-03-12",
-        "passport no C1234567",
-        "lat=48.85661",
-        "order",
-        "status 200",
-        "a@b.example",
-        "x" * 90,
-        "11.22.33-444.55",
-    ]
-    texts = [" ".join(draw.choices(words, k=2)) for _ in range(40_000)]
+    texts = [f"{''.join(draw.choices('ghkmnq', k=9))} {' '.join(draw.choices(WORDY, k=2))}" for _ in range(30_000)]
     whole = GATE.passed([pa.array(texts, pa.string())])
-    assert whole.labelled is None
+    assert not whole.answers.known.any(), "so few have another's shape that none is asked by it"
     pieces = [GATE.passed([pa.array(texts[start : start + 500], pa.string())]) for start in range(0, len(texts), 500)]
-    assert all(piece.labelled is not None for piece in pieces)
+    assert all(piece.answers.known.all() for piece in pieces)
     assert np.array_equal(whole.any, np.concatenate([piece.any for piece in pieces]))
 
 
-def test_texts_that_are_mostly_alike_are_asked_once_and_answered_each() -> None:
-    texts = [("eu-west-1", "a@b.example", "dob: 1985-03-12")[row % 3] for row in range(5000)]
-    passed = GATE.passed([pa.array(["x"] * 10), pa.array(texts, pa.string())])
-    assert passed.any.tolist() == [False] * 10 + [row % 3 > 0 for row in range(5000)]
-    assert passed.labelled is not None
-    assert passed.labelled.tolist() == [False] * 10 + [row % 3 > 1 for row in range(5000)]
+def test_texts_of_one_shape_are_asked_once_and_answered_each() -> None:
+    asked: list[int] = []
+
+    class Counting(shapes.Shapes):
+        def __init__(self, gates: Iterable[str], ask: shapes.Ask) -> None:
+            def counted(texts: pl.Series) -> Mapping[str, Flags]:
+                asked.append(len(texts))
+                return ask(texts)
+
+            super().__init__(gates, counted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gates, "Shapes", Counting)
+        gate = Gate(RULES)
+    texts = [f"order {row} of {('nobody', 'a@b.example', 'dob: 1985-03-12')[row % 3]}" for row in range(1000, 9000)]
+    for _ in range(2):
+        passed = gate.passed([pa.array(["x"] * 10), pa.array(texts, pa.string())])
+        assert passed.any.tolist() == [False] * 10 + [row % 3 > 0 for row in range(1000, 9000)]
+    assert asked == [4]
+
+
+@pytest.mark.parametrize("gate", sorted({rule.gate for rule in RULES} | {lookalikes.GATE}))
+def test_the_shape_of_what_passes_a_gate_passes_it(gate: str) -> None:
+    itself, by_shape = (re.compile(pattern, re.ASCII) for pattern in (gate, shapes.zeroed_pattern(gate)))
+
+    @settings(max_examples=60, deadline=None)
+    @given(text=st.from_regex(itself, alphabet=st.characters(codec="utf-8")))
+    def holds(text: str) -> None:
+        (shape,) = shapes.zeroed(pa.array([text], pa.string())).to_pylist()
+        assert by_shape.search(shape)
+
+    holds()
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts=st.lists(TEXTS | st.text(), max_size=8), start=st.integers(0, 3))
+def test_a_shape_has_zeros_for_digits_and_nothing_else_changed(texts: list[str], start: int) -> None:
+    array = pa.array([*["7é"] * start, *texts], pa.string()).slice(start)
+    assert shapes.zeroed(array).to_pylist() == [re.sub("[0-9]", "0", text) for text in texts]
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(TEXTS | st.sampled_from(POSITIVES), min_size=1, max_size=30))
+def test_what_matches_a_gate_passes_it_by_shape_and_asked_by_itself(texts: list[str]) -> None:
+    # A label at the very end has no value behind it.
+    texts = [f"{text} 1" for text in texts]
+    passed = GATE.passed([pa.array(texts, pa.string())])
+    values = pl.Series("", texts, pl.String)
+    for found in (passed_gates(RULES, values, passed.answers), passed_gates(RULES, values)):
+        for rule in RULES:
+            flags = found.get(rule.gate, np.zeros(len(texts), np.bool_)).tolist()
+            for text, flag in zip(texts, flags, strict=True):
+                assert flag or not re.search(rule.gate, text, re.ASCII), (rule.name, text)
+    assert not (np.any(list(found.values()), axis=0) & ~passed.any).any()
+
+
+def test_a_gate_that_names_certain_digits_is_asked_again_of_many() -> None:
+    texts = [f"took {900_000_000_000 + row} ns" for row in range(300)]
+    passed = GATE.passed([pa.array(texts, pa.string())])
+    phones = next(rule.gate for rule in RULES if rule.name == "phone")
+    assert passed.answers.by_gate()[phones].all()
+    assert not passed_gates(RULES, pl.Series("", texts), passed.answers)[phones].any()
+
+
+def test_shapes_are_forgotten_after_a_minute_and_when_there_are_too_many() -> None:
+    now_s, asked = [0.0], list[int]()
+
+    def ask(texts: pl.Series) -> dict[str, Flags]:
+        asked.append(len(texts))
+        return {"@": texts.str.contains("@", literal=True).to_numpy()}
+
+    known = shapes.Shapes(["@"], ask, now_s=lambda: now_s[0])
+    texts = pa.array(["a@b", "c"] * 3)
+    for seconds in (0.0, 59.0, 61.0):
+        now_s[0] = seconds
+        assert known.answers(texts).any().tolist() == [True, False] * 3
+    assert asked == [2, 2]
+    many = pa.array([f"{'xyz'[row % 3]}{bin(row)[2:].translate(str.maketrans('01', 'ab'))}" for row in range(60_000)])
+    known.answers(many)
+    known.answers(texts)
+    assert asked[2:] == [60_000, 2]
+
+
+def test_a_class_that_leaves_out_certain_digits_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves out certain digits"):
+        shapes.zeroed_pattern("a[^1-5]b")
 
 
 def test_no_texts_pass_nothing() -> None:
