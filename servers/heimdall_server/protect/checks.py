@@ -9,8 +9,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
-import pyarrow as pa
 
 REJECTED: Final = -1
 CARD_DIGITS_MAX: Final = 19
@@ -39,14 +37,12 @@ _JSON_LABEL: Final = re.compile(r'(?<!\\)"[ \t\r\n]*:[ \t\r\n]*$')
 _BACKSLASHES_MAX: Final = 64
 _ARRAY_CHARACTERS_MAX: Final = 32 * 1024
 _BEFORE_NEGATIVE: Final = frozenset(" \t\r\n:[,(=_")
-_PLACE: Final = "\ue001"
-"""`rules.PLACE`."""
 _RESULT: Final = re.compile(
     r"[0-9]{1,5}(?:\.[0-9]+)?(?:/[0-9]+|%|[mun\u00b5]?s)?|(?i:true|false|yes|no|ok|null|none|fail(?:ed)?|https?:.*)",
     re.ASCII,
 )
 _IBAN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2}[0-9]{2})")
-_IBAN_CHARACTERS_MAX: Final = 42
+IBAN_CHARACTERS_MAX: Final = 42
 """With a separator between its groups of four."""
 _SEPARATORS: Final = str.maketrans("", "", " -.+")
 """The last one stands for a blank in a form that was sent."""
@@ -91,7 +87,12 @@ def luhn(digits: str) -> bool:
 
 def plausible_card(digits: str) -> bool:
     """Whether digits are a payment card number: an issuer's prefix and length, and the check digit."""
-    return _ISSUERS.fullmatch(digits) is not None and luhn(digits)
+    return known_issuer(digits) and luhn(digits)
+
+
+def known_issuer(digits: str) -> bool:
+    """Whether there is an issuer of card numbers of this prefix, of at most four digits, and this length."""
+    return _ISSUERS.fullmatch(digits) is not None
 
 
 def card(match: re.Match[str]) -> int:
@@ -113,7 +114,7 @@ def card(match: re.Match[str]) -> int:
 
 def _in_iban(text: str, start: int, end: int) -> bool:
     """Whether digits belong to an account number whose checksum holds."""
-    first = max(0, start - _IBAN_CHARACTERS_MAX)
+    first = max(0, start - IBAN_CHARACTERS_MAX)
     heads = _IBAN_HEAD.finditer(text, first, start)
     return any(_iban_end(text, head.start(1), len(text)) >= end for head in heads)
 
@@ -141,36 +142,6 @@ def json_number(match: re.Match[str]) -> int:
 def unless_json_number(match: re.Match[str]) -> int:
     """A labelled value that isn't a bare number behind a quoted label, as in JSON."""
     return REJECTED if _JSON_LABEL.search(match[1]) else match.end()
-
-
-def sure_cards(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
-    """The column check beside `card`: one candidate, no decimal point or sign near it, issuer and check digit right."""
-    digits = values.str.extract(pattern, 0).fill_null("")
-    for separator in " -":
-        digits = digits.str.replace_all(separator, "", literal=True)
-    # An escape may stand in front: then what is left isn't digits, and the value is checked by itself.
-    digits = digits.str.tail(CARD_DIGITS_MAX)
-    count = placed.str.count_matches(_PLACE, literal=True)
-    near = r"(?:^|[ \t\r\n:\[,(=_])-[0-9]|[]0-9][.,][0-9]{4}|[0-9]{3}\.[0-9]|\+[0-9]|[A-Za-z]{2}[0-9]{2}[ -]"
-    sure = digits.str.contains(f"^(?:{_ISSUERS.pattern})$") & (count == 1) & ~values.str.contains(near)
-    return (count == 0) | (sure & digits.map_batches(_luhn_column, return_dtype=pl.Boolean))
-
-
-def _luhn_column(digits: pl.Series) -> pl.Series:
-    padded = digits.str.zfill(CARD_DIGITS_MAX).to_arrow().cast(pa.binary()).cast(pa.binary(CARD_DIGITS_MAX))
-    table = np.frombuffer(padded.buffers()[1], np.uint8).reshape(-1, CARD_DIGITS_MAX) - np.uint8(48)
-    doubled = table[:, -2::-2]
-    totals = table[:, ::-2].sum(1) + (2 * doubled - 9 * (doubled > 4)).sum(1)
-    return pl.Series(digits.name, totals % 10 == 0)
-
-
-def sure_phones(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
-    """The column check beside `phone`: one candidate, of a plausible length, behind which no more digits follow."""
-    del pattern
-    count = placed.str.count_matches(_PLACE, literal=True)
-    digits = values.str.count_matches("[0-9]") - placed.str.count_matches("[0-9]")
-    plausible = digits.is_between(PHONE_DIGITS_MIN, PHONE_DIGITS_MAX) & ~placed.str.contains(rf"{_PLACE}[.-][0-9]")
-    return (count == 0) | ((count == 1) & plausible)
 
 
 def card_numbers(values: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from heimdall_server.protect.checks import unless_literal, unless_result
-from heimdall_server.protect.rules import SPARSE, START, Rule, unless
+from heimdall_server.protect.rules import SPARSE, START, Rule
 from heimdall_server.protect.stems import folded
 
 _HASH: Final = r"(?:[_-]?hash)?"
@@ -69,7 +69,7 @@ SECRET_RULES: Final = (
         opening='"',
         closing='"',
         check=unless_literal,
-        column_check=unless(r":[ \t\r\n]*(?:null|true|false)"),
+        doubt=r":[ \t\r\n]*(?:null|true|false)",
         group="words",
     ),
     Rule(

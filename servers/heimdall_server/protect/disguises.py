@@ -82,14 +82,16 @@ def disguised(texts: pa.StringArray) -> Indices:
         return at
     data = data[:end]
     marks = data[at]
-    places = np.concatenate(
-        [
-            _percent(data, at[marks == _PERCENT]),
-            _escapes(data, at[marks == _BACKSLASH]),
-            _characters(data, at[_LEADS[marks]]),
-            _controls(data, at[CONTROLS[marks]]),
-        ]
+    kinds = (
+        (_percent, marks == _PERCENT),
+        (_escapes, marks == _BACKSLASH),
+        (_characters, _LEADS[marks]),
+        (_controls, CONTROLS[marks]),
     )
+    found = [places_of(data, at[flags]) for places_of, flags in kinds if flags.any()]
+    if not found:
+        return np.empty(0, np.int64)
+    places = np.concatenate(found)
     rows = np.searchsorted(offsets, places, "right") - 1
     # What begins at a text's last byte doesn't go on in the next text.
     return np.unique(rows[places + 1 < offsets[rows + 1]])
@@ -182,11 +184,14 @@ def decoded_base64(texts: pa.StringArray) -> tuple[Indices, list[str]]:
     wide = _wide(data, offsets, rows)
     rows = rows[_SIX_BITS[data[offsets[rows]]] < _ASCII_FIRST]
     for quartet in range(_QUARTETS):
-        rows = rows[_is_text(data, offsets[rows] + 4 * quartet)]
-    rows = np.union1d(rows, wide)
-    utf16 = np.isin(rows, wide).tolist()
+        if len(rows):
+            rows = rows[_is_text(data, offsets[rows] + 4 * quartet)]
     found: list[int] = []
     decoded: list[str] = []
+    if not len(rows) and not len(wide):
+        return np.empty(0, np.int64), decoded
+    rows = np.union1d(rows, wide)
+    utf16 = np.isin(rows, wide).tolist()
     for row, text, in_utf16 in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), utf16, strict=True):
         plain = _decoded(text, utf16=in_utf16)
         if plain is not None:
@@ -212,6 +217,8 @@ def _wide(data: Buffer, offsets: npt.NDArray[np.integer], rows: Indices) -> Indi
     # What the first three characters say leaves few: a mark, a zero, or something and a zero.
     likely = (first == _SIX_BITS[ord("/")]) | (first == 0) & (second < 16) | (second & 15 == 0) & (third < 4)
     rows = rows[likely]
+    if not len(rows):
+        return rows
     quartets = offsets[rows][:, None, None] + 4 * np.arange(_QUARTETS)[:, None] + np.arange(4)
     bits = _SIX_BITS[data[quartets]].astype(np.int64)
     known = (bits < 64).all(axis=(1, 2))

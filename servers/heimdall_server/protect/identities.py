@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from heimdall_server.protect import checks
-from heimdall_server.protect.rules import NUMBERS, SPARSE, START, Rule, unless
+from heimdall_server.protect.candidates import plain_cards, plain_json_cards, plain_phones
+from heimdall_server.protect.rules import NUMBERS, SPARSE, START, Rule, column_form
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 # Latin, Greek and Cyrillic letters too, or half a local part would stay.
@@ -40,6 +41,12 @@ _INTERNATIONAL: Final = (
 # Behind 00 a country from which one dials so; groups of four digits would be those of a dump in hexadecimal.
 _DIALLED: Final = (
     r"00(?:2[0-9]|3[0-9]|4[0-9]|5[1-8]|6[0-6]|8[1246]|9[0-58])(?:[0-9]{8,11}|[ -][0-9]{2,5}[ /-][0-9]{5,8})"
+)
+_PHONE: Final = (
+    rf"(^|[^0-9A-Za-z_+.\]-]|\\{{1,7}}[bfnrt])(?:\+1[ .-]?\(?{_NANP}\)?[ .-]?{_NANP}[ .-]?[0-9]{{4}}"
+    rf"|\({_NANP}\) ?{_NANP}[ .-][0-9]{{4}}|(?:1[.-])?{_NANP}-{_NANP}-[0-9]{{4}}|{_NANP}\.{_NANP}\.[0-9]{{4}}"
+    rf"|{_INTERNATIONAL}|{_DIALLED})\b"
+    rf"|([A-Za-z][.-])(?:{_INTERNATIONAL})\b"
 )
 
 IPV6_RULE: Final = Rule(
@@ -148,6 +155,7 @@ NUMBER_RULES: Final = (
         opening='"',
         closing='"',
         check=checks.json_card,
+        finder=plain_json_cards,
         group=NUMBERS,
     ),
     Rule(
@@ -158,7 +166,7 @@ NUMBER_RULES: Final = (
         r"|[2-6][0-9]{3}(?: [0-9]{4}){3}(?: [0-9]{1,3})?|[2-6][0-9]{3}(?:-[0-9]{4}){3}(?:-[0-9]{1,3})?"
         r"|3[0-9]{3} [0-9]{6} [0-9]{4,5}|3[0-9]{3}-[0-9]{6}-[0-9]{4,5})\b",
         check=checks.card,
-        column_check=checks.sure_cards,
+        finder=plain_cards,
         group=NUMBERS,
     ),
     Rule(
@@ -175,19 +183,16 @@ NUMBER_RULES: Final = (
         r"[0-9]-[0-9]{2}-[0-9]{4}",
         START + rf"{_SSN_AREA}-{_SSN_GROUP}-{_SSN_SERIAL}\b",
         check=checks.unless_in_number,
-        column_check=unless(r"[]0-9][.-][0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}[.-][0-9]"),
+        doubt=r"[]0-9][.-][0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}[.-][0-9]",
         group=NUMBERS,
     ),
     Rule(
         "phone",
         "phone",
         rf"\+[1-9]|[0-9]{{3}}(?:\) ?|[.-])[0-9]{{3}}[ .-][0-9]{{4}}|\+\(|{_DIALLED}",
-        rf"(^|[^0-9A-Za-z_+.\]-]|\\{{1,7}}[bfnrt])(?:\+1[ .-]?\(?{_NANP}\)?[ .-]?{_NANP}[ .-]?[0-9]{{4}}"
-        rf"|\({_NANP}\) ?{_NANP}[ .-][0-9]{{4}}|(?:1[.-])?{_NANP}-{_NANP}-[0-9]{{4}}|{_NANP}\.{_NANP}\.[0-9]{{4}}"
-        rf"|{_INTERNATIONAL}|{_DIALLED})\b"
-        rf"|([A-Za-z][.-])(?:{_INTERNATIONAL})\b",
+        _PHONE,
         check=checks.phone,
-        column_check=checks.sure_phones,
+        finder=plain_phones(column_form(_PHONE)),
         group=NUMBERS,
     ),
     Rule(
@@ -196,9 +201,7 @@ NUMBER_RULES: Final = (
         r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
         START + rf"{_OCTET}(?:\.{_OCTET}){{3}}\b",
         check=checks.unless_in_number,
-        column_check=unless(
-            r"[]0-9][.-][0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[.-][0-9]"
-        ),
+        doubt=r"[]0-9][.-][0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[.-][0-9]",
     ),
 )
 """In the order in which they apply: what a label says counts before what a shape does."""

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from heimdall_server.protect import ours
 from heimdall_server.protect.actions import Action, Effects, Origin, mask
-from heimdall_server.protect.columns import Indices
+from heimdall_server.protect.columns import Flags, Indices
 from heimdall_server.protect.readable import Readable
 from heimdall_server.protect.rules import Rule
 from heimdall_server.protect.spans import Spans, large, spliced
@@ -82,7 +82,9 @@ class Ledger:
         texts: list[pa.Array] = []
         words: list[pa.Array] = []
         networks: list[pa.Array] = []
-        order: list[Indices] = []
+        # By number of a value, where what is written for it stands in those joined.
+        places = np.zeros(self._count, np.int64)
+        count = 0
         counts = np.zeros(self._count, np.bool_)
         counts[alive] = True
         for (data_class, action), chunks in self._chunks.items():
@@ -90,23 +92,18 @@ class Ledger:
             values = pa.concat_arrays([values for _, values in chunks])
             if not counts[ids].all():
                 values, ids = values.filter(pa.array(counts[ids])), ids[counts[ids]]
-            codes: pa.Array | None = None
-            places: Sequence[Origin] = ()
+            stood: Sequence[Origin] = ()
             if action.alike:
                 encoded = values.dictionary_encode()
-                values, codes = encoded.dictionary, encoded.indices
+                values, codes = encoded.dictionary, encoded.indices.to_numpy()
             else:
-                places = origins(ids)
-            forms = action.forms(data_class, values.to_pylist(), places, effects)
-            order.append(ids)
+                stood, codes = origins(ids), np.arange(len(ids))
+            forms = action.forms(data_class, values.to_pylist(), stood, effects)
+            places[ids] = count + codes
+            count += len(values)
             for column, written in ((texts, forms.texts), (words, forms.words), (networks, forms.networks)):
-                array = _array(written, len(values))
-                column.append(array if codes is None else array.take(codes))
-        back = np.zeros(self._count, np.int64)
-        if order:
-            numbers = np.concatenate(order)
-            back[numbers] = np.arange(len(numbers))
-        spread = pa.array(back)
+                column.append(_array(written, len(values)))
+        spread = pa.array(places)
         return Written(*(_spread(column, spread) for column in (texts, words, networks)))
 
 
@@ -117,11 +114,9 @@ def _array(written: Sequence[str | None] | pa.Array, count: int) -> pa.Array:
 
 
 def _spread(parts: list[pa.Array], order: pa.Array) -> pa.Array:
-    return (
-        pa.concat_arrays(parts).take(order)
-        if parts and any(map(len, parts))
-        else pa.nulls(len(order), pa.large_string())
-    )
+    if all(part.null_count == len(part) for part in parts):
+        return pa.nulls(len(order), pa.large_string())
+    return pa.concat_arrays(parts).take(order)
 
 
 class MaskedTexts:
@@ -134,17 +129,41 @@ class MaskedTexts:
             texts: String, without nulls; not changed.
             ledger: Where values are kept.
         """
-        self.texts = texts.clone()
-        """As the rules see them; null: the field goes."""
+        self._texts: pl.Series | None = texts.clone()
+        self._array: pa.Array | None = None
+        """The same, but an empty text for a field that goes. None, as above: not made yet."""
+        self._gone = np.empty(0, np.int64)
+        """Fields that go."""
+        self._chosen: dict[str, tuple[Indices, pl.Series, pa.Array]] = {}
+        """By gate, the texts that passed it, while they are as they were: several rules have the same."""
         self._ledger = ledger
         self._spans = Spans.of(())
         self._ids = np.empty(0, np.int64)
         self._ours = range(0)
         """Numbers of what was protected before, which no rule takes for a value: see `ours`."""
 
-    def apply(
-        self, rule: Rule, action: Action, passed: pl.Series, effects: Effects, read: Readable | None = None
-    ) -> bool:
+    @property
+    def texts(self) -> pl.Series:
+        """As the rules see them; null: the field goes."""
+        if self._texts is None:
+            texts = pl.Series("", self._array, pl.String)
+            self._texts = texts.scatter(self._gone, None) if len(self._gone) else texts
+        return self._texts
+
+    def _as_array(self) -> pa.Array:
+        if self._array is None:
+            self._array = large(self.texts.fill_null("") if len(self._gone) else self.texts)
+        return self._array
+
+    def _of(self, gate: str, indices: Indices) -> tuple[pl.Series, pa.Array]:
+        known = self._chosen.get(gate)
+        if known is None or not np.array_equal(known[0], indices):
+            texts = self._as_array()
+            chosen = texts if len(indices) == len(texts) else texts.take(pa.array(indices))
+            known = self._chosen[gate] = (indices, pl.Series("", chosen, pl.String), chosen)
+        return known[1:]
+
+    def apply(self, rule: Rule, action: Action, passed: Flags, effects: Effects, read: Readable | None = None) -> bool:
         """Run a rule over the texts that passed its gate.
 
         Args:
@@ -157,10 +176,9 @@ class MaskedTexts:
         Returns:
             Whether a field went, so that gates must be asked again.
         """
-        indices = np.flatnonzero(passed.to_numpy())
-        chosen = self.texts.filter(passed)
+        indices = np.flatnonzero(passed)
         if read is None:
-            spans, plain = rule.spans(chosen), None
+            spans, plain = rule.spans(*self._of(rule.gate, indices)), None
         else:
             spans, plain = read.found(rule, indices)
         if self._ours and plain is None:
@@ -170,19 +188,23 @@ class MaskedTexts:
         if action.drops:
             gone = indices[np.unique(spans.rows)]
             effects.hits[rule.data_class] += len(gone)
-            self.texts.scatter(gone, None)
+            self._texts = self.texts.scatter(gone, None)
+            self._gone, self._array = np.union1d(self._gone, gone), None
+            self._chosen.clear()
             self._keep(~np.isin(self._spans.rows, gone))
             return True
         opening, stands = rule.opening if read is None else "", mask(rule.data_class)
         written = f"{opening}{stands}{rule.closing if opening else ''}"
-        inserts = pa.repeat(pa.scalar(written, pa.large_string()), len(spans))
-        texts, values = spliced(large(chosen), spans, inserts)
+        here = spans.of_rows(indices)
+        self._array, values = spliced(self._as_array(), here, pa.array([written], pa.large_string()))
+        self._texts = None
+        self._chosen.clear()
         # A mask that stands there already is no find.
         fresh = pc.not_equal(values, stands).to_numpy(zero_copy_only=False) if action.masks else slice(None)
         rows = spans.rows[fresh]
         # They ascend: `np.unique`, which hashes them, took a tenth of protecting a batch.
         effects.hits[rule.data_class] += int(np.count_nonzero(np.diff(rows))) + 1 if len(rows) else 0
-        swallowed, shifts = self._shift(spans.of_rows(indices), len(written.encode()))
+        swallowed, shifts = self._shift(here, len(written.encode()))
         if plain is not None:
             # A value in which masks stand is taken as it was, since it is there that their places are known.
             values = pc.if_else(pa.array(np.isin(np.arange(len(spans)), list(swallowed))), values, plain)
@@ -193,8 +215,7 @@ class MaskedTexts:
             if rule is ours.RULE:
                 self._ours = range(int(ids[0]), int(ids[-1]) + 1)
             starts = spans.starts + shifts + len(opening.encode())
-            self._place(Spans(indices[spans.rows], starts, starts + len(stands.encode())), ids)
-        self.texts.scatter(indices, pl.Series("", texts, pl.String))
+            self._place(Spans(here.rows, starts, starts + len(stands.encode())), ids)
         return False
 
     def placements(self) -> tuple[Indices, Indices]:
@@ -205,10 +226,9 @@ class MaskedTexts:
         """The texts with what the actions wrote in place of the masks."""
         if not len(self._spans):
             return self.texts
-        gone = self.texts.is_null()
-        texts = large(self.texts.fill_null("") if gone.any() else self.texts)
-        done = pl.Series("", spliced(texts, self._spans, written.texts.take(pa.array(self._ids)))[0], pl.String)
-        return done.set(gone, None) if gone.any() else done
+        done, _ = spliced(self._as_array(), self._spans, written.texts.take(pa.array(self._ids)))
+        texts = pl.Series("", done, pl.String)
+        return texts.scatter(self._gone, None) if len(self._gone) else texts
 
     def _shift(self, spans: Spans, written_bytes: int) -> tuple[dict[int, list[tuple[int, int, int]]], Indices]:
         """Move the masks that stand behind or in what is now replaced.
@@ -219,8 +239,11 @@ class MaskedTexts:
         """
         growth = written_bytes - (spans.ends - spans.starts)
         sums = np.cumsum(growth)
-        first = np.searchsorted(spans.rows, spans.rows, "left")
-        through = sums - (sums[first] - growth[first])
+        if (spans.rows[1:] > spans.rows[:-1]).all():
+            through = growth
+        else:
+            first = np.searchsorted(spans.rows, spans.rows, "left")
+            through = sums - (sums[first] - growth[first])
         if not len(self._ids):
             return {}, through - growth
         places = self._spans
@@ -261,7 +284,7 @@ class MaskedTexts:
             texts[span] = raw.decode()
         return pa.array(texts, pa.large_string())
 
-    def _keep(self, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
+    def _keep(self, kept: Flags) -> None:
         spans = self._spans
         if not kept.all():
             self._spans = Spans(spans.rows[kept], spans.starts[kept], spans.ends[kept])

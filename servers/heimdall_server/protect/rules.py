@@ -18,9 +18,11 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from heimdall_server.protect import spans as match_spans
-from heimdall_server.protect.columns import Indices
+from heimdall_server.protect.candidates import Finder
+from heimdall_server.protect.columns import Flags, Indices
 from heimdall_server.protect.stems import folded
 
 START: Final = r"(\\{1,7}[bfnrt]|\b)"
@@ -30,6 +32,8 @@ _HIDDEN: Final = "\ue000"
 _LITERAL: Final = re.compile("[A-Za-z@:/ ]+")
 _FEW: Final = 128
 """So few values are cheaper to check one by one than to ask about."""
+_FEW_FOUND: Final = 16
+"""The same where a finder would be asked."""
 NUMBERS: Final = "numbers"
 """The group of rules for numbers of a shape, which sparse rules for shapes are asked with."""
 SPARSE: Final = "sparse"
@@ -39,21 +43,11 @@ FEW_SPARSE: Final = 256
 _GATES_MAX: Final = 1024
 _BESIDE_MAX: Final = 8192
 """Of so many values it costs less to look each one's pattern up than to begin with an empty automaton."""
-_QUERIES_MAX: Final = 16
-"""An action may write something else each time."""
 
 Check = Callable[[re.Match[str]], int]
 """Says where the personal value in a match ends (index in the whole text); 0 or less: there is none."""
 
-ColumnCheck = Callable[[pl.Expr, pl.Expr, str], pl.Expr]
-"""For values, the same with `PLACE` for what is personal in each match, and the pattern in polars' form: says of which
-values `check` would accept every match whole. May say no too often."""
-
-PLACE: Final = "\ue001"
-"""Values that hold it are checked one by one."""
-
 _TEXT: Final = pl.col("text")
-_PLACED: Final = pl.col("placed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +83,11 @@ class Rule:
     """Written behind the mask."""
     check: Check | None = None
     """A test that a regex can't make. Runs under the GIL, so on few values."""
-    column_check: ColumnCheck | None = None
-    """With `check`: finds, without the GIL, values that need no further test. None: all that match need it."""
+    finder: Finder | None = None
+    """With `check`: finds, without the GIL, what is plain in many texts; only the others need `check`."""
+    doubt: str = ""
+    """With `check`: where this isn't found in a text, `check` takes every match in it whole. Empty, and no `finder`: all texts that
+    match need it."""
     simple_pattern: str = ""
     """Means the same as `pattern` in texts without a backslash, and is faster. Empty: `pattern` with `START` made
     a plain boundary."""
@@ -104,18 +101,9 @@ class Rule:
     or none of the rules with a gate have the same."""
 
     @cached_property
-    def _queries(self) -> dict[tuple[str, str], list[pl.Expr]]:
-        return {}
-
-    @cached_property
-    def _doubts(self) -> dict[str, pl.Expr]:
-        """By the pattern that was used, which values need `check`."""
-        check = self.column_check
-        hidden = _TEXT.str.contains(PLACE, literal=True)
-        if check is None:
-            return {}
-        patterns = (form.pattern for form in self._forms)
-        return {pattern: (~check(_TEXT, _PLACED, pattern) | hidden).alias("unsure") for pattern in patterns}
+    def _queries(self) -> dict[str, list[pl.Expr]]:
+        """By the pattern that is used, what is asked of a column, all in one call: what each call costs is much for few values."""
+        return {form.pattern: self._query(form) for form in self._forms}
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
@@ -138,83 +126,70 @@ class Rule:
         Returns:
             The same length and order.
         """
-        if len(values) <= (FEW_SPARSE if self.group == SPARSE else _FEW if self.check is not None else 0):
+        if len(values) <= self._few:
             return self._replace_each(values, replacement)
-        frame = pl.DataFrame({"text": values})
-        for form in self._forms:
-            value = replacement if self.column_check is None else PLACE
-            written = f"{form.kept}{self.opening}{value}{self.closing}"
-            answer = frame.select_seq(self._query(form, written))
-            if form is self._forms[-1] or not answer["escaped"].any():
-                break
-        if self.column_check is not None:
-            put = _PLACED.str.replace_all(PLACE, replacement, literal=True)
-            answer = answer.select_seq(put.alias("replaced"), self._doubts[form.pattern])
-        replaced, unsure = answer["replaced"], answer["unsure"]
-        if unsure.any():
-            doubtful = values.filter(unsure)
-            rest = self._spare(doubtful, form, written) if self.spared else self._replace_each(doubtful, replacement)
-            replaced = replaced.scatter(np.flatnonzero(unsure.to_numpy()), rest)
-        return replaced
+        texts = match_spans.large(values)
+        found = self._spans_of_column(values, texts)
+        written = f"{self.opening}{replacement}{self.closing if self.opening else ''}"
+        inserts = pa.array([written], pa.large_string())
+        return (
+            pl.Series(values.name, match_spans.spliced(texts, found, inserts)[0], pl.String) if len(found) else values
+        )
 
-    def spans(self, values: pl.Series) -> match_spans.Spans:
+    def spans(self, values: pl.Series, texts: pa.Array | None = None) -> match_spans.Spans:
         """Where `substitute` would replace something.
 
         Args:
             values: String, without nulls.
+            texts: The same as large strings, if somebody has them.
 
         Returns:
             What stands in them in place of opening, replacement and closing: what is kept of a match isn't part of it.
         """
-        if len(values) <= (FEW_SPARSE if self.group == SPARSE else _FEW if self.check is not None else 0):
+        if len(values) <= self._few:
             return self._spans_each(values, np.arange(len(values)))
-        frame = pl.DataFrame({"text": values})
-        placing = self.column_check is not None
-        for form in self._forms:
-            written = f"{form.kept}{self.opening}{PLACE}{self.closing}" if placing else self._marking(form)
-            answer = frame.select_seq(self._query(form, written))
-            if form is self._forms[-1] or not answer["escaped"].any():
-                break
-        texts = match_spans.large(values)
-        singly = match_spans.holding_marks(texts)
-        if placing:
-            singly |= answer.select_seq(self._doubts[form.pattern])["unsure"].to_numpy()
-        elif self.check is not None:
-            singly |= answer["unsure"].to_numpy()
-        parts = [self._spans_each(values.filter(pl.Series(singly)), np.flatnonzero(singly))] if singly.any() else []
-        sure = np.flatnonzero(~singly)
-        if len(sure) and (placing or self.check is None):
-            chosen = sure if len(sure) < len(values) else None
-            parts += self._spans_sure(values, answer, form, chosen)
+        return self._spans_of_column(values, match_spans.large(values) if texts is None else texts)
+
+    @property
+    def _few(self) -> int:
+        """So few values are cheaper one by one."""
+        if self.group == SPARSE:
+            return FEW_SPARSE
+        return 0 if self.check is None else _FEW if self.finder is None else _FEW_FOUND
+
+    def _spans_of_column(self, values: pl.Series, texts: pa.Array) -> match_spans.Spans:
+        if self.finder is not None:
+            found, singly = self.finder(texts)
+            return match_spans.Spans.joined((found, self._spans_singly(values, singly)))
+        escaped, holding = match_spans.holds(texts, b"\\", match_spans.LEAD)
+        form = self._forms[escaped]
+        answer = values.alias("text").to_frame().select_seq(self._queries[form.pattern])
+        singly = match_spans.holding_marks(texts) if holding else np.zeros(len(texts), np.bool_)
+        spared = np.zeros(len(texts), np.bool_)
+        if "unsure" in answer:
+            unsure = answer["unsure"].to_numpy()
+            singly, spared = (singly | unsure, spared) if self.check is not None else (singly, unsure & ~singly)
+        parts = [self._spans_singly(values, singly)]
+        if "placed" in answer:
+            opening, closing = len(self.opening.encode()), len(self.closing.encode())
+            placed = match_spans.large(answer["placed"])
+            found, several = match_spans.placed_spans(texts, placed, opening, closing if opening else -closing)
+            again = singly | spared
+            parts.append(found.where(~again[found.rows]) if again.any() else found)
+            for rows, spares in ((several[~again[several]], False), (np.flatnonzero(spared), True)):
+                if len(rows):
+                    parts.append(self._spans_marked(values.gather(rows), form, spares=spares).of_rows(rows))
         return match_spans.Spans.joined(parts)
 
-    def _spans_sure(
-        self, values: pl.Series, answer: pl.DataFrame, form: _Form, chosen: Indices | None
-    ) -> list[match_spans.Spans]:
-        """Spans of the chosen values (None: all), by what polars answered."""
-        rows = np.arange(len(values)) if chosen is None else chosen
-        if chosen is not None:
-            values, answer = values.gather(chosen), answer[chosen]
-        closing = len(self.closing.encode())
-        if self.column_check is None:
-            marked = answer["replaced"]
-            doubtful = np.flatnonzero(answer["unsure"].to_numpy())
-            if len(doubtful):
-                marked = marked.scatter(doubtful, self._spare(values.gather(doubtful), form, self._marking(form)))
-            return [match_spans.marked_spans(match_spans.large(marked), 0 if self.opening else closing).of_rows(rows)]
-        opening = len(self.opening.encode())
-        placed = match_spans.large(answer["placed"])
-        found, several = match_spans.placed_spans(
-            match_spans.large(values), placed, opening, closing if opening else -closing
-        )
-        if not len(several):
-            return [found.of_rows(rows)]
-        marked = values.gather(several).str.replace_all(form.pattern, self._marking(form))
-        rest = match_spans.marked_spans(match_spans.large(marked), 0 if opening else closing)
-        return [found.of_rows(rows), rest.of_rows(rows[several])]
+    def _spans_marked(self, values: pl.Series, form: _Form, *, spares: bool) -> match_spans.Spans:
+        """Spans of texts with several matches, or with what is spared: each match is written back between marks."""
+        marking = f"{match_spans.BEFORE}{form.kept}{match_spans.START}${{0}}{match_spans.END}"
+        marked = self._spare(values, form, marking) if spares else values.str.replace_all(form.pattern, marking)
+        return match_spans.marked_spans(match_spans.large(marked), 0 if self.opening else len(self.closing.encode()))
 
-    def _marking(self, form: _Form) -> str:
-        return f"{match_spans.BEFORE}{form.kept}{match_spans.START}${{0}}{match_spans.END}"
+    def _spans_singly(self, values: pl.Series, flags: Flags) -> match_spans.Spans:
+        rows = np.flatnonzero(flags)
+        return self._spans_each(values.gather(rows), rows) if len(rows) else match_spans.Spans.of(())
 
     def _spans_each(self, values: pl.Series, rows: Indices) -> match_spans.Spans:
         found = (
@@ -232,24 +207,17 @@ class Rule:
             first, last = start + len(kept), end - closing
             yield (first, last) if text.isascii() else (len(text[:first].encode()), len(text[:last].encode()))
 
-    def _query(self, form: _Form, written: str) -> list[pl.Expr]:
-        """What is asked of a column, all in one call: what each call costs is much for few values."""
-        known = self._queries.get((form.pattern, written))
-        if known is None:
-            replaced = _TEXT.str.replace_all(form.pattern, written)
-            unsure = pl.lit(value=False)
-            if self.check is not None and self.column_check is None:
-                replaced, unsure = _TEXT, _TEXT.str.contains(form.pattern)
-            elif self.spared:
-                unsure = _TEXT.str.contains(column_form(self.spared))
-            known = [_TEXT.str.contains("\\", literal=True).any().alias("escaped")]
-            if self.column_check is not None:
-                known += [_TEXT, replaced.alias("placed")]
-            else:
-                known += [replaced.alias("replaced"), unsure.alias("unsure")]
-            if len(self._queries) < _QUERIES_MAX:
-                self._queries[form.pattern, written] = known
-        return known
+    def _query(self, form: _Form) -> list[pl.Expr]:
+        asked = []
+        if self.check is None or self.doubt:
+            written = f"{form.kept}{self.opening}{match_spans.PLACE}{self.closing}"
+            asked.append(_TEXT.str.replace_all(form.pattern, written).alias("placed"))
+        if self.check is not None or self.spared:
+            unsure = (
+                form.pattern if self.check is not None and not self.doubt else column_form(self.doubt or self.spared)
+            )
+            asked.append(_TEXT.str.contains(unsure).alias("unsure"))
+        return asked
 
     def substitute_text(self, text: str, replacement: str) -> str:
         """Replace every match in one text: the meaning of `substitute`."""
@@ -339,13 +307,3 @@ def _asking(gate: str, beside: bool) -> pl.Expr:  # noqa: FBT001 - positional ar
     pattern = pl.col(gate) if beside else column_form(gate)
     # The output's name doesn't matter, but must be its own.
     return _TEXT.str.contains(pattern, literal=_is_literal(gate)).fill_null(value=False).alias(gate)
-
-
-def unless(doubt: str) -> ColumnCheck:
-    """A column check by a regex: no match in a value is in doubt unless this is found in it."""
-
-    def sure(values: pl.Expr, placed: pl.Expr, pattern: str) -> pl.Expr:
-        del placed, pattern
-        return ~values.str.contains(column_form(doubt))
-
-    return sure

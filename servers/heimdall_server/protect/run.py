@@ -99,9 +99,9 @@ class Group:
         for rule, action in steps:
             if rule.gate not in passed:
                 continue
-            before = masked.texts.clone() if read else masked.texts
-            gone = masked.apply(rule, action, pl.Series(passed[rule.gate]), effects, reading)
-            if gone or (read and not masked.texts.eq_missing(before).all()):
+            before = masked.texts.clone() if read else None
+            gone = masked.apply(rule, action, passed[rule.gate], effects, reading)
+            if gone or (before is not None and not masked.texts.eq_missing(before).all()):
                 reading, passed = gates()
 
     def placements(self) -> Iterator[Placement]:

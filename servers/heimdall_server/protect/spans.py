@@ -23,8 +23,12 @@ START: Final = "\ue003"
 """Stands before the whole match."""
 END: Final = "\ue004"
 """Stands behind the match."""
+PLACE: Final = "\ue001"
+"""Stands in place of a match."""
 MARK_BYTES: Final = 3
 _LEAD: Final = 0xEE
+LEAD: Final = bytes((_LEAD,))
+"""Begins every mark."""
 _SECOND: Final = 0x80
 _PLACE: Final = 0x81
 _BEFORE: Final = 0x82
@@ -89,33 +93,27 @@ def bytes_of(texts: pa.Array) -> tuple[Indices, Buffer]:
     return offsets, np.frombuffer(data, np.uint8)[: offsets[-1]]
 
 
-def marks(texts: pa.Array, first: int, last: int) -> tuple[Indices, Indices]:
-    """Some of this package's private-use marks in a column: their rows, and their places in the row.
+def holds(texts: pa.Array, *some: bytes) -> list[bool]:
+    """Whether some bytes stand in any of the texts; for each."""
+    data = bytes_of(texts)[1].tobytes()
+    return [one in data for one in some]
 
-    Args:
-        texts: Large strings.
-        first: The last byte of the first mark that counts.
-        last: Of the last one.
-    """
-    offsets, at = _found(texts, first, last)
-    rows = np.searchsorted(offsets, at, "right") - 1
-    return rows, at - offsets[rows]
+
+def holding_marks(texts: pa.Array) -> Flags:
+    """Which texts hold any mark themselves."""
+    offsets, at = _found(texts, _PLACE, _END)
+    flags = np.zeros(len(texts), np.bool_)
+    flags[np.searchsorted(offsets, at, "right") - 1] = True
+    return flags
 
 
 def _found(texts: pa.Array, first: int, last: int) -> tuple[Indices, Indices]:
-    """The texts' offsets, and where marks stand in the bytes of the whole column."""
+    """The texts' offsets, and where marks whose last byte is one of these stand in the bytes of the whole column."""
     offsets, data = bytes_of(texts)
     begin = int(offsets[0])
     at = np.flatnonzero(data[begin:] == _LEAD) + begin
     at = at[at + 2 < len(data)]
     return offsets, at[(data[at + 1] == _SECOND) & (data[at + 2] >= first) & (data[at + 2] <= last)]
-
-
-def holding_marks(texts: pa.Array) -> Flags:
-    """Which texts hold any mark themselves."""
-    flags = np.zeros(len(texts), np.bool_)
-    flags[marks(texts, _PLACE, _END)[0]] = True
-    return flags
 
 
 def marked_spans(marked: pa.Array, closing_bytes: int) -> Spans:
@@ -149,14 +147,17 @@ def placed_spans(texts: pa.Array, placed: pa.Array, opening_bytes: int, closing_
     Returns:
         Spans of the values with one mark, and the rows of those that have more.
     """
-    rows, places = marks(placed, _PLACE, _PLACE)
-    counts = np.bincount(rows, minlength=len(texts))
-    single = counts[rows] == 1
-    rows, places = rows[single], places[single]
-    shorter = np.diff(bytes_of(texts)[0])[rows] - np.diff(bytes_of(placed)[0])[rows]
-    added = opening_bytes + max(closing_bytes, 0) + MARK_BYTES
-    starts = places - opening_bytes
-    return Spans(rows, starts, starts + shorter + added), np.flatnonzero(counts > 1)
+    offsets, at = _found(placed, _PLACE, _PLACE)
+    rows = np.searchsorted(offsets, at, "right") - 1
+    several = np.empty(0, np.int64)
+    repeated = rows[1:] == rows[:-1]
+    if repeated.any():
+        several = np.unique(rows[1:][repeated])
+        single = ~np.isin(rows, several)
+        rows, at = rows[single], at[single]
+    shorter = np.diff(bytes_of(texts)[0] - offsets)[rows]
+    starts = at - offsets[rows] - opening_bytes
+    return Spans(rows, starts, starts + shorter + (opening_bytes + max(closing_bytes, 0) + MARK_BYTES)), several
 
 
 def spliced(texts: pa.Array, spans: Spans, inserts: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -165,36 +166,27 @@ def spliced(texts: pa.Array, spans: Spans, inserts: pa.Array) -> tuple[pa.Array,
     Args:
         texts: Large strings without nulls.
         spans: What goes.
-        inserts: Large strings, one for each span.
+        inserts: Large strings, one for each span, or one for all.
 
     Returns:
         The texts, and what stood in the spans.
     """
     offsets, _ = bytes_of(texts)
-    count, total = len(spans), len(texts)
-    numbers = np.arange(count)
-    before = spans.rows + numbers
-    """The kept piece in front of each span; a text has one piece more than spans."""
-    firsts = np.arange(total + 1)
-    firsts[1:] += np.cumsum(np.bincount(spans.rows, minlength=total))
-    bounds = np.empty((count + total, 2), np.int64)
-    bounds[firsts[:-1], 0] = offsets[:-1]
-    bounds[firsts[1:] - 1, 1] = offsets[1:]
-    bounds[before, 1] = offsets[spans.rows] + spans.starts
-    bounds[before + 1, 0] = offsets[spans.rows] + spans.ends
-    pieces = pa.LargeStringArray.from_buffers(
-        2 * (count + total) - 1, pa.py_buffer(bounds.reshape(-1)), texts.buffers()[2]
-    )
-    taken = pieces.take(pa.array(2 * before + 1))
-    # In the order in which they are written: piece, insert, piece, …; a text begins where its first piece does.
-    sequence = np.empty(2 * count + total, np.int64)
-    behind = np.zeros(count + total, np.int64)
-    behind[before + 1] = 1
-    at = np.arange(count + total) + np.cumsum(behind)
-    sequence[at] = 2 * np.arange(count + total)
-    sequence[before + numbers + 1] = len(pieces) + numbers
-    joined = pa.concat_arrays([pieces, inserts]).take(pa.array(sequence))
-    ends, data = joined.buffers()[1:]
-    starts = np.append(at[firsts[:-1]], len(sequence))
-    whole = np.frombuffer(ends, np.int64)[: len(sequence) + 1][starts]
-    return pa.LargeStringArray.from_buffers(total, pa.py_buffer(whole), data), taken
+    count = len(spans)
+    begins = offsets[spans.rows]
+    # What stays, what goes, what stays, …, whatever texts it is of.
+    bounds = np.empty(2 * count + 2, np.int64)
+    bounds[0], bounds[-1] = offsets[0], offsets[-1]
+    np.add(begins, spans.starts, out=bounds[1:-1:2])
+    np.add(begins, spans.ends, out=bounds[2:-1:2])
+    pieces = pa.LargeStringArray.from_buffers(2 * count + 1, pa.py_buffer(bounds), texts.buffers()[2])
+    sequence = np.arange(2 * count + 1)
+    taken = pieces.take(pa.array(sequence[1::2]))
+    sequence[1::2] = len(pieces) + (0 if len(inserts) == 1 else sequence[:count])
+    data = pa.concat_arrays([pieces, inserts]).take(pa.array(sequence)).buffers()[2]
+    grown = np.zeros(count + 1, np.int64)
+    np.cumsum(np.diff(bytes_of(inserts)[0]) - (spans.ends - spans.starts), out=grown[1:])
+    ends = offsets - offsets[0]
+    # By how much all that stands before the text's end has grown.
+    ends[1:] += grown[np.searchsorted(spans.rows, np.arange(len(texts)), "right")]
+    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(ends), data), taken

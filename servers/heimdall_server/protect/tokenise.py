@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from heimdall_server.canonical.catalogue import personal_form
 from heimdall_server.domain.personal import EPOCHS, WORD_LENGTH
@@ -55,8 +56,7 @@ class Tokenise:
         alone = [word[:WORD_LENGTH] for word in known] if data_class in self._network_classes() else known
         self._seal(data_class, alone, values, plain, effects)
         networks = [word[WORD_LENGTH + 1 :] or None for word in known] if alone is not known else ()
-        column = pa.array(alone, pa.large_string())
-        return Forms(_tokens(data_class, column), column, networks)
+        return Forms(*_tokens(data_class, alone), networks)
 
     def _name(
         self, data_class: str, epoch: int, spellings: Sequence[str], indices: Sequence[int], words: list[str | None]
@@ -122,11 +122,22 @@ class Tokenise:
         return {data_class: network for data_class, network in classes.items() if network}
 
 
-def _tokens(data_class: str, words: pa.LargeStringArray) -> pa.LargeStringArray:
-    """`personal.token` of each word."""
-    pieces = (f"[{data_class}:", words, "]", "")
-    texts = (pa.scalar(one, pa.large_string()) if isinstance(one, str) else one for one in pieces)
-    return pc.binary_join_element_wise(*texts)
+def _tokens(data_class: str, words: Sequence[str]) -> tuple[pa.LargeStringArray, pa.LargeStringArray]:
+    """`personal.token` of each word, and the words, all of which have the same length."""
+    table = np.frombuffer("".join(words).encode(), np.uint8).reshape(len(words), WORD_LENGTH)
+    before, behind = (np.frombuffer(piece.encode(), np.uint8) for piece in (f"[{data_class}:", "]"))
+    tokens = np.empty((len(words), len(before) + WORD_LENGTH + len(behind)), np.uint8)
+    tokens[:, : len(before)] = before
+    tokens[:, len(before) : -len(behind)] = table
+    tokens[:, -len(behind) :] = behind
+    return _strings(tokens), _strings(table)
+
+
+def _strings(table: npt.NDArray[np.uint8]) -> pa.LargeStringArray:
+    """The lines of a table of characters."""
+    count, length = table.shape
+    offsets = np.arange(count + 1, dtype=np.int64) * length
+    return pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(table))
 
 
 @dataclass(frozen=True, slots=True)

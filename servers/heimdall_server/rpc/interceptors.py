@@ -57,7 +57,10 @@ class _Route:
     """`heimdall.query.v1.QueryService/Search`."""
     service: str
     method: str
+    metrics: metrics.MethodMetrics
     policy: MethodPolicy
+    audited: bool
+    """As the policy says."""
     handler: _Handler | None
     streaming: bool
 
@@ -112,7 +115,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, name: str, policy: MethodPolicy, handler: _Handler) -> grpc.RpcMethodHandler[Any, Any]:
         service, _, method = name.rpartition("/")
         streaming = bool(handler.request_streaming or handler.response_streaming)
-        route = _Route(name, service, method, policy, handler, streaming)
+        meters = metrics.MethodMetrics(service, method)
+        route = _Route(name, service, method, meters, policy, policy.audited, handler, streaming)
         serializer = handler.response_serializer
 
         async def unary_unary(raw: bytes, context: _Context) -> _Message:
@@ -145,7 +149,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _refuse_unknown(self, name: str) -> grpc.RpcMethodHandler[Any, Any]:
         policy = MethodPolicy(permission=ANY_AUTHENTICATED)
-        route = _Route(name[:128], metrics.UNKNOWN, metrics.UNKNOWN, policy, None, streaming=False)
+        unknown = metrics.UNKNOWN
+        meters = metrics.MethodMetrics(unknown, unknown)
+        route = _Route(name[:128], unknown, unknown, meters, policy, policy.audited, None, streaming=False)
 
         async def refuse(_: AsyncIterator[bytes], context: _Context) -> None:
             async def body() -> None:
@@ -160,14 +166,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         metadata = {key: value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY}
         request_id = request_id_from(metadata.get(REQUEST_ID_KEY))
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-        in_flight = metrics.IN_FLIGHT.labels(*route.labels)
-        in_flight.inc()
+        route.metrics.in_flight.inc()
         code = grpc.StatusCode.OK
         error: BaseException | None = None
         with contextlib.ExitStack() as stack:
             try:
                 self._enter(route, context, request_id, stack)
-                if route.policy.audited and route.streaming:
+                if route.audited and route.streaming:
                     _AUDIT.info("stream opened", extra={"method": route.name})
                 if route.handler is not None and route.handler.request_streaming:
                     await self._audit.allowed(route.name, route.policy)
@@ -187,17 +192,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return await status.abort_with(context, error, request_id=request_id)
             finally:
                 duration_s = time.perf_counter() - started_s
-                in_flight.dec()
-                metrics.REQUESTS.labels(*route.labels, code.name).inc()
-                metrics.DURATION.labels(*route.labels).observe(duration_s)
-                fields = {
-                    "request_id": request_id,
-                    "method": route.name,
-                    "code": code.name,
-                    "duration_s": round(duration_s, 6),
-                    "peer": context.peer(),
-                }
-                _log(route, code, error, fields)
+                route.metrics.in_flight.dec()
+                route.metrics.count(code.name)
+                route.metrics.duration.observe(duration_s)
+                if route.audited or code is not grpc.StatusCode.OK:
+                    fields = {
+                        "request_id": request_id,
+                        "method": route.name,
+                        "code": code.name,
+                        "duration_s": round(duration_s, 6),
+                        "peer": context.peer(),
+                    }
+                    _log(route, code, error, fields)
 
     def _enter(self, route: _Route, context: _Context, request_id: str, stack: contextlib.ExitStack) -> None:
         peer = context.peer()
@@ -226,17 +232,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await self._audit.allowed(route.name, route.policy, request)
             return await use(request)
 
-    async def read(self, route: _Route, raw: bytes) -> _Message:
-        """A message of a request stream, checked. Whoever keeps it reserves its bytes (`InflightBytes`)."""
-        if not messages.is_compressed(raw):
-            return messages.parse(raw, _deserializer(route))
+    async def inflate(self, route: _Route, raw: bytes) -> _Message:
+        """A message of a request stream that came compressed, checked."""
         size = messages.inflated_size(raw, bytes_max=self._limits.message_inflated_bytes_max)
         with await self._inflight.acquire(size):
             return messages.parse(await messages.inflate(raw, size=size), _deserializer(route))
 
 
 class _Requests:
-    """The checked messages of a request stream."""
+    """The checked messages of a request stream. Whoever keeps one reserves its bytes (`InflightBytes`)."""
 
     def __init__(self, interceptor: CallInterceptor, route: _Route, raws: AsyncIterator[bytes]) -> None:
         self._interceptor = interceptor
@@ -250,7 +254,9 @@ class _Requests:
     async def __anext__(self) -> _Message:
         raw = await anext(self._raws)
         self._received.inc()
-        return await self._interceptor.read(self._route, raw)
+        if not messages.is_compressed(raw):
+            return messages.parse(raw, _deserializer(self._route))
+        return await self._interceptor.inflate(self._route, raw)
 
 
 async def _write_all(route: _Route, responses: Any, context: _Context) -> None:  # noqa: ANN401 - either of two forms
@@ -280,7 +286,7 @@ def _meant(raised: BaseException, route: _Route) -> BaseException:
 
 
 def _log(route: _Route, code: grpc.StatusCode, error: BaseException | None, fields: dict[str, Any]) -> None:
-    if route.policy.audited:
+    if route.audited:
         _AUDIT.info("call", extra=fields)
     if code is grpc.StatusCode.OK:
         return

@@ -27,6 +27,23 @@ UNKNOWN: Final = "unknown"
 """Label of methods that don't exist, so that callers can't make labels up."""
 
 
+class MethodMetrics:
+    """A method's metrics, found by their labels once: for each call that is most of what they cost."""
+
+    def __init__(self, service: str, method: str) -> None:
+        self._labels = (service, method)
+        self._ended: dict[str, Counter] = {}
+        self.in_flight = IN_FLIGHT.labels(service, method)
+        self.duration = DURATION.labels(service, method)
+
+    def count(self, code: str) -> None:
+        """A call ended with a status code."""
+        ended = self._ended.get(code)
+        if ended is None:
+            ended = self._ended[code] = REQUESTS.labels(*self._labels, code)
+        ended.inc()
+
+
 class MetricsServer:
     """Serves the metrics over plain HTTP. On loopback only: whoever asks isn't asked who they are."""
 

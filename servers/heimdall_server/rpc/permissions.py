@@ -105,8 +105,7 @@ class Authorizer:
 
     def with_roles(self, principal: Principal) -> Principal:
         """The principal with the roles and permissions that the table grants."""
-        roles, permissions = self._granted(principal.uri)
-        return replace(principal, roles=roles, permissions=permissions)
+        return self._granted(principal)
 
     @staticmethod
     def check(principal: Principal, policy: MethodPolicy) -> None:
@@ -119,10 +118,11 @@ class Authorizer:
         if permission != ANY_AUTHENTICATED and not principal.may(permission):
             raise PermissionDeniedError(principal.uri, permission)
 
-    def _look_up(self, uri: str) -> tuple[frozenset[str], frozenset[str]]:
-        roles = self._policy.roles_of(uri)
+    def _look_up(self, principal: Principal) -> Principal:
+        roles = self._policy.roles_of(principal.uri)
         known = self._policy.all_roles()
-        return roles, frozenset(permission for role in roles for permission in known[role])
+        permissions = frozenset(permission for role in roles for permission in known[role])
+        return replace(principal, roles=roles, permissions=permissions)
 
 
 def method_policies(services: Iterable[str]) -> Mapping[str, MethodPolicy]:

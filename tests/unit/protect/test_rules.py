@@ -11,7 +11,8 @@ from heimdall_server.protect.catalogue import CLASSES, RULES
 from heimdall_server.protect.names import NAME_GATE, class_of_name
 from heimdall_server.protect.policy import PrivacyPolicy, PrivacyRule
 from heimdall_server.protect.protector import PolicyProtector
-from heimdall_server.protect.rules import PLACE, Rule, column_form, passing
+from heimdall_server.protect.rules import Rule, column_form, passing
+from heimdall_server.protect.spans import PLACE
 from tests.unit.protect.reference import batch_of
 
 EVERYTHING = PolicyProtector(PrivacyPolicy(rules=(PrivacyRule("mask"),)))

@@ -79,7 +79,8 @@ class AppendJob:
     @property
     def size_bytes(self) -> int:
         """See `Job`."""
-        return sum(one.size_bytes for one in self.held)
+        held = self.held
+        return held[0].size_bytes if len(held) == 1 else sum(one.size_bytes for one in held)
 
     @property
     def turn(self) -> Hashable:
@@ -148,8 +149,7 @@ class AppendJob:
     def observe(self, accepted_count: int, rejected_count: int) -> None:
         """For the metrics: it is durable."""
         kind = self.lane.format.kind.value if self.lane.format else "unknown"
-        metrics.RECORDS.labels("accepted", kind).inc(accepted_count)
-        metrics.RECORDS.labels("rejected", kind).inc(rejected_count)
+        metrics.count_records(kind, accepted_count, rejected_count)
         now_s = time.monotonic()
         for one in self.held:
             metrics.ACK_APPEND.observe(now_s - one.received_s)

@@ -145,7 +145,9 @@ class Lane:
     def _feed_bytes(
         self, fed: Fed, chunks: list[Chunk], context: DecodeContext, room: Room, *, final: bool, flush: bool
     ) -> None:
-        buffer = self.tail = b"".join([self.tail, *(chunk.payload for chunk in chunks)])
+        # Joining a single one copies nothing.
+        pieces = [chunk.payload for chunk in chunks]
+        buffer = self.tail = b"".join([self.tail, *pieces] if self.tail else pieces)
         if final and not buffer:
             return
         if self.format is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -48,6 +49,19 @@ LOST: Final = Counter(
 )
 
 _WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+@lru_cache
+def _records(format_: str) -> tuple[Counter, Counter]:
+    return RECORDS.labels("accepted", format_), RECORDS.labels("rejected", format_)
+
+
+def count_records(format_: str, accepted_count: int, rejected_count: int) -> None:
+    """Count records of a format that were decided."""
+    accepted, rejected = _records(format_)
+    accepted.inc(accepted_count)
+    if rejected_count:
+        rejected.inc(rejected_count)
 
 
 def count_refusal(error: BaseException) -> None:

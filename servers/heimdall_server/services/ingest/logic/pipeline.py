@@ -196,8 +196,9 @@ class Pipeline:
         return self._throughput.wait_s(self.held_bytes + size_bytes)
 
     def _note_held(self) -> None:
-        noted_bytes, self._noted_bytes = self._noted_bytes, self.held_bytes
-        metrics.QUEUED_BYTES.inc(self._noted_bytes - noted_bytes)
+        if change := self.held_bytes - self._noted_bytes:
+            self._noted_bytes += change
+            metrics.QUEUED_BYTES.inc(change)
 
     async def _decode_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -349,7 +350,6 @@ class Pipeline:
         """The frame of a group, without what became stale since or failed (None: nothing to write), and who is in it."""
         batch = group.protected.batch if group.protected else None
         live: list[_Run] = []
-        parts: list[pa.RecordBatch] = []
         notes = Notes()
         row = 0
         for run in group.runs:
@@ -362,12 +362,11 @@ class Pipeline:
                 _log_bug("describing a job failed", error)
                 run.failure = error
                 continue
-            if batch is not None and run.row_count:
-                parts.append(batch.slice(run.first_row, run.row_count))
             row += run.row_count
             live.append(run)
         if batch is not None and row < batch.num_rows:
-            batch = _concat(parts) if parts else None
+            kept = [batch.slice(run.first_row, run.row_count) for run in live if run.row_count]
+            batch = _concat(kept) if kept else None
         if batch is None and not notes:
             return None, live
         sidecars = group.protected.sidecars if group.protected is not None and batch is not None else {}

@@ -209,8 +209,7 @@ class PushUseCase:
         self._under_way -= 1
         self._retry_s = RETRY_S_MIN
         accepted_count, rejected_count = job.accepted_count, job.rejected_count
-        metrics.RECORDS.labels("accepted", _FORMAT).inc(accepted_count)
-        metrics.RECORDS.labels("rejected", _FORMAT).inc(rejected_count)
+        metrics.count_records(_FORMAT, accepted_count, rejected_count)
         self._counts.accepted += accepted_count
         self._counts.rejected += rejected_count
         metrics.ACK_SECONDS.labels(_FORMAT).observe(time.monotonic() - job.pushes[0].received_s)
