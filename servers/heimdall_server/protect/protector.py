@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from string import ascii_lowercase
 from typing import Final
 
 import numpy as np
@@ -158,7 +159,8 @@ class PolicyProtector:
 
         Cost: some tenths of a second of CPU, most of it under the GIL. A thread of its own may do it.
         """
-        texts = pa.array(_LIKE_FIRST, pa.string())
+        # Of few texts gates are asked in another way.
+        texts = pa.array([f"{text} {letter}" for text in _LIKE_FIRST for letter in ascii_lowercase], pa.string())
         _protected_texts("body", texts, self._rulebook.view(""), Effects())
 
     def protect(self, batch: pa.RecordBatch, *, again: bool = False) -> Protected:

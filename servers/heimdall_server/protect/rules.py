@@ -34,6 +34,8 @@ _FEW: Final = 128
 """So few values are cheaper to check one by one than to ask about."""
 _FEW_FOUND: Final = 16
 """The same where a finder would be asked."""
+_SPLIT_MIN: Final = 256
+"""So many texts without a backslash are worth a call of their own beside those with one."""
 NUMBERS: Final = "numbers"
 """The group of rules for numbers of a shape, which sparse rules for shapes are asked with."""
 SPARSE: Final = "sparse"
@@ -162,7 +164,20 @@ class Rule:
             found, singly = self.finder(texts)
             return match_spans.Spans.joined((found, self._spans_singly(values, singly)))
         escaped, holding = match_spans.holds(texts, b"\\", match_spans.LEAD)
-        form = self._forms[escaped]
+        simple, general = self._forms
+        if not escaped or simple.pattern == general.pattern:
+            return self._spans_by_form(values, texts, simple, holding=holding)
+        # The general form takes up to four times as long, so only those texts get it that need it.
+        flags = match_spans.holding(texts, b"\\")
+        if np.count_nonzero(~flags) < _SPLIT_MIN:
+            return self._spans_by_form(values, texts, general, holding=holding)
+        parts = []
+        for form, rows in ((simple, np.flatnonzero(~flags)), (general, np.flatnonzero(flags))):
+            found = self._spans_by_form(values.gather(rows), texts.take(pa.array(rows)), form, holding=holding)
+            parts.append(found.of_rows(rows))
+        return match_spans.Spans.joined(parts)
+
+    def _spans_by_form(self, values: pl.Series, texts: pa.Array, form: _Form, *, holding: bool) -> match_spans.Spans:
         answer = values.alias("text").to_frame().select_seq(self._queries[form.pattern])
         singly = match_spans.holding_marks(texts) if holding else np.zeros(len(texts), np.bool_)
         spared = np.zeros(len(texts), np.bool_)

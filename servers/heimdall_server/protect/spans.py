@@ -99,6 +99,15 @@ def holds(texts: pa.Array, *some: bytes) -> list[bool]:
     return [one in data for one in some]
 
 
+def holding(texts: pa.Array, byte: bytes) -> Flags:
+    """Which texts hold a byte."""
+    offsets, data = bytes_of(texts)
+    flags = np.zeros(len(texts), np.bool_)
+    at = np.flatnonzero(data[int(offsets[0]) :] == ord(byte)) + int(offsets[0])
+    flags[np.searchsorted(offsets, at, "right") - 1] = True
+    return flags
+
+
 def holding_marks(texts: pa.Array) -> Flags:
     """Which texts hold any mark themselves."""
     offsets, at = _found(texts, _PLACE, _END)
