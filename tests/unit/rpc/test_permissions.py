@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_health.v1 import health_pb2 as _health  # noqa: F401 - links the service in
+from grpc_reflection.v1alpha import reflection_pb2 as _reflection  # noqa: F401 - links the service in
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as _logs  # noqa: F401 - links the service in
 
 from heimdall.admin.v1 import admin_service_pb2 as _admin  # noqa: F401 - links the service in
 from heimdall.ingest.v1 import ingest_service_pb2 as _ingest  # noqa: F401 - links the service in
