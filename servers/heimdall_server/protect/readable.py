@@ -187,7 +187,8 @@ def _escaped(data: Buffer, offsets: Indices) -> _Units:
     r"""Escapes of JSON, with as many backslashes as there are strings around: `\u0040`, `\"`, `\/`."""
     at = np.flatnonzero(data == _BACKSLASH)
     first = np.ones(len(at), np.bool_)
-    first[1:] = np.diff(at) > 1
+    # Those at a text's end and those at the beginning of the next aren't one row.
+    first[1:] = (np.diff(at) > 1) | (np.diff(np.searchsorted(offsets, at, "right")) > 0)
     starts = at[first]
     counts = np.diff(np.append(np.flatnonzero(first), len(at)))
     behind = starts + counts

@@ -198,6 +198,14 @@ def test_what_is_read_can_be_found_in_what_stands(texts: list[str]) -> None:
         assert Readable(pl.Series([piece.decode()], dtype=pl.String)).texts[0] == read.texts[row]
 
 
+def test_a_text_reads_the_same_behind_one_that_ends_with_a_backslash() -> None:
+    bodies = [r"kept in C:\logs" + "\\", r"\u0061nna\u0040planted.example"]
+    protected = MASKING.protect(batch_of([{"body": body} for body in bodies])).batch
+    assert protected["body"].to_pylist() == [bodies[0], "[email]"]
+    texts = pl.Series(["\\\\", '\\"'])
+    assert Readable(texts).texts.to_list() == ["\\\\", '"']
+
+
 @pytest.mark.parametrize(
     "hidden", ["\u200b", "\u200d", "\u2060", "\ufeff", "\xad", "\u200e", "\u180e", "\ufe0f", "\u034f"]
 )
