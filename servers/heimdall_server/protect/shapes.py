@@ -4,7 +4,8 @@ What gates ask is nearly always whether there is a digit, not which. So a gate, 
 passes every shape of a text that passes the gate itself: digits are folded in both, and whatever matched before matches still. A gate
 that names certain digits may let a shape pass and not the text: those are `particular`, and asked once more.
 
-What was asked of a shape is remembered for a minute, in memory, and never shown.
+What was asked of a shape is remembered in memory, within bounds, and never shown; it is forgotten with the first texts that come
+a minute after the first was learnt.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ _PIECE: Final = re.compile(r"\\.|\{[0-9,]+\}|\[\^?\]?(?:\\.|[^\]\\])*\]|[0-9]", 
 """What of a pattern is looked at as one: an escape, a count, a class, a digit."""
 _RANGE: Final = re.compile(r"\\.|.-.|.", re.ASCII | re.DOTALL)
 _SHAPES_MAX: Final = 50_000
-_SHAPE_BYTES_MAX: Final = 1024
-"""Longer ones are asked about each time."""
+_SHAPES_LENGTH_MAX: Final = 16 << 20
+"""Characters of all that are remembered."""
+_SHAPE_LENGTH_MAX: Final = 1024
+"""Longer ones are asked about each time; columns whose texts have more bytes on average aren't asked by shape."""
 _AGE_S_MAX: Final = 60.0
-"""Shapes hold what isn't digits, be it a name: none is remembered for longer."""
+"""Shapes hold what isn't digits, be it a name: none is used for longer."""
 _ANSWERS_MAX: Final = 4096
 _SAMPLE: Final = 512
 _SAMPLE_NEW_MAX: Final = 0.75
@@ -138,6 +141,8 @@ class Shapes:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._known: dict[str, int] = {}
+        self._length = 0
+        """Characters of the known ones, about: two threads may learn the same."""
         self._begun_s = now_s()
 
     def answers(self, texts: pa.StringArray) -> Answers:
@@ -153,7 +158,7 @@ class Shapes:
     def suit(self, texts: pa.StringArray) -> bool:
         """Whether it pays to ask by shape: enough of these texts seem to have shapes that are known, or those of others."""
         count = len(texts)
-        if not count or text_bytes(texts) > count * _SHAPE_BYTES_MAX:
+        if not count or text_bytes(texts) > count * _SHAPE_LENGTH_MAX:
             return False
         if count <= _FEW:
             return True
@@ -173,15 +178,18 @@ class Shapes:
                 passed[:, self._book.columns[gate]] = flags
             with self._lock:
                 codes[new] = self._book.codes(passed)
-                learnt = ((texts[index], code) for index, code in zip(new.tolist(), codes[new].tolist(), strict=True))
-                known.update((text, code) for text, code in learnt if code >= 0 and len(text) <= _SHAPE_BYTES_MAX)
+                for index, code in zip(new.tolist(), codes[new].tolist(), strict=True):
+                    if code >= 0 and len(texts[index]) <= _SHAPE_LENGTH_MAX:
+                        known[texts[index]] = code
+                        self._length += len(texts[index])
         return codes
 
     def _remembered(self) -> dict[str, int]:
         """What is known; it begins anew when it is full or old."""
         with self._lock:
-            if len(self._known) >= _SHAPES_MAX or self._now_s() - self._begun_s >= _AGE_S_MAX:
-                self._known, self._begun_s = {}, self._now_s()
+            full = len(self._known) >= _SHAPES_MAX or self._length >= _SHAPES_LENGTH_MAX
+            if full or self._now_s() - self._begun_s >= _AGE_S_MAX:
+                self._known, self._length, self._begun_s = {}, 0, self._now_s()
             return self._known
 
 

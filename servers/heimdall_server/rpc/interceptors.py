@@ -59,8 +59,6 @@ class _Route:
     method: str
     metrics: metrics.MethodMetrics
     policy: MethodPolicy
-    audited: bool
-    """As the policy says."""
     handler: _Handler | None
     streaming: bool
 
@@ -116,7 +114,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         service, _, method = name.rpartition("/")
         streaming = bool(handler.request_streaming or handler.response_streaming)
         meters = metrics.MethodMetrics(service, method)
-        route = _Route(name, service, method, meters, policy, policy.audited, handler, streaming)
+        route = _Route(name, service, method, meters, policy, handler, streaming)
         serializer = handler.response_serializer
 
         async def unary_unary(raw: bytes, context: _Context) -> _Message:
@@ -151,7 +149,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         policy = MethodPolicy(permission=ANY_AUTHENTICATED)
         unknown = metrics.UNKNOWN
         meters = metrics.MethodMetrics(unknown, unknown)
-        route = _Route(name[:128], unknown, unknown, meters, policy, policy.audited, None, streaming=False)
+        route = _Route(name[:128], unknown, unknown, meters, policy, None, streaming=False)
 
         async def refuse(_: AsyncIterator[bytes], context: _Context) -> None:
             async def body() -> None:
@@ -172,7 +170,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         with contextlib.ExitStack() as stack:
             try:
                 self._enter(route, context, request_id, stack)
-                if route.audited and route.streaming:
+                if route.policy.audited and route.streaming:
                     _AUDIT.info("stream opened", extra={"method": route.name})
                 if route.handler is not None and route.handler.request_streaming:
                     await self._audit.allowed(route.name, route.policy)
@@ -195,7 +193,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 route.metrics.in_flight.dec()
                 route.metrics.count(code.name)
                 route.metrics.duration.observe(duration_s)
-                if route.audited or code is not grpc.StatusCode.OK:
+                if route.policy.audited or code is not grpc.StatusCode.OK:
                     fields = {
                         "request_id": request_id,
                         "method": route.name,
@@ -286,7 +284,7 @@ def _meant(raised: BaseException, route: _Route) -> BaseException:
 
 
 def _log(route: _Route, code: grpc.StatusCode, error: BaseException | None, fields: dict[str, Any]) -> None:
-    if route.audited:
+    if route.policy.audited:
         _AUDIT.info("call", extra=fields)
     if code is grpc.StatusCode.OK:
         return

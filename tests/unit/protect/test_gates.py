@@ -175,6 +175,10 @@ def test_shapes_are_forgotten_after_a_minute_and_when_there_are_too_many() -> No
     known.answers(many)
     known.answers(texts)
     assert asked[2:] == [60_000, 2]
+    long = pa.array([f"{text}{'-' * 900}" for text in many[:20_000].to_pylist()])
+    known.answers(long)
+    known.answers(texts)
+    assert asked[4:] == [20_000, 2]
 
 
 def test_a_class_that_leaves_out_certain_digits_is_refused() -> None:

@@ -102,35 +102,6 @@ class StreamWindow:
         self._room.set()
 
 
-class _IdleFlush:
-    """Decodes what a stream holds once nothing came for a while: one timer that is set again when it ends, not one a message."""
-
-    def __init__(self, session: AppendSession) -> None:
-        self._session = session
-        self._loop = asyncio.get_running_loop()
-        self._heard_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def heard(self) -> None:
-        """A message came."""
-        self._heard_s = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._heard_s + IDLE_FLUSH_S, self._ended)
-
-    def cancel(self) -> None:
-        """The stream is over."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _ended(self) -> None:
-        due_s = self._heard_s + IDLE_FLUSH_S
-        if due_s > self._loop.time():
-            self._timer = self._loop.call_at(due_s, self._ended)
-        else:
-            self._timer = None
-            self._session.flush_if_held()
-
-
 async def read_stream(session: AppendSession, window: StreamWindow, requests: AsyncIterator[RequestIn]) -> None:
     """Take messages until the client's half ends; what goes wrong ends the stream.
 
@@ -139,10 +110,13 @@ async def read_stream(session: AppendSession, window: StreamWindow, requests: As
         window: Of the stream.
         requests: What comes behind `open`.
     """
-    idle = _IdleFlush(session)
+    loop = asyncio.get_running_loop()
+    idle: asyncio.TimerHandle | None = None
     try:
         async for request in requests:
-            idle.heard()
+            if idle is not None:
+                idle.cancel()
+            idle = loop.call_later(IDLE_FLUSH_S, session.flush_if_held)
             match request:
                 case BatchIn():
                     _receive(session, request, await window.enter(len(request.payload)))
@@ -156,7 +130,8 @@ async def read_stream(session: AppendSession, window: StreamWindow, requests: As
     except Exception as error:  # noqa: BLE001 - whatever it is, the stream must end with it
         session.end(error)
     finally:
-        idle.cancel()
+        if idle is not None:
+            idle.cancel()
         session.no_more()
 
 

@@ -79,8 +79,7 @@ class AppendJob:
     @property
     def size_bytes(self) -> int:
         """See `Job`."""
-        held = self.held
-        return held[0].size_bytes if len(held) == 1 else sum(one.size_bytes for one in held)
+        return sum(one.size_bytes for one in self.held)
 
     @property
     def turn(self) -> Hashable:

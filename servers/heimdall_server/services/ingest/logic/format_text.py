@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 
 from heimdall_server.domain.decoding import Format, FormatKind
 from heimdall_server.services.ingest.model import Skip
@@ -11,13 +10,7 @@ from heimdall_server.services.ingest.model import Skip
 
 def format_to_json(format_: Format, skip: Skip | None = None) -> str:
     """For the journal. `skip`: the source stands in the middle of an over-long record."""
-    return _written(format_.kind, tuple(format_.options.items()), skip)
-
-
-@lru_cache(maxsize=256)
-def _written(kind: FormatKind, options: tuple[tuple[str, str], ...], skip: Skip | None) -> str:
-    """Each frame asks, and hardly ever for another one."""
-    value: dict[str, object] = {"kind": kind.value, "options": dict(options)}
+    value: dict[str, object] = {"kind": format_.kind.value, "options": format_.options}
     if skip is not None:
         value["skip"] = [skip.left_bytes, skip.ends]
     return json.dumps(value, separators=(",", ":"), sort_keys=True)

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict, deque
-from functools import lru_cache
-from itertools import islice
 from typing import Final
 
 from heimdall_server.domain.errors import BudgetExceededError, InvalidArgumentError
@@ -214,18 +212,18 @@ class SourceTable:
 
 
 def _row_of(state: SourceState) -> bytes:
-    """An array in JSON. Each frame makes some, so only what is rarely anything else goes through the encoder, once."""
-    key = state.key
-    format_ = format_to_json(state.format, state.skip) if state.format else ""
-    dump = state.dump.to_json() if state.dump else ""
-    batches = islice(state.batches, max(0, len(state.batches) - SNAPSHOT_BATCH_COUNT), None)
-    return (
-        f"[{_quoted(key.principal)},{_quoted(key.source)},{state.next_offset},{state.epoch},{_quoted(format_)},"
-        f"{state.accepted_count},{state.rejected_count},{state.position},{'true' if state.finished else 'false'},"
-        f"{json.dumps(dump)},[{','.join([f'[{o},{n},{c}]' for o, n, c in batches])}],{_quoted(key.dump_sha256)}]"
-    ).encode()
-
-
-@lru_cache(maxsize=1024)
-def _quoted(text: str) -> str:
-    return json.dumps(text)
+    row = [
+        state.key.principal,
+        state.key.source,
+        state.next_offset,
+        state.epoch,
+        format_to_json(state.format, state.skip) if state.format else "",
+        state.accepted_count,
+        state.rejected_count,
+        state.position,
+        state.finished,
+        state.dump.to_json() if state.dump else "",
+        list(state.batches)[-SNAPSHOT_BATCH_COUNT:],
+        state.key.dump_sha256,
+    ]
+    return json.dumps(row, separators=(",", ":")).encode()
