@@ -226,12 +226,8 @@ def _search_over_cuts(network: Network, question: str) -> None:
 
 
 def _search_over_a_cut(network: Network, question: str) -> None:
-    def spoil() -> None:
-        network.mesh.cut()
-        network.mesh.heal()
-
     network.mesh.bandwidth(4096)  # so that the rest of it isn't here yet
-    _check_searched(_searching(network, question, spoil))
+    _check_searched(_searching(network, question, network.mesh.renew))
 
 
 def test_an_answer_goes_on_after_its_connection_fell_silent(network: Network, searched: str) -> None:

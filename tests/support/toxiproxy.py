@@ -97,8 +97,17 @@ class Proxy:
         """Take a toxic away."""
         self.toxiproxy.request("DELETE", f"/proxies/{self.name}/toxics/{toxic}")
 
+    def renew(self) -> None:
+        """Close every connection and take all toxics away, at once.
+
+        Not as `cut` and `heal`: toxiproxy may wait for ever to take a toxic that holds bytes back from a connection that it
+        has just closed.
+        """
+        self.toxiproxy.request("DELETE", f"/proxies/{self.name}")
+        self.toxiproxy.create(self.name, self.address, self.upstream)
+
     def heal(self) -> None:
-        """Take all toxics away, and enable it."""
+        """Take all toxics away, and enable it. Connections live on; see `renew` for those that don't."""
         for toxic in self.toxiproxy.request("GET", f"/proxies/{self.name}")["toxics"]:
             self.remove(toxic["name"])
         self.enable()
@@ -169,11 +178,15 @@ class Toxiproxy:
         self._count += 1
         (port,) = free_ports(1)
         name, address = f"proxy-{self._count}", f"127.0.0.1:{port}"
-        self.request("POST", "/proxies", {"name": name, "listen": address, "upstream": upstream, "enabled": True})
+        self.create(name, address, upstream)
         try:
             yield Proxy(self, name, address, upstream)
         finally:
             self.request("DELETE", f"/proxies/{name}")
+
+    def create(self, name: str, address: str, upstream: str) -> None:
+        """Begin to listen at an address, on the way to a server."""
+        self.request("POST", "/proxies", {"name": name, "listen": address, "upstream": upstream, "enabled": True})
 
     def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call the HTTP API.
