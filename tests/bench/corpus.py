@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import google_crc32c
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
@@ -16,11 +21,17 @@ from opentelemetry.proto.common.v1 import common_pb2
 from heimdall.ingest.v1 import ingest_service_pb2 as pb
 from heimdall.ingest.v1 import source_pb2
 from heimdall_client.samples import sample_ndjson
+from tests.bench.stamps import EPOCH, RFC3339, Stamped, fractions
 
 PAYLOAD_BYTES = 1024 * 1024
 ARROW_ROWS = 20_000
 OTLP_ROWS = 5_000
-_SEVERITIES = {"DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
+_BEGIN: Final = re.compile(rb'\{"time": ?(?P<quote>"?)')
+_FRACTION: Final = len("2000-01-01T00:00:00.000")
+_MARK: Final = 0x5AA5C33C
+"""Upper half of what stands where an OTLP record's time goes."""
+_MARKED: Final = re.compile(rb"\x09(?P<order>.{4})" + re.escape(_MARK.to_bytes(4, "little")), re.DOTALL)
+_SEVERITIES: Final = {"DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
 
 
 @dataclass(frozen=True)
@@ -40,24 +51,43 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Round:
-    """Append batches that can be sent again and again behind one another."""
+    """Append batches that can be sent again and again behind one another, each time as of now."""
 
     kind: source_pb2.Format.Kind.ValueType
-    batches: Sequence[tuple[int, bytes, int]]
-    """Offset units, payload and its CRC-32C."""
+    batches: Sequence[tuple[int, Stamped]]
+    """Offset units, and the payload."""
 
 
 def ndjson_round(ndjson: bytes, payload_bytes: int = PAYLOAD_BYTES) -> Round:
     """Batches of about 1 MiB, cut anywhere."""
-    payloads = [ndjson[offset : offset + payload_bytes] for offset in range(0, len(ndjson), payload_bytes)]
-    return _round(source_pb2.Format.KIND_NDJSON, [(len(payload), payload) for payload in payloads])
+    return _ndjson_round(ndjson, list(range(0, len(ndjson), payload_bytes)))
 
 
 def paced_round(ndjson: bytes, rows_per_batch: int) -> Round:
     """Batches of whole lines."""
-    lines = ndjson.splitlines(keepends=True)
-    payloads = [b"".join(lines[i : i + rows_per_batch]) for i in range(0, len(lines), rows_per_batch)]
-    return _round(source_pb2.Format.KIND_NDJSON, [(len(payload), payload) for payload in payloads])
+    starts = _line_starts(np.frombuffer(ndjson, np.uint8))
+    return _ndjson_round(ndjson, starts[::rows_per_batch].tolist())
+
+
+def _ndjson_round(ndjson: bytes, cuts: Sequence[int]) -> Round:
+    begin = _BEGIN.match(ndjson)
+    assert begin, "each line begins with its time"
+    raw = np.frombuffer(bytearray(ndjson), np.uint8)
+    places = _line_starts(raw) + begin.end()
+    if begin["quote"]:
+        raw[places[:, np.newaxis] + np.arange(_FRACTION, _FRACTION + 6)] = fractions(len(places))
+    batches = []
+    for start, end in itertools.pairwise([*cuts, len(ndjson)]):
+        # The one before the first may reach into this payload.
+        first, last = max(0, np.searchsorted(places, start) - 1), np.searchsorted(places, end)
+        text = RFC3339 if begin["quote"] else EPOCH
+        payload = Stamped.texts(raw[start:end].tobytes(), places[first:last] - start, text)
+        batches.append((end - start, payload))
+    return Round(source_pb2.Format.KIND_NDJSON, batches)
+
+
+def _line_starts(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.flatnonzero(raw == ord("\n"))[:-1] + 1])
 
 
 def sparse_ndjson(row_count: int) -> bytes:
@@ -82,26 +112,30 @@ def arrow_round(frame: pl.DataFrame) -> Round:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, part.schema) as writer:
             writer.write_table(part)
-        batches.append((part.num_rows, sink.getvalue().to_pybytes()))
-    return _round(source_pb2.Format.KIND_ARROW, batches)
+        payload = sink.getvalue()
+        times = pa.ipc.open_stream(payload).read_next_batch().column("time").buffers()[1]
+        order = np.arange(part.num_rows)
+        places = times.address - payload.address + 8 * order
+        batches.append((part.num_rows, Stamped.binary(payload.to_pybytes(), places, order)))
+    return Round(source_pb2.Format.KIND_ARROW, batches)
 
 
-def otlp_requests(frame: pl.DataFrame) -> list[bytes]:
+def otlp_requests(frame: pl.DataFrame) -> list[Stamped]:
     """Encoded Export requests of 5,000 records."""
     return [_export(frame.slice(offset, OTLP_ROWS)) for offset in range(0, frame.height, OTLP_ROWS)]
 
 
-def _export(part: pl.DataFrame) -> bytes:
+def _export(part: pl.DataFrame) -> Stamped:
     request = logs_service_pb2.ExportLogsServiceRequest()
-    for (service, host), rows in part.group_by(["service", "host"], maintain_order=True):
+    rows_of = part.with_row_index("order").group_by(["service", "host"], maintain_order=True)
+    for (service, host), rows in rows_of:
         resource = request.resource_logs.add()
         resource.resource.attributes.append(_pair("service.name", str(service)))
         resource.resource.attributes.append(_pair("host.name", str(host)))
         records = resource.scope_logs.add().log_records
         for row in rows.iter_rows(named=True):
             record = records.add(
-                time_unix_nano=int(time.mktime(time.strptime(row["time"][:19], "%Y-%m-%dT%H:%M:%S"))) * 10**9
-                + int(row["time"][20:29]),
+                time_unix_nano=_MARK << 32 | row["order"],
                 severity_number=_SEVERITIES[row["level"]],
                 severity_text=row["level"],
                 trace_id=bytes.fromhex(row["trace_id"]),
@@ -112,7 +146,12 @@ def _export(part: pl.DataFrame) -> bytes:
             duration.value.int_value = row["duration_ms"]
             cached = record.attributes.add(key="cached")
             cached.value.bool_value = row["cached"]
-    return request.SerializeToString()
+    payload = request.SerializeToString()
+    marked = list(_MARKED.finditer(payload))
+    assert len(marked) == part.height, "each record has one mark where its time goes"
+    places = np.array([one.start("order") for one in marked])
+    order = np.array([int.from_bytes(one["order"], "little") for one in marked])
+    return Stamped.binary(payload, places, order)
 
 
 def _pair(key: str, value: str) -> common_pb2.KeyValue:
@@ -124,15 +163,12 @@ def open_request(source: str, kind: source_pb2.Format.Kind.ValueType) -> pb.Appe
     return pb.AppendRequest(open=pb.AppendRequest.Open(source_id=source, format=source_pb2.Format(kind=kind)))
 
 
-def batch_request(offset: int, next_offset: int, payload: bytes, crc32c: int) -> pb.AppendRequest:
+def batch_request(offset: int, next_offset: int, payload: bytes) -> pb.AppendRequest:
     """One batch."""
+    crc32c = google_crc32c.value(payload)
     return pb.AppendRequest(
         batch=pb.AppendRequest.Batch(offset=offset, next_offset=next_offset, crc32c=crc32c, payload=payload)
     )
-
-
-def _round(kind: source_pb2.Format.Kind.ValueType, batches: Sequence[tuple[int, bytes]]) -> Round:
-    return Round(kind, [(size, payload, google_crc32c.value(payload)) for size, payload in batches])
 
 
 def split(data: bytes, parts: int) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """Ingest under load by each door: as fast as it is taken, or at an offered rate, for as long as asked.
 
-The rows of the corpus go round: each round has offsets (Append) or bytes (Export) of its own, so none is a repeat. What is
+The rows of the corpus go round, each time with the times at which they are sent and with offsets of its own, so none is a repeat. What is
 counted is what the server acknowledged; the load ends, and its CPU is read, when the store has all of it.
 """
 
@@ -24,6 +24,7 @@ from heimdall.ingest.v1 import ingest_service_pb2_grpc
 from tests.bench import corpus
 from tests.bench.instance import Instance
 from tests.bench.stall import Stalls, watch_stalls
+from tests.bench.stamps import Stamped
 
 EXPORTERS: Final = 8
 CALL_TIMEOUT_S: Final = 600.0
@@ -121,7 +122,7 @@ def offered(
     )
 
 
-def export(instance: Instance, requests: Sequence[bytes], *, seconds: float) -> IngestFigure:
+def export(instance: Instance, requests: Sequence[Stamped], *, seconds: float) -> IngestFigure:
     """Export requests from several exporters, each waiting for its answer."""
     latencies: list[float] = []
     end = time.monotonic() + seconds
@@ -135,11 +136,7 @@ def export(instance: Instance, requests: Sequence[bytes], *, seconds: float) -> 
                 response_deserializer=logs_service_pb2.ExportLogsServiceResponse.FromString,
             )
             while time.monotonic() < end:
-                number = next(turn)
-                # An empty resource with its own schema URL makes it another request than the round before.
-                mark = logs_service_pb2.ExportLogsServiceRequest()
-                mark.resource_logs.add(schema_url=f"round-{number}")
-                request = requests[number % len(requests)] + mark.SerializeToString()
+                request = requests[next(turn) % len(requests)].sent_at(time.time_ns())
                 started = time.monotonic()
                 answer = call(request, timeout=CALL_TIMEOUT_S)
                 latencies.append(time.monotonic() - started)
@@ -180,7 +177,7 @@ def _feed(
         offset = 0
         due = time.monotonic()
         end = due + seconds
-        for size, payload, crc in itertools.cycle(round_.batches) if end < math.inf else round_.batches:
+        for size, payload in itertools.cycle(round_.batches) if end < math.inf else round_.batches:
             if every_s:
                 time.sleep(max(0.0, due - time.monotonic()))
                 due += every_s
@@ -189,7 +186,7 @@ def _feed(
                 break
             sent.at[offset + size] = now
             sent.waiting.append(offset + size)
-            yield corpus.batch_request(offset, offset + size, payload, crc)
+            yield corpus.batch_request(offset, offset + size, payload.sent_at(time.time_ns()))
             offset += size
         yield pb.AppendRequest(finish=pb.AppendRequest.Finish())
 

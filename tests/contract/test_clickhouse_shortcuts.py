@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -105,6 +106,37 @@ async def test_counts_of_words_are_of_their_snapshot_while_records_come_in(store
         assert await rows_of(store, count) == [{"n": 100 * now}]
         await asyncio.sleep(0)
     await putting
+
+
+@pytest.mark.parametrize(("held_at", "by_position"), [("logs", False), ("dumps", True)])
+async def test_words_are_counted_without_positions_until_an_insert_commits(
+    chdb_engine: ChdbEngine, held_at: str, *, by_position: bool
+) -> None:
+    reached, going_on = threading.Event(), threading.Event()
+
+    def hold(step: str) -> None:
+        if step == f"insert records {held_at} 0" and not reached.is_set():
+            reached.set()
+            assert going_on.wait(10)
+
+    # Of two datasets the records of "logs" are there before those of "dumps" are inserted.
+    database = f"shortcuts_held_at_{held_at}"
+    count = asked(Words(resolve("body"), ("request",)), counted(), datasets=("logs",), through=1)
+    async with opened_store(chdb_engine, database) as store:
+        await fill(store, [frame(1, 10)])
+    async with opened_store(chdb_engine, database, step=hold) as store:
+        store.settled({0: 1})
+        batches = [frame(2, 20), frame(2, 5, dataset="dumps")]
+        inserting = asyncio.create_task(store.insert(FrameRange(0, 2, 2), batches, token="t"))
+        assert await asyncio.to_thread(reached.wait, 10)
+        async with store.query(count) as result:
+            assert ("position <=" in result.plan.sql) is by_position
+            assert [row["n"] async for batch in result.batches() for row in batch.to_pylist()] == [10]
+        going_on.set()
+        await inserting
+    connection = chdb_engine.connect()
+    connection.command(f"DROP DATABASE `{database}` SYNC")
+    connection.close()
 
 
 async def test_rows_of_a_time_range_are_known_about_without_asking(

@@ -27,6 +27,7 @@ from heimdall_server.domain.records import RECORD_SCHEMA, TIME_TYPE, default_col
 from heimdall_server.ports.log_store import FrameRange, Path, StoreQuery
 from heimdall_server.storage.clickhouse.connection import Engine
 from heimdall_server.storage.clickhouse.store import ClickHouseConfig, ClickHouseLogStore
+from heimdall_server.storage.clickhouse.writer import Step
 
 TIME_NS = 1_767_225_600_000_000_000
 """2026-01-01T00:00:00Z."""
@@ -42,10 +43,15 @@ COUNT = Aggregate(Function.COUNT, None, "n")
 
 @contextlib.asynccontextmanager
 async def opened_store(
-    engine: Engine, database: str, *, datasets: Sequence[Dataset] = DATASETS, query_connections: int = 2
+    engine: Engine,
+    database: str,
+    *,
+    datasets: Sequence[Dataset] = DATASETS,
+    query_connections: int = 2,
+    step: Step | None = None,
 ) -> AsyncIterator[ClickHouseLogStore]:
     """A store for the length of a block."""
-    store = ClickHouseLogStore(engine, ClickHouseConfig(database, tuple(datasets), query_connections))
+    store = ClickHouseLogStore(engine, ClickHouseConfig(database, tuple(datasets), query_connections), step=step)
     await store.open()
     try:
         yield store

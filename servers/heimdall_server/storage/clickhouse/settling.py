@@ -3,7 +3,8 @@
 Rollups have no positions, so such an answer is a snapshot only while nothing changes them. A change bumps
 the version and unsettles them; they settle when a projection says through where everything is whole.
 A reader takes the version, starts its query, and starts again if the version has changed by then:
-writers never wait for readers. Records change before rollups do, so they have a version of their own.
+writers never wait for readers. Records change before rollups do, so they have a version of their own. An insert adds records behind
+those that are held, and readers see none of them before it commits: until it has returned, a reader asks the store whether there are any.
 """
 
 from __future__ import annotations
@@ -29,25 +30,26 @@ class Settling:
         self._version = 0
         self._records_version = 0
         self._records_whole = False
+        self._inserting = False
         self._through: dict[int, int] = {}
         self._is_settled = asyncio.Event()
 
-    def unsettle_records(self) -> None:
-        """Records are about to change; the rollups stay as they are for now."""
-        self._records_version += 1
-        self._records_whole = False
+    def insert(self) -> None:
+        """Records behind those that are held are about to come in."""
+        self._inserting = True
 
     def unsettle(self) -> None:
-        """Both are about to change."""
-        self.unsettle_records()
+        """Records have come in, or others are about to change; and so are the rollups."""
         self._version += 1
+        self._records_version += 1
+        self._records_whole = self._inserting = False
         self._is_settled.clear()
 
     def settle(self, through: Positions) -> None:
         """Both are whole through these positions, and hold nothing behind them."""
         self._version += 1
         self._records_version += 1
-        self._records_whole = True
+        self._records_whole, self._inserting = True, False
         self._through = dict(through)
         self._is_settled.set()
 
@@ -71,9 +73,14 @@ class Settling:
 
     @property
     def records(self) -> Settled | None:
-        """The state of the records, if they are whole."""
+        """The state of the records, if they are whole but for what an insert may just have added."""
         return Settled(self._records_version, self._through) if self._records_whole else None
 
+    @property
+    def inserting(self) -> bool:
+        """Whether an insert hasn't returned, so that there may be records behind those of `records`."""
+        return self._inserting
+
     def records_still(self, settled: Settled) -> bool:
-        """True if the records didn't change since."""
+        """True if the records didn't change since, but for what an insert may just have added."""
         return self._records_version == settled.version

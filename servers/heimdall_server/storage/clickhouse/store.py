@@ -153,13 +153,13 @@ class ClickHouseLogStore:
         return await self._change(lambda connection: holds_beyond(connection, self._tables, names, shard, position))
 
     async def insert(self, range_: FrameRange, batches: Sequence[pa.RecordBatch], *, token: str) -> None:
-        """See `LogStore.insert`. Rollups are unsettled from here until `settled`."""
+        """See `LogStore.insert`. Unsettled when records have come in, until `settled`."""
         del range_  # The positions are in the records; `recover` is what needs the range.
         filled = [batch for batch in batches if batch.num_rows]
         if not filled:
             return
         writer = self._opened()
-        self._settling.unsettle_records()
+        self._settling.insert()
         parts = await self._changes.call(writer.insert_records, filled, token)
         for name, part in parts.items():
             self._volume.add(writer.datasets[name], part)
@@ -277,22 +277,37 @@ class ClickHouseLogStore:
         """Start a query; again if what it reads without positions changed meanwhile."""
         dimensions = query_needs(query.query).dimensions
         by_rollup = dimensions is not None and any(dimensions <= rollup for rollup in self.rollups)
-        whole = self._settling.records
+        whole, removals = self._settling.records, self._opened().removal_count
         rows = self.rows_between(query.time_range, query.datasets)
         wait_s = min(max(rows * _SETTLE_WAIT_S_PER_ROW, _SETTLE_WAIT_S_MIN), query.limits.time_s / 4)
         for _ in range(_ROLLUP_STARTS_MAX):
             settled = await self._settling.wait(wait_s) if by_rollup else None
             running = await self._run(query, self._build(query, settled, whole=whole), line, started)
-            if self._is_current(running.statement, settled, whole):
+            if await self._is_current(running.statement, settled, whole, removals):
                 return running
             await running.stop()
             by_rollup, whole = by_rollup and settled is not None, None
         return await self._run(query, self._build(query, None), line, started)
 
-    def _is_current(self, statement: Statement, settled: Settled | None, whole: Settled | None) -> bool:
+    async def _is_current(
+        self, statement: Statement, settled: Settled | None, whole: Settled | None, removals: int
+    ) -> bool:
+        """Whether a statement that runs reads what it says that it reads."""
         if statement.path is Path.ROLLUP:
             return settled is not None and self._settling.still(settled)
-        return not statement.unpositioned or (whole is not None and self._settling.records_still(whole))
+        if not statement.unpositioned:
+            return True
+        if whole is None or not self._settling.records_still(whole):
+            return False
+        # What is committed after this was not there when the statement began; what was refused and is gone may have been.
+        return not self._settling.inserting or not (
+            await self._control.call(self._holds_beyond, list(self._opened().datasets), whole.through)
+            or self._opened().removal_count != removals
+        )
+
+    def _holds_beyond(self, names: Sequence[str], through: Positions) -> bool:
+        connection = self._control.connection
+        return any(holds_beyond(connection, self._tables, names, shard, last) for shard, last in through.items())
 
     async def _run(
         self, query: StoreQuery, statement: Statement, line: Line, started: list[RunningQuery]

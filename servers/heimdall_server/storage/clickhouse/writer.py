@@ -90,6 +90,7 @@ class Writer:
         self._tables = tables
         self._datasets = dict(datasets)
         self._filled: frozenset[str] = frozenset()
+        self._removal_count = 0
         self._step = step
 
     @property
@@ -101,6 +102,11 @@ class Writer:
     def filled(self) -> frozenset[str]:
         """Datasets that may hold records."""
         return self._filled
+
+    @property
+    def removal_count(self) -> int:
+        """How often it began to take out again what an insert had put in; may be read from any thread."""
+        return self._removal_count
 
     def mark_filled(self, names: Iterable[str]) -> None:
         """Remember that datasets hold records."""
@@ -230,6 +236,7 @@ class Writer:
                 )
 
     def _remove(self, span: _Span, names: Mapping[str, object]) -> None:
+        self._removal_count += 1
         try:
             for name in names:
                 if self._count(name, span.condition):
