@@ -24,7 +24,8 @@ from heimdall_server.storage.clickhouse.stages import Output, compile_query
 
 BLOCK_ROWS: Final = 16_384
 """Rows of a batch at most."""
-_BACKGROUND_NICE: Final = 5
+_BACKGROUND_NICE: Final = 15
+"""Threads of scans take what others leave: a panel waits for milliseconds, and a scan for as long as it waits anyway."""
 _SECOND_NS: Final = 1_000_000_000
 _DATE_TIME_MAX: Final = 2**32 - 1
 KEY_COLUMNS: Final = ("time", "shard", "position", "row")

@@ -32,6 +32,9 @@ from heimdall_server.storage.clickhouse.schema import (
 )
 
 _MINUTES_PER_STATEMENT: Final = 4_000
+_INSERT_NICE: Final = 5
+"""Where the process has the right (CAP_SYS_NICE), what is durable already gives way to acknowledgements and queries, which somebody waits for;
+it can't fall behind for good, since the journal's lead is bounded."""
 _SYNC: Final = "SETTINGS lightweight_deletes_sync = 2, mutations_sync = 2"
 Step = Callable[[str], None]
 """Told the name of each step before it is taken; a test kills the process there."""
@@ -305,6 +308,7 @@ class Writer:
 def _insert_settings(token: str) -> Settings:
     return {
         "async_insert": 0,
+        "os_threads_nice_value_query": _INSERT_NICE,
         "log_comment": token,
         "max_insert_threads": 1,
         # One part a partition: blocks are gathered up to this instead of written as they come.
