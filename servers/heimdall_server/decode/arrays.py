@@ -17,15 +17,24 @@ _CELLS_MAX: Final = 1 << 24
 
 def bools(values: pa.Array) -> npt.NDArray[np.bool_]:
     """A boolean column as an array; null is False."""
-    out: npt.NDArray[np.bool_] = pc.fill_null(values, fill_value=False).to_numpy(zero_copy_only=False)
+    known = pc.fill_null(values, fill_value=False) if values.null_count else values
+    out: npt.NDArray[np.bool_] = known.to_numpy(zero_copy_only=False)
     return out
 
 
 def int64s(values: pa.Array) -> npt.NDArray[np.int64]:
     """An integer (or integer-like) column as an array; null is 0."""
     plain = values if pa.types.is_int64(values.type) else values.cast(pa.int64())
-    out: npt.NDArray[np.int64] = pc.fill_null(plain, 0).to_numpy()
+    out: npt.NDArray[np.int64] = (pc.fill_null(plain, 0) if plain.null_count else plain).to_numpy()
     return out
+
+
+def byte_lengths(values: pa.StringArray) -> npt.NDArray[np.int32]:
+    """The bytes of each text; there are no nulls."""
+    if not len(values):
+        return np.zeros(0, np.int32)
+    ends = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
+    return np.diff(ends)
 
 
 def float64s(values: pa.Array) -> npt.NDArray[np.float64]:
@@ -61,6 +70,8 @@ def text(values: pa.Array) -> pa.Array:
         values: Text, boolean, number, decimal, time, binary (must be UTF-8) or null.
     """
     values = plain(values)
+    if pa.types.is_string(values.type):
+        return values
     if not pa.types.is_floating(values.type):
         return values.cast(pa.string())
     number = values.cast(pa.float64())

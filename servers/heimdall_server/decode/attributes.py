@@ -193,9 +193,9 @@ def _limit(maps: Maps, prefix: str, cut: list[tuple[_Rows, pa.Array]], count_max
         first = int(np.asarray(column.offsets)[0])
         keys, values = (part.slice(first, int(lengths.sum())) for part in (column.keys, column.items))
         rows = np.repeat(np.arange(len(lengths)), lengths)
-        good = _lengths(keys) <= ATTRIBUTE_KEY_BYTES_MAX
+        good = arrays.byte_lengths(keys) <= ATTRIBUTE_KEY_BYTES_MAX
         if arrays.is_text(values.type):
-            good &= _lengths(values) <= ATTRIBUTE_VALUE_BYTES_MAX
+            good &= arrays.byte_lengths(values) <= ATTRIBUTE_VALUE_BYTES_MAX
         before = _offsets(good)
         starts = before[_offsets(lengths)[:-1]]
         good &= taken[rows] + before[:-1] - starts[rows] < count_max
@@ -222,15 +222,11 @@ def _json_pairs(keys: pa.Array, values: pa.Array, prefix: str) -> pa.Array:
 
 
 def _too_long(column: pa.MapArray) -> bool:
-    if _lengths(column.keys).max(initial=0) > ATTRIBUTE_KEY_BYTES_MAX:
+    if arrays.byte_lengths(column.keys).max(initial=0) > ATTRIBUTE_KEY_BYTES_MAX:
         return True
     return arrays.is_text(column.type.item_type) and bool(
-        _lengths(column.items).max(initial=0) > ATTRIBUTE_VALUE_BYTES_MAX
+        arrays.byte_lengths(column.items).max(initial=0) > ATTRIBUTE_VALUE_BYTES_MAX
     )
-
-
-def _lengths(values: pa.Array) -> _Rows:
-    return arrays.int64s(pc.binary_length(values))
 
 
 def _counts(column: pa.MapArray) -> _Rows:

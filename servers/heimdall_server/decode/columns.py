@@ -125,7 +125,8 @@ def _variants(column: Variants) -> list[pa.Array]:
 def _text(variants: list[pa.Array] | None, count: int) -> pa.Array:
     if not variants:
         return repeat("", count, pa.string())
-    return pc.fill_null(arrays.first_valid([arrays.text(part) for part in variants]), "")
+    found = arrays.first_valid([arrays.text(part) for part in variants])
+    return pc.fill_null(found, "") if found.null_count else found
 
 
 def _or_default(values: pa.Array, default: str) -> pa.Array:
@@ -186,7 +187,7 @@ def _severities(count: int, found: dict[str, list[pa.Array]], left_over: MapBuil
             if (lost := taken | (carried & ~fresh)).any():
                 left_over.add(name, _only(part, lost))
             text = pc.coalesce(text, kept)
-    return {"severity": pa.array(number), "severity_text": pc.fill_null(text, "")}
+    return {"severity": pa.array(number), "severity_text": pc.fill_null(text, "") if text.null_count else text}
 
 
 def _stated(words: pa.Array) -> pa.Array:
