@@ -24,7 +24,7 @@ from heimdall_server.storage.clickhouse.stages import Output, compile_query
 
 BLOCK_ROWS: Final = 16_384
 """Rows of a batch at most."""
-_BACKGROUND_NICE: Final = 15
+_BACKGROUND_NICE: Final = 10
 """Threads of scans take what others leave: a panel waits for milliseconds, and a scan for as long as it waits anyway."""
 _SECOND_NS: Final = 1_000_000_000
 _DATE_TIME_MAX: Final = 2**32 - 1
