@@ -40,13 +40,15 @@ def test_a_tail_torn_at_any_byte_is_cut_after_the_last_whole_frame(
     tmp_path: Path, control_only: Crashed, shortened: bool
 ) -> None:
     first, end = control_only.offsets[3], control_only.offsets[6]
+    written = control_only.segment.read_bytes()
     for cut in range(first, end + 1):
         torn = control_only.copy(tmp_path / "copy")
         if shortened:
             os.truncate(torn.segment, cut)
         else:
             torn.write(cut, bytes(end - cut))
-        whole = sum(offset <= cut for offset in control_only.offsets[1:])
+        # What is encrypted may end with zeros by itself: one frame in 256 does, and is whole without them.
+        whole = sum(offset <= cut or not (shortened or any(written[cut:offset])) for offset in control_only.offsets[1:])
         with recovered(torn.path) as found:
             assert found.head == whole, cut
             assert found.segments[0].frame_count == whole
