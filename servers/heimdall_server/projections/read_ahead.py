@@ -21,13 +21,13 @@ class ReadLimits:
     more."""
     linger_s: float = 0.4
     """A batch that isn't full is taken this long after its oldest frame was read."""
+    linger_max_s: float = 2.0
+    """Nor is it longer than this where the consumer is slow: what it takes long for costs less in fewer, larger batches, so a batch is
+    waited for as long as the one before took."""
     busy_rows: int = 16_384
     """With as many rows by then, so much comes in that cores are what is scarce: a batch is waited for up to `busy_linger_s` instead."""
     busy_linger_s: float = 1.0
     """Fewer, larger inserts: a twentieth of what a record costs at 100,000 a second."""
-    linger_max_s: float = 2.0
-    """Nor is it longer than this where the consumer is slow: what it takes long for costs less in fewer, larger batches, so a batch is
-    waited for as long as the one before took."""
     held_rows_max: int = 786_432
     """Reading pauses while more rows than this wait."""
     held_bytes_max: int = 256 << 20
